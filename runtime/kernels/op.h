@@ -107,6 +107,7 @@ class Op {
 // The list of operators: runtime/kernels/ops.inc holds one line NETSUKE_OP(qconv, make_qconv) for each.
 using OpFactory = std::unique_ptr<Op> (*)();
 OpFactory find_op(const std::string& name);  // null when unknown
+std::vector<std::string> op_names();         // sorted
 
 }  // namespace netsuke
 
