@@ -1,8 +1,8 @@
 // What an operator is: the contract between the executor (runtime/graph) and the kernels (runtime/kernels).
 //
 // One Op object stands for one node of the program. It is built once at load (constants are packed, a kernel is chosen),
-// asked for output shapes once per set of input shapes, and run many times, possibly from several threads at once:
-// build() and infer() may change the object, run() may not.
+// asked for output shapes once per set of input shapes, and run many times, possibly from several threads at once and with
+// several sets of shapes in turn: only build() may change the object. Nothing that depends on a shape is kept in it.
 #ifndef NETSUKE_KERNELS_OP_H_
 #define NETSUKE_KERNELS_OP_H_
 
@@ -86,8 +86,8 @@ class Op {
   virtual ~Op() = default;
   virtual Status build(const BuildArgs& args) = 0;
   // in[i].shape/dtype are known; in[i].data is non-null where the contents are known. Fills out[j].shape and dtype. Must reject every
-  // shape that run() could not handle: run() does not check again. Called again when input shapes change.
-  virtual Status infer(const Tensor* in, int n_in, Tensor* out, int n_out) = 0;
+  // shape that run() could not handle: run() does not check again. Called again for every new set of input shapes.
+  virtual Status infer(const Tensor* in, int n_in, Tensor* out, int n_out) const = 0;
   virtual size_t scratch_bytes(const Tensor* in, int n_in, const Tensor* out, int n_out, int threads) const { return 0; }
   virtual Status run(const RunArgs& args) const = 0;
 
