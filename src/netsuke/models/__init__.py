@@ -1,0 +1,147 @@
+"""Reference networks, in PyTorch, one family a file.
+
+Belongs here: architectures used by tests, benchmarks and claims, written from their papers, with the usual module names, so that
+a public state dict loads where one exists. Does not belong here: methods, training loops, data.
+
+Contract: every entry of `MODELS` names a factory without required arguments that returns an `nn.Module` in eval mode with random weights,
+and the shape of one input batch. `build(name)` is deterministic under its seed and gives BatchNorm statistics of random inputs, so that
+activations stay in range as in a trained network. To add one: write the file, add a line to `MODELS`.
+
+Importing this room loads no torch; `build` does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from netsuke.core.errors import FileError, Problem, UsageError, near
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """Where a network is defined, the shape of its input (batch first) and its input dtype ("f32" or "i64" token ids)."""
+
+    factory: str
+    shape: tuple[int, ...]
+    dtype: str = "f32"
+    purpose: str = ""
+
+
+_IMAGE = (1, 3, 224, 224)
+
+MODELS: Mapping[str, ModelEntry] = {
+    "bert_tiny": ModelEntry("bert:bert_tiny", (1, 64), "i64", "text encoder, 2 layers of width 128"),
+    "convnext_t": ModelEntry("convnext:convnext_t", _IMAGE),
+    "densenet121": ModelEntry("densenet:densenet121", _IMAGE),
+    "digits_cnn": ModelEntry("digits:digits_cnn", (1, 1, 8, 8), purpose="the demo: shipped trained on scikit-learn's digits"),
+    "efficientnet_b0": ModelEntry("efficientnet:efficientnet_b0", _IMAGE),
+    "espcn": ModelEntry("espcn:espcn", (1, 1, 64, 64), purpose="super-resolution x3"),
+    "fashion_cnn": ModelEntry("fashion:fashion_cnn", (1, 1, 28, 28)),
+    "mobilenetv2": ModelEntry("mobilenetv2:mobilenetv2", _IMAGE),
+    "mobilenetv3_large": ModelEntry("mobilenetv3:mobilenetv3_large", _IMAGE),
+    "resnet18": ModelEntry("resnet:resnet18", _IMAGE),
+    "resnet50": ModelEntry("resnet:resnet50", _IMAGE),
+    "resnet20": ModelEntry("cifar_resnet:resnet20", (1, 3, 32, 32)),
+    "resnet32": ModelEntry("cifar_resnet:resnet32", (1, 3, 32, 32)),
+    "resnet44": ModelEntry("cifar_resnet:resnet44", (1, 3, 32, 32)),
+    "resnet56": ModelEntry("cifar_resnet:resnet56", (1, 3, 32, 32)),
+    "shufflenetv2": ModelEntry("shufflenetv2:shufflenetv2", _IMAGE),
+    "squeezenet": ModelEntry("squeezenet:squeezenet", _IMAGE),
+    "swin_t": ModelEntry("swin:swin_t", _IMAGE),
+    "unet": ModelEntry("unet:unet", (1, 3, 128, 128)),
+    "vgg16": ModelEntry("vgg:vgg16", _IMAGE),
+    "vit_tiny": ModelEntry("vit:vit_tiny", _IMAGE),
+    "yolov8n": ModelEntry("yolov8:yolov8n", (1, 3, 256, 256), purpose="detector without its box decoding"),
+}
+
+
+def entry(name: str) -> ModelEntry:
+    """The entry of a network; UsageError with near names when there is none."""
+    if name not in MODELS:
+        raise UsageError(Problem("unknown network", got=name, allowed=near(name, MODELS)))
+    return MODELS[name]
+
+
+def build(name: str, *, weights: str | Path | None = None, seed: int = 0) -> nn.Module:
+    """The network `name` in eval mode: with the weights of a file (`.safetensors`, or `.pth` loaded with weights_only), or random ones.
+
+    Raises UsageError for an unknown name and FileError when the weights do not fit.
+    """
+    import torch
+
+    item = entry(name)
+    module_name, _, factory = item.factory.partition(":")
+    module = importlib.import_module(f"netsuke.models.{module_name}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = getattr(module, factory)()
+        if weights is not None:
+            load_weights(network, Path(weights))
+        else:
+            _settle_batchnorm(network, item)
+    return network.eval()
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a state dict into `network`; every missing, unexpected or misshapen tensor is listed in one FileError."""
+    state = read_state_dict(path)
+    own = network.state_dict()
+    problems = []
+    for key, tensor in own.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key not in state:
+            problems.append(Problem("missing tensor", where=key, got=str(path.name)))
+        elif tuple(state[key].shape) != tuple(tensor.shape):
+            problems.append(
+                Problem("wrong shape", where=key, got=str(tuple(state[key].shape)), allowed=str(tuple(tensor.shape)))
+            )
+    problems += [Problem("unexpected tensor", where=key, allowed=near(key, own)) for key in state if key not in own]
+    if problems:
+        raise FileError(problems, f"{path.name} does not fit {type(network).__name__}")
+    network.load_state_dict(state, strict=False)
+
+
+def read_state_dict(path: Path) -> dict[str, Any]:
+    """Tensors by name of a `.safetensors` or `.pth`/`.th`/`.pt` file; a `module.` prefix is dropped, code is never executed."""
+    import torch
+
+    if not path.is_file():
+        raise FileError(Problem("no such weights file", got=str(path)))
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return dict(load_file(path))
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FileError(
+            Problem("not a state dict that can be loaded without running code", where=str(path), got=str(error)[:200])
+        ) from error
+    state = state.get("state_dict", state)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _settle_batchnorm(network: nn.Module, item: ModelEntry) -> None:
+    """Set BatchNorm statistics from one random batch, so that random networks keep unit-scale activations."""
+    import torch
+    from torch import nn
+
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    size = (4, item.shape[1], *(min(s, 96) for s in item.shape[2:]))
+    with torch.no_grad():
+        network(torch.randn(size))
+    for norm in norms:
+        norm.momentum = 0.1
