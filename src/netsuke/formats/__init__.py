@@ -1,0 +1,50 @@
+"""Number formats as pure NumPy functions: the arithmetic of docs/numerics.md, one formula per function.
+
+Belongs here: codes, scales, rounding, requantization, tables, bit packing, bfloat16, the accumulator bound.
+Does not belong here: choosing a scale from data (`netsuke.methods.quantize`), graphs (`netsuke.program`), torch (`netsuke.nn`).
+Contract: no state, no torch, arrays in and arrays out; every function names the section of numerics.md it implements and has
+a property test against an independent oracle (Python integers, fractions or torch).
+To add a format: one file, its section in docs/numerics.md, its test in tests/formats, its mirror in runtime/formats.
+"""
+
+from netsuke.formats.bfloat16 import bf16_to_f32, f32_to_bf16, round_bf16
+from netsuke.formats.bound import ACC_LIMIT, accumulator_bound, matmul_bound
+from netsuke.formats.integer import (
+    clamp,
+    dequantize,
+    dyadic,
+    make_multiplier,
+    make_table,
+    quantize,
+    quantize_weights,
+    requantize,
+    requantize_dyadic,
+    requantize_f32,
+    rne,
+    shift_rne,
+)
+from netsuke.formats.packing import pack, packed_bytes, unpack
+
+__all__ = [
+    "ACC_LIMIT",
+    "accumulator_bound",
+    "bf16_to_f32",
+    "clamp",
+    "dequantize",
+    "dyadic",
+    "f32_to_bf16",
+    "make_multiplier",
+    "make_table",
+    "matmul_bound",
+    "pack",
+    "packed_bytes",
+    "quantize",
+    "quantize_weights",
+    "requantize",
+    "requantize_dyadic",
+    "requantize_f32",
+    "rne",
+    "round_bf16",
+    "shift_rne",
+    "unpack",
+]

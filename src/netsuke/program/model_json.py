@@ -1,0 +1,268 @@
+"""Program <-> JSON text of docs/format.md section 1. Strict: unknown keys, wrong types and deep nesting are refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from netsuke.core.errors import FileError, Problem
+from netsuke.program.model import AttrValue, Node, Port, Program, Value
+
+FORMAT, VERSION = "netsuke-program", 1
+MAX_DEPTH, MAX_NODES, MAX_RANK, MAX_NAME = 32, 1_000_000, 8, 1024
+INT64 = range(-(2**63), 2**63)
+
+
+def shortest(value: float) -> float:
+    """The double with the fewest digits that rounds to the same f32, so that 0.05 is written as 0.05.
+
+    Attributes are f32: `f32(shortest(v)) == f32(v)` always holds.
+    """
+    with np.errstate(over="ignore"):
+        exact = np.float32(value)
+    short = float(str(exact))
+    return short if np.float32(short) == exact else float(exact)
+
+
+def _plain_attr(value: AttrValue) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain_attr(v) for v in value]
+    if isinstance(value, (float, np.floating)):
+        return shortest(float(value))
+    if isinstance(value, (bool, np.bool_)):
+        raise FileError(Problem("an attribute is a bool; flags are written as 0 or 1"))
+    return int(value) if isinstance(value, (int, np.integer)) else str(value)
+
+
+def _plain_value(value: Value) -> dict[str, Any]:
+    entry: dict[str, Any] = {"dtype": value.dtype}
+    if value.scale is not None:
+        entry["scale"] = shortest(float(value.scale))
+    if value.zero is not None:
+        entry["zero"] = int(value.zero)
+    if value.source:
+        entry["source"] = value.source
+    return entry
+
+
+def program_text(program: Program, producer: str) -> str:
+    """The JSON text of a program without its constants: keys sorted, no spaces, shortest floats."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "producer": producer,
+        "name": program.name,
+        "inputs": [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in program.inputs],
+        "outputs": [{"name": p.name, "dtype": p.dtype, "shape": list(p.shape)} for p in program.outputs],
+        "nodes": [
+            {
+                "op": n.op,
+                "name": n.name,
+                "in": list(n.inputs),
+                "out": list(n.outputs),
+                "attrs": {key: _plain_attr(value) for key, value in n.attrs.items()},
+            }
+            for n in program.nodes
+        ],
+        "values": {name: _plain_value(value) for name, value in program.values.items()},
+        "plan": program.plan,
+        "meta": {str(key): str(value) for key, value in program.meta.items()},
+    }
+    try:
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise FileError(Problem("an attribute or scale is NaN or infinite", got=str(error))) from error
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
+def _int64(text: str) -> int:
+    if len(text) > 20 or int(text) not in INT64:
+        raise ValueError(f"integer {text[:24]} is out of range")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = dict(pairs)
+    if len(keys) != len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"key {next(k for k in names if names.count(k) > 1)!r} occurs twice")
+    return keys
+
+
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def _depth(text: str) -> int:
+    """Deepest nesting of brackets outside strings, without recursion."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", _STRINGS.sub("", text)):
+        if bracket in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        else:
+            depth -= 1
+    return deepest
+
+
+def parse_json(text: str, where: str, max_depth: int = MAX_DEPTH) -> Any:
+    """JSON with the limits of docs/format.md; FileError on anything else than plain finite JSON."""
+    try:
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_int64,
+            object_pairs_hook=_unique,
+        )
+    except RecursionError:
+        problem = Problem("JSON is nested too deep", where=where, allowed=f"{max_depth} levels")
+    except ValueError as error:
+        problem = Problem("not valid JSON", where=where, got=str(error)[:200])
+    raise FileError(problem)
+
+
+class _Reader:
+    """Typed access to a JSON object that collects problems instead of stopping at the first one."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def say(self, what: str, where: str, got: object = "") -> None:
+        if len(self.problems) < 50:
+            self.problems.append(Problem(what, where=where, got=str(got)[:120]))
+
+    def keys(self, item: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> bool:
+        if not isinstance(item, dict):
+            self.say("expected a JSON object", where, type(item).__name__)
+            return False
+        for key in required:
+            if key not in item:
+                self.say(f"key {key!r} is missing", where)
+        for key in item:
+            if key not in required and key not in optional:
+                self.say("unknown key", where, key)
+        return all(key in item for key in required)
+
+    def text(self, value: Any, where: str, limit: int | None = MAX_NAME) -> str:
+        if not isinstance(value, str) or (limit is not None and len(value) > limit) or "\0" in value:
+            self.say(
+                "expected a text" + (f" of at most {limit} characters" if limit else ""), where, type(value).__name__
+            )
+            return ""
+        return value
+
+    def names(self, value: Any, where: str) -> list[str]:
+        if not isinstance(value, list):
+            self.say("expected a list of names", where, type(value).__name__)
+            return []
+        return [self.text(v, where) for v in value]
+
+    def port(self, item: Any, where: str) -> Port | None:
+        if not self.keys(item, where, ("name", "dtype", "shape")):
+            return None
+        shape = item["shape"]
+        if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(_is_dim(d) for d in shape):
+            self.say(f"expected a shape of at most {MAX_RANK} sizes or dimension names", where, shape)
+            return None
+        return Port(self.text(item["name"], where), self.text(item["dtype"], where), tuple(shape))
+
+    def node(self, item: Any, where: str) -> Node | None:
+        if not self.keys(item, where, ("op", "name", "in", "out", "attrs")):
+            return None
+        attrs = item["attrs"]
+        if not isinstance(attrs, dict) or not all(_is_attr(v) for v in attrs.values()):
+            self.say("an attribute is neither a number, a text nor a list of numbers", where, attrs)
+            return None
+        plain = {key: _f32_attr(value) for key, value in attrs.items()}
+        ins, outs = self.names(item["in"], where), self.names(item["out"], where)
+        return Node(self.text(item["op"], where), self.text(item["name"], where), ins, outs, plain)
+
+    def value(self, item: Any, where: str) -> Value | None:
+        if not self.keys(item, where, ("dtype",), ("scale", "zero", "source")):
+            return None
+        scale, zero = item.get("scale"), item.get("zero")
+        if scale is not None and not (isinstance(scale, float) and scale > 0):
+            self.say("scale is not a positive number", where, scale)
+            return None
+        if zero is not None and (isinstance(zero, bool) or not isinstance(zero, int)):
+            self.say("zero is not an integer", where, zero)
+            return None
+        scale = None if scale is None else float(np.float32(scale))
+        return Value(self.text(item["dtype"], where), scale, zero, self.text(item.get("source", ""), where, None))
+
+
+def _is_dim(value: Any) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= MAX_NAME
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+
+
+def _is_attr(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= 65536 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in value)
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def _f32_attr(value: Any) -> AttrValue:
+    """Floats are f32: the value that every implementation will use."""
+    if isinstance(value, float):
+        with np.errstate(over="ignore"):
+            return float(np.float32(value))
+    if isinstance(value, list):
+        return [_f32_attr(v) for v in value]  # type: ignore[misc]
+    return value  # type: ignore[no-any-return]
+
+
+def program_from_text(text: str, where: str) -> Program:
+    """The program of a JSON text, constants empty. Raises FileError with every problem of structure found."""
+    if _depth(text) > MAX_DEPTH:
+        raise FileError(Problem("JSON is nested too deep", where=where, allowed=f"{MAX_DEPTH} levels"))
+    document = parse_json(text, where)
+    read = _Reader()
+    top = ("format", "version", "producer", "name", "inputs", "outputs", "nodes", "values", "plan", "meta")
+    complete = read.keys(document, where, top)
+    if isinstance(document, dict):
+        for key, wanted in (("format", FORMAT), ("version", VERSION)):
+            if key in document and document[key] != wanted:
+                raise FileError(
+                    Problem(f"unknown {key}", where=where, got=str(document[key])[:80], allowed=str(wanted))
+                )
+    if not complete:
+        raise FileError(read.problems, summary=f"{where} is not a netsuke program")
+    for key, kind in (("inputs", list), ("outputs", list), ("nodes", list), ("values", dict), ("meta", dict)):
+        if not isinstance(document[key], kind):
+            raise FileError(Problem(f"{key} is not a JSON {'list' if kind is list else 'object'}", where=where))
+    if len(document["nodes"]) > MAX_NODES:
+        raise FileError(Problem("too many nodes", where=where, allowed=str(MAX_NODES)))
+    inputs = [read.port(p, f"inputs[{i}]") for i, p in enumerate(document["inputs"])]
+    outputs = [read.port(p, f"outputs[{i}]") for i, p in enumerate(document["outputs"])]
+    nodes = [read.node(n, f"nodes[{i}]") for i, n in enumerate(document["nodes"])]
+    values = {key: read.value(item, f"values[{key!r}]") for key, item in document["values"].items()}
+    name, plan = read.text(document["name"], "name"), read.text(document["plan"], "plan", None)
+    meta = {key: read.text(item, f"meta[{key!r}]", None) for key, item in document["meta"].items()}
+    read.text(document["producer"], "producer")
+    if read.problems:
+        raise FileError(read.problems, summary=f"{where} is not a netsuke program")
+    return Program(
+        name=name,
+        inputs=[p for p in inputs if p],
+        outputs=[p for p in outputs if p],
+        nodes=[n for n in nodes if n],
+        values={key: value for key, value in values.items() if value},
+        plan=plan,
+        meta=meta,
+    )

@@ -1,0 +1,36 @@
+"""What the nodes say about the codes they produce: the range used to prove accumulator bounds (numerics.md section 3)."""
+
+from __future__ import annotations
+
+from netsuke.program.model import Program
+from netsuke.program.opset import attributes
+
+# Operators that give only codes of their first input (all of them copy or select).
+_COPIES = ("reshape", "transpose", "split", "slice", "gather", "expand", "tile", "squeeze", "unsqueeze", "maxpool")
+_COPIES += ("depth_to_space", "space_to_depth", "identity")
+
+
+def code_ranges(program: Program) -> dict[str, tuple[int, int]]:
+    """[lo, hi] of every u8 node output: its node's `lo` and `hi`, carried through operators that only copy codes.
+
+    Values that are not listed have the range [0, 255].
+    """
+    ranges: dict[str, tuple[int, int]] = {}
+    for node in program.nodes:
+        attrs = attributes(node)
+        if attrs.get("out", "u8") == "u8" and "lo" in attrs and "hi" in attrs:
+            found = (int(attrs["lo"]), int(attrs["hi"]))  # type: ignore[arg-type]
+        elif node.op in _COPIES and node.inputs[0] in ranges:
+            found = ranges[node.inputs[0]]
+        elif node.op == "concat" and all(name in ranges for name in node.inputs):
+            found = (min(ranges[n][0] for n in node.inputs), max(ranges[n][1] for n in node.inputs))
+        elif node.op == "lut" and node.inputs[1] in program.constants:
+            table = program.constants[node.inputs[1]]
+            if table.dtype != "u1" or not table.size:
+                continue
+            found = (int(table.min()), int(table.max()))
+        else:
+            continue
+        for name in node.outputs:
+            ranges[name] = found
+    return ranges
