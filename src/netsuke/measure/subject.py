@@ -1,0 +1,147 @@
+"""From what the user names to what is timed: files on disk that every engine can read."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netsuke.core.errors import FileError, Problem, UsageError
+from netsuke.measure.engines.base import Subject
+from netsuke.measure.feeds import Shapes, concrete_shapes, format_shapes, parse_shapes, random_feeds
+from netsuke.program.model import Port, Program
+
+CALIBRATION_SAMPLES = 32  # for the competitors' own INT8; speed does not depend on more
+
+
+@dataclass
+class Prepared:
+    """A subject without feeds: the ports, known shapes and files; `subject(batch)` adds feeds of that batch."""
+
+    folder: Path
+    ports: list[Port]
+    shapes: Shapes
+    files: dict[str, Path] = field(default_factory=dict)
+    torch_spec: tuple[str, str, str] | None = None
+    module: Any = None
+    notes: list[str] = field(default_factory=list)
+    seed: int = 0
+
+    def subject(self, batch: int) -> Subject:
+        shapes = concrete_shapes(self.ports, self.shapes, batch)
+        feeds = random_feeds(self.ports, shapes, self.seed)
+        return Subject(folder=self.folder, feeds=feeds, torch_spec=self.torch_spec, module=self.module, **self.files)  # type: ignore[arg-type]
+
+
+def _is_module(model: Any) -> bool:
+    return any(c.__module__ == "torch.nn.modules.module" and c.__name__ == "Module" for c in type(model).__mro__)
+
+
+def program_of(item: Any) -> Program | None:
+    """The program of a .nsk path, a Program, or an object that carries one as `.program`; None when it is something
+    else.
+    """
+    from netsuke import program
+
+    if isinstance(item, Program):
+        return item
+    carried = getattr(item, "program", None)
+    if isinstance(carried, Program):
+        return carried
+    if isinstance(item, (str, Path)) and str(item).endswith(".nsk"):
+        path = Path(item)
+        if not path.exists():
+            raise FileError(Problem("no such file", where=str(path)))
+        return program.read(path)
+    return None
+
+
+def _write_nsk(item: Any, found: Program, folder: Path) -> Path:
+    if isinstance(item, (str, Path)):
+        return Path(item)
+    from netsuke import program
+
+    program.write(found, folder / "compressed.nsk")
+    return folder / "compressed.nsk"
+
+
+def _add_float(ready: Prepared, vs: Any, shape: Any, weights: Any) -> list[Port]:
+    """Capture the float network; fills onnx, float_nsk and the torch description. Returns its ports."""
+    import onnx_ir
+
+    from netsuke import capture, passes, program
+
+    graph = capture.capture(vs, shape=shape or None, weights=weights or None)
+    given = Path(vs) if isinstance(vs, (str, Path)) and str(vs).endswith(".onnx") else None
+    if given is None:
+        given = ready.folder / "float.onnx"
+        onnx_ir.save(graph, given)
+    ready.files["onnx"] = given.resolve()
+    compiled = passes.compile_program(graph, name="float")
+    program.write(compiled, ready.folder / "float.nsk")
+    ready.files["float_nsk"] = ready.folder / "float.nsk"
+    if _is_module(vs):
+        ready.module = vs
+    elif isinstance(vs, (str, Path)) and not str(vs).endswith(".onnx"):
+        ready.torch_spec = (
+            str(vs),
+            str(weights or ""),
+            shape if isinstance(shape, str) else format_shapes(shape or {}),
+        )
+    return compiled.inputs
+
+
+def _add_calibration(ready: Prepared, calib: Mapping[str, Any] | None) -> None:
+    """Write calibration arrays by input name; random normal inputs where none are given, which is enough for speed."""
+    path = ready.folder / "calibration.npz"
+    if calib is None:
+        shapes = concrete_shapes(ready.ports, ready.shapes, 1)
+        samples = [random_feeds(ready.ports, shapes, ready.seed + 1 + i) for i in range(CALIBRATION_SAMPLES)]
+        arrays = {p.name: np.concatenate([s[p.name] for s in samples]) for p in ready.ports}
+        ready.notes.append(
+            f"competitors' INT8 calibrated on {CALIBRATION_SAMPLES} random inputs: judge its speed, not its accuracy"
+        )
+    else:
+        arrays = {name: np.asarray(a) for name, a in calib.items()}
+    np.savez(path, **{f"{name}": array for name, array in arrays.items()})
+    ready.files["calibration"] = path
+
+
+def prepare(
+    item: Any,
+    vs: Any,
+    folder: Path,
+    *,
+    shape: Any = None,
+    weights: Any = None,
+    calib: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Everything the engines need on disk. `item` is a compressed program or, alone, a float network."""
+    shapes: Shapes = parse_shapes(shape) if isinstance(shape, str) else dict(shape or {})
+    ready = Prepared(folder=folder, ports=[], shapes=shapes, seed=seed)
+    compressed = program_of(item)
+    if compressed is None and vs is None:
+        item, vs = None, item
+    elif compressed is None:
+        raise UsageError(
+            Problem(
+                "not a compressed program", where="bench", got=str(item), allowed="a .nsk file", hint="netsuke compress"
+            )
+        )
+    if compressed is not None:
+        ready.files["nsk"] = _write_nsk(item, compressed, folder).resolve()
+        ready.ports = compressed.inputs
+        known = compressed.meta.get("sample_shape", "")
+        if not ready.shapes and known:
+            ready.shapes = parse_shapes(known)
+    if vs is not None:
+        ports = _add_float(ready, vs, shape or format_shapes(ready.shapes), weights)
+        ready.ports = ready.ports or ports
+        if any(importlib.util.find_spec(p) for p in ("onnxruntime", "nncf")):
+            _add_calibration(ready, calib)
+    return ready
