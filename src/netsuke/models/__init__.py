@@ -1,11 +1,12 @@
 """Reference networks, in PyTorch, one family a file.
 
-Belongs here: architectures used by tests, benchmarks and claims, written from their papers, with the usual module names, so that
-a public state dict loads where one exists. Does not belong here: methods, training loops, data.
+Belongs here: architectures used by tests, benchmarks and claims, written from their papers, with the usual module
+names, so that a public state dict loads where one exists. Does not belong here: methods, training loops, data.
 
-Contract: every entry of `MODELS` names a factory without required arguments that returns an `nn.Module` in eval mode with random weights,
-and the shape of one input batch. `build(name)` is deterministic under its seed and gives BatchNorm statistics of random inputs, so that
-activations stay in range as in a trained network. To add one: write the file, add a line to `MODELS`.
+Contract: every entry of `MODELS` names a factory without required arguments that returns an `nn.Module` in eval mode
+with random weights, and the shape of one input batch. `build(name)` is deterministic under its seed and gives
+BatchNorm statistics of random inputs, so that activations stay in range as in a trained network. To add one: write
+the file, add a line to `MODELS`.
 
 Importing this room loads no torch; `build` does.
 """
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """Where a network is defined, the shape of its input (batch first) and its input dtype ("f32" or "i64" token ids)."""
+    """Where a network is defined, the shape of its input (batch first) and its input dtype ("f32" or "i64" token
+    ids)."""
 
     factory: str
     shape: tuple[int, ...]
@@ -40,7 +42,9 @@ MODELS: Mapping[str, ModelEntry] = {
     "bert_tiny": ModelEntry("bert:bert_tiny", (1, 64), "i64", "text encoder, 2 layers of width 128"),
     "convnext_t": ModelEntry("convnext:convnext_t", _IMAGE),
     "densenet121": ModelEntry("densenet:densenet121", _IMAGE),
-    "digits_cnn": ModelEntry("digits:digits_cnn", (1, 1, 8, 8), purpose="the demo: shipped trained on scikit-learn's digits"),
+    "digits_cnn": ModelEntry(
+        "digits:digits_cnn", (1, 1, 8, 8), purpose="the demo: shipped trained on scikit-learn's digits"
+    ),
     "efficientnet_b0": ModelEntry("efficientnet:efficientnet_b0", _IMAGE),
     "espcn": ModelEntry("espcn:espcn", (1, 1, 64, 64), purpose="super-resolution x3"),
     "fashion_cnn": ModelEntry("fashion:fashion_cnn", (1, 1, 28, 28)),
@@ -70,7 +74,8 @@ def entry(name: str) -> ModelEntry:
 
 
 def build(name: str, *, weights: str | Path | None = None, seed: int = 0) -> nn.Module:
-    """The network `name` in eval mode: with the weights of a file (`.safetensors`, or `.pth` loaded with weights_only), or random ones.
+    """The network `name` in eval mode: with the weights of a file (`.safetensors`, or `.pth` loaded with
+    weights_only), or random ones.
 
     Raises UsageError for an unknown name and FileError when the weights do not fit.
     """
@@ -110,7 +115,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Any]:
-    """Tensors by name of a `.safetensors` or `.pth`/`.th`/`.pt` file; a `module.` prefix is dropped, code is never executed."""
+    """Tensors by name of a `.safetensors` or `.pth`/`.th`/`.pt` file; a `module.` prefix is dropped, code is never
+    executed."""
     import torch
 
     if not path.is_file():

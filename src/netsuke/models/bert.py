@@ -1,4 +1,5 @@
-"""A BERT-like text encoder (Devlin et al. 2018): post-norm transformer over token and position embeddings, tanh pooler, classifier."""
+"""A BERT-like text encoder (Devlin et al. 2018): post-norm transformer over token and position embeddings, tanh
+pooler, classifier."""
 
 from __future__ import annotations
 
@@ -26,7 +27,13 @@ class Bert(nn.Module):
     """Input token ids int64 [N, T], output logits [N, classes]."""
 
     def __init__(
-        self, vocabulary: int = 8192, width: int = 128, heads: int = 2, depth: int = 2, length: int = 512, classes: int = 2
+        self,
+        vocabulary: int = 8192,
+        width: int = 128,
+        heads: int = 2,
+        depth: int = 2,
+        length: int = 512,
+        classes: int = 2,
     ) -> None:
         super().__init__()
         self.word, self.position = nn.Embedding(vocabulary, width), nn.Embedding(length, width)

@@ -42,13 +42,14 @@ class CifarResNet(nn.Module):
     def __init__(self, depth: int, classes: int = 10) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        channels = 16
+        channels, stages = 16, []
         for stage, width in enumerate((16, 32, 64)):
-            blocks = []
+            blocks: list[nn.Module] = []
             for index in range(depth):
                 blocks.append(CifarBlock(channels, width, 2 if stage and not index else 1))
                 channels = width
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3 = stages
         self.linear = nn.Linear(64, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class MBConv(nn.Module):
     def __init__(self, cin: int, cout: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         hidden = cin * expansion
-        layers = [] if expansion == 1 else [conv_bn(cin, hidden, 1, act=nn.SiLU())]
+        layers: list[nn.Module] = [] if expansion == 1 else [conv_bn(cin, hidden, 1, act=nn.SiLU())]
         layers.append(conv_bn(hidden, hidden, kernel, stride, hidden, nn.SiLU()))
         layers.append(SqueezeExcite(hidden, max(1, cin // 4), nn.SiLU(), nn.Sigmoid()))
         layers.append(conv_bn(hidden, cout, 1))

@@ -11,8 +11,8 @@ from netsuke.models.mobilenetv2 import conv_bn
 _BLOCKS = (
     (3, 16, 16, False, False, 1), (3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1),
     (5, 72, 40, True, False, 2), (5, 120, 40, True, False, 1), (5, 120, 40, True, False, 1),
-    (3, 240, 80, False, True, 2), (3, 200, 80, False, True, 1), (3, 184, 80, False, True, 1), (3, 184, 80, False, True, 1),
-    (3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1),
+    (3, 240, 80, False, True, 2), (3, 200, 80, False, True, 1), (3, 184, 80, False, True, 1), (3, 184, 80, False,
+    True, 1), (3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1),
     (5, 672, 160, True, True, 2), (5, 960, 160, True, True, 1), (5, 960, 160, True, True, 1),
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ class Block(nn.Module):
     def __init__(self, cin: int, kernel: int, hidden: int, cout: int, excite: bool, hard: bool, stride: int) -> None:
         super().__init__()
         act = nn.Hardswish() if hard else nn.ReLU()
-        layers = [] if hidden == cin else [conv_bn(cin, hidden, 1, act=act)]
+        layers: list[nn.Module] = [] if hidden == cin else [conv_bn(cin, hidden, 1, act=act)]
         layers.append(conv_bn(hidden, hidden, kernel, stride, hidden, act))
         if excite:
             squeezed = max(8, (hidden // 4 + 4) // 8 * 8)

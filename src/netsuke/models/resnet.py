@@ -1,4 +1,5 @@
-"""ResNet-18 and ResNet-50 for 224x224 images (He et al. 2015, "Deep Residual Learning", v1.5: the stride sits on the 3x3)."""
+"""ResNet-18 and ResNet-50 for 224x224 images (He et al. 2015, "Deep Residual Learning", v1.5: the stride sits on the
+3x3)."""
 
 from __future__ import annotations
 
@@ -57,18 +58,21 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stem, four stages, global average, classifier. Input [N, 3, H, W], output logits [N, classes]."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], classes: int = 1000) -> None:
+    def __init__(
+        self, block: type[BasicBlock] | type[Bottleneck], depths: tuple[int, ...], classes: int = 1000
+    ) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         self.relu, self.maxpool = nn.ReLU(), nn.MaxPool2d(3, 2, 1)
-        channels = 64
+        channels, stages = 64, []
         for stage, depth in enumerate(depths):
             width = 64 << stage
-            blocks = []
+            blocks: list[nn.Module] = []
             for index in range(depth):
                 blocks.append(block(channels, width, 2 if stage and not index else 1))
                 channels = width * block.expansion
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+            stages.append(nn.Sequential(*blocks))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,9 +22,13 @@ class ShuffleUnit(nn.Module):
         half = cout // 2
         inner = cin if stride == 2 else half
         self.stride = stride
-        self.branch1 = nn.Sequential(conv_bn(cin, cin, 3, 2, cin), conv_bn(cin, half, 1, act=nn.ReLU())) if stride == 2 else None
+        self.branch1 = (
+            nn.Sequential(conv_bn(cin, cin, 3, 2, cin), conv_bn(cin, half, 1, act=nn.ReLU())) if stride == 2 else None
+        )
         self.branch2 = nn.Sequential(
-            conv_bn(inner, half, 1, act=nn.ReLU()), conv_bn(half, half, 3, stride, half), conv_bn(half, half, 1, act=nn.ReLU())
+            conv_bn(inner, half, 1, act=nn.ReLU()),
+            conv_bn(half, half, 3, stride, half),
+            conv_bn(half, half, 1, act=nn.ReLU()),
         )
 
     def forward(self, x: Tensor) -> Tensor:

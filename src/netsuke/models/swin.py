@@ -20,7 +20,9 @@ def _shift_mask(size: int, window: int, shift: int) -> Tensor:
     for i, rows in enumerate(edges):
         for j, columns in enumerate(edges):
             region[rows, columns] = 3 * i + j
-    cells = region.reshape(size // window, window, size // window, window).permute(0, 2, 1, 3).reshape(-1, window * window)
+    cells = (
+        region.reshape(size // window, window, size // window, window).permute(0, 2, 1, 3).reshape(-1, window * window)
+    )
     return (cells[:, None, :] != cells[:, :, None]).float() * -100.0
 
 
@@ -32,6 +34,8 @@ class WindowAttention(nn.Module):
         self.heads, self.scale = heads, (width // heads) ** -0.5
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.table = nn.Parameter(0.02 * torch.randn((2 * window - 1) ** 2, heads))
+        self.index: Tensor
+        self.mask: Tensor | None
         self.register_buffer("index", _relative_index(window), persistent=False)
         self.register_buffer("mask", _shift_mask(size, window, shift) if shift else None, persistent=False)
 
