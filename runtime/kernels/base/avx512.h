@@ -5,6 +5,9 @@
 #define NETSUKE_KERNELS_BASE_AVX512_H_
 
 #if !defined(NETSUKE_SIMDE)
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 sees one inside its own _mm_undefined_*
+#endif
 #include <immintrin.h>
 #else
 
