@@ -84,7 +84,8 @@ def test_interrupted_run_resumes_and_says_so(state: Path) -> None:
     assert not list(state.rglob("*.json")), "a finished run leaves no state"
 
 
-def test_finished_run_is_measured_afresh(state: Path) -> None:
+@pytest.mark.usefixtures("state")
+def test_finished_run_is_measured_afresh() -> None:
     calls: list[int] = []
     claim = make(lambda _context, seed: (calls.append(seed), Outcome({"ok": True}))[1], seeds=(5,))
     run_claim(claim)
