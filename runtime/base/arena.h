@@ -31,6 +31,7 @@ class Buffer {
   void release();
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  bool mapped() const { return mapped_ != 0; }  // whole pages of its own
 
  private:
   void forget() {

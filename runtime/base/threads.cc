@@ -11,6 +11,8 @@
 
 #include <unistd.h>
 
+#include "base/float_env.h"
+
 namespace netsuke {
 namespace {
 
@@ -85,6 +87,7 @@ struct ThreadPool::Impl {
   }
 
   void work(int thread) {
+    const FloatEnv environment;  // a new thread inherits its creator's
     uint32_t seen = 0;
     for (;;) {
       wait_for_epoch(seen);

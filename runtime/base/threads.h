@@ -32,6 +32,10 @@ class ThreadPool {
   std::unique_ptr<Impl> impl_;
 };
 
+// One for each physical core this process may run on (its affinity mask and its CPU quota count): two threads of a core share
+// its multipliers, so more threads make integer kernels slower.
+int default_threads();
+
 }  // namespace netsuke
 
 #endif  // NETSUKE_BASE_THREADS_H_

@@ -1,0 +1,280 @@
+#include "graph/program.h"
+
+#include <cmath>
+#include <initializer_list>
+#include <unordered_map>
+#include <utility>
+
+namespace netsuke {
+namespace {
+
+constexpr int kMaxDepth = 32;
+constexpr size_t kMaxNodes = 1'000'000;
+constexpr size_t kMaxName = 4096;  // bytes; longer names only serve to exhaust error messages and memory
+
+Status bad(const char* where, const std::string& what, const char* problem) {
+  return error(Code::kCorruptFile, "%s '%.200s': %s", where, what.c_str(), problem);
+}
+
+Status check_keys(const char* where, const std::string& name, const Json& object, std::initializer_list<const char*> allowed) {
+  if (!object.is(Json::Kind::kObject)) return bad(where, name, "is not an object");
+  for (const std::string& key : object.keys) {
+    bool known = false;
+    for (const char* word : allowed) known = known || key == word;
+    if (!known) return error(Code::kCorruptFile, "%s '%.200s': unknown key '%.80s'", where, name.c_str(), key.c_str());
+  }
+  return Status();
+}
+
+Status read_text(const char* where, const Json& object, const char* key, bool required, std::string* out) {
+  const Json* value = object.find(key);
+  if (value == nullptr) return required ? bad(where, key, "is missing") : Status();
+  if (!value->is(Json::Kind::kString)) return bad(where, key, "is not a string");
+  *out = value->text;
+  return Status();
+}
+
+Status check_name(const char* where, const std::string& name) {
+  if (name.empty() || name.size() > kMaxName) return bad(where, name, "a name is empty or longer than 4096 bytes");
+  for (char c : name) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return bad(where, name, "a name holds a control character");
+  }
+  return Status();
+}
+
+class Reader {
+ public:
+  Reader(const SafeTensors& file, ProgramInfo* out) : file_(file), out_(out) {}
+
+  Status read(Json root) {
+    NETSUKE_TRY(header(root));
+    NETSUKE_TRY(ports(root, "inputs", &out_->inputs));
+    NETSUKE_TRY(inputs());
+    NETSUKE_TRY(constants());
+    for (size_t i = 0; i < root.keys.size(); ++i) {
+      if (root.keys[i] == "nodes") NETSUKE_TRY(nodes(&root.items[i]));
+    }
+    NETSUKE_TRY(values(root));
+    NETSUKE_TRY(ports(root, "outputs", &out_->outputs));
+    return outputs();
+  }
+
+ private:
+  Status header(const Json& root) {
+    NETSUKE_TRY(check_keys("program", "", root,
+                           {"format", "version", "producer", "name", "inputs", "outputs", "nodes", "values", "plan", "meta"}));
+    std::string format;
+    NETSUKE_TRY(read_text("program", root, "format", true, &format));
+    if (format != "netsuke-program") return bad("program", "format", "is not \"netsuke-program\"");
+    const Json* version = root.find("version");
+    if (version == nullptr || !version->is(Json::Kind::kInt)) return bad("program", "version", "is missing or not an integer");
+    if (version->integer != 1) {
+      return error(Code::kUnsupported, "the file has version %lld; this runtime reads version 1",
+                   static_cast<long long>(version->integer));
+    }
+    const Json* nodes = root.find("nodes");
+    if (nodes == nullptr || !nodes->is(Json::Kind::kArray)) return bad("program", "nodes", "is missing or not a list");
+    if (nodes->items.size() > kMaxNodes) return bad("program", "nodes", "more than 1,000,000");
+    NETSUKE_TRY(read_text("program", root, "producer", false, &out_->producer));
+    NETSUKE_TRY(read_text("program", root, "name", false, &out_->name));
+    NETSUKE_TRY(read_text("program", root, "plan", false, &out_->plan));
+    return meta(root);
+  }
+
+  Status meta(const Json& root) {
+    const Json* meta = root.find("meta");
+    if (meta == nullptr) return Status();
+    if (!meta->is(Json::Kind::kObject)) return bad("program", "meta", "is not an object");
+    for (size_t i = 0; i < meta->items.size(); ++i) {
+      if (!meta->items[i].is(Json::Kind::kString)) return bad("meta", meta->keys[i], "is not a string");
+      out_->meta.emplace_back(meta->keys[i], meta->items[i].text);
+    }
+    return Status();
+  }
+
+  Status ports(const Json& root, const char* key, std::vector<Port>* out) {
+    const Json* list = root.find(key);
+    if (list == nullptr || !list->is(Json::Kind::kArray)) return bad("program", key, "is missing or not a list");
+    for (const Json& item : list->items) {
+      Port port;
+      NETSUKE_TRY(check_keys("program", key, item, {"name", "dtype", "shape"}));
+      NETSUKE_TRY(read_text(key, item, "name", true, &port.name));
+      NETSUKE_TRY(check_name(key, port.name));
+      std::string dtype;
+      NETSUKE_TRY(read_text(key, item, "dtype", true, &dtype));
+      if (!dtype_from_name(dtype, &port.dtype) || port.dtype == DType::kBF16) {
+        return bad(key, port.name, "dtype is none of f32 u8 s8 i32 i64 bool");
+      }
+      NETSUKE_TRY(dims(key, item, &port));
+      out->push_back(std::move(port));
+    }
+    return Status();
+  }
+
+  Status dims(const char* key, const Json& item, Port* port) {
+    const Json* shape = item.find("shape");
+    if (shape == nullptr || !shape->is(Json::Kind::kArray)) return bad(key, port->name, "has no shape");
+    if (shape->items.size() > kMaxRank) return bad(key, port->name, "more than 8 dimensions");
+    for (const Json& entry : shape->items) {
+      Dim dim;
+      if (entry.is(Json::Kind::kInt)) {
+        if (entry.integer < 0) return bad(key, port->name, "a negative dimension");
+        dim.size = entry.integer;
+      } else if (entry.is(Json::Kind::kString)) {
+        NETSUKE_TRY(check_name("dimension", entry.text));
+        dim.name = entry.text;
+      } else {
+        return bad(key, port->name, "a dimension is neither an integer nor a name");
+      }
+      port->dims.push_back(std::move(dim));
+    }
+    return Status();
+  }
+
+  Status define(const std::string& name, ValueKind kind, size_t index, int* number) {
+    NETSUKE_TRY(check_name("value", name));
+    *number = static_cast<int>(out_->values.size());
+    if (!numbers_.emplace(name, *number).second) return bad("value", name, "is defined twice");
+    ValueInfo info;
+    info.name = name;
+    info.kind = kind;
+    info.index = static_cast<int>(index);
+    out_->values.push_back(std::move(info));
+    return Status();
+  }
+
+  Status inputs() {
+    for (size_t i = 0; i < out_->inputs.size(); ++i) {
+      Port& port = out_->inputs[i];
+      NETSUKE_TRY(define(port.name, ValueKind::kInput, i, &port.value));
+      out_->values.back().dtype = port.dtype;
+    }
+    return Status();
+  }
+
+  Status constants() {
+    for (size_t i = 0; i < file_.tensors.size(); ++i) {
+      int number = 0;
+      NETSUKE_TRY(define(file_.tensors[i].name, ValueKind::kConstant, i, &number));
+      out_->values.back().dtype = file_.tensors[i].dtype;
+    }
+    return Status();
+  }
+
+  Status nodes(Json* list) {
+    out_->nodes.reserve(list->items.size());
+    for (Json& item : list->items) NETSUKE_TRY(node(&item));
+    return Status();
+  }
+
+  Status node(Json* item) {
+    const size_t index = out_->nodes.size();
+    NodeInfo node;
+    NETSUKE_TRY(check_keys("node", std::to_string(index), *item, {"op", "name", "in", "out", "attrs"}));
+    NETSUKE_TRY(read_text("node", *item, "op", true, &node.op));
+    NETSUKE_TRY(read_text("node", *item, "name", true, &node.name));
+    if (!node.name.empty()) NETSUKE_TRY(check_name("node", node.name));
+    const Json* in = item->find("in");
+    const Json* out = item->find("out");
+    if (in == nullptr || !in->is(Json::Kind::kArray)) return bad("node", node.name, "'in' is missing or not a list");
+    if (out == nullptr || !out->is(Json::Kind::kArray) || out->items.empty()) {
+      return bad("node", node.name, "'out' is missing, empty or not a list");
+    }
+    for (const Json& name : in->items) NETSUKE_TRY(node_input(node.name, name, &node.in));
+    for (const Json& name : out->items) {
+      if (!name.is(Json::Kind::kString)) return bad("node", node.name, "an output is not a name");
+      int number = 0;
+      NETSUKE_TRY(define(name.text, ValueKind::kNode, index, &number));
+      node.out.push_back(number);
+    }
+    node.attrs.kind = Json::Kind::kObject;
+    for (size_t i = 0; i < item->keys.size(); ++i) {
+      if (item->keys[i] == "attrs") node.attrs = std::move(item->items[i]);
+    }
+    if (!node.attrs.is(Json::Kind::kObject)) return bad("node", node.name, "'attrs' is not an object");
+    out_->nodes.push_back(std::move(node));
+    return Status();
+  }
+
+  Status node_input(const std::string& node, const Json& name, std::vector<int>* in) {
+    if (!name.is(Json::Kind::kString)) return bad("node", node, "an input is not a name");
+    if (name.text.empty()) {
+      in->push_back(-1);
+      return Status();
+    }
+    const auto found = numbers_.find(name.text);
+    if (found == numbers_.end()) {
+      return error(Code::kCorruptFile, "node '%.200s': input '%.200s' is no input, constant or output of an earlier node",
+                   node.c_str(), name.text.c_str());
+    }
+    in->push_back(found->second);
+    return Status();
+  }
+
+  Status values(const Json& root) {
+    const Json* table = root.find("values");
+    if (table == nullptr) return Status();
+    if (!table->is(Json::Kind::kObject)) return bad("program", "values", "is not an object");
+    for (size_t i = 0; i < table->items.size(); ++i) {
+      const std::string& name = table->keys[i];
+      const auto found = numbers_.find(name);
+      if (found == numbers_.end() || out_->values[static_cast<size_t>(found->second)].kind != ValueKind::kNode) {
+        return bad("values", name, "is not the output of a node");
+      }
+      NETSUKE_TRY(describe(table->items[i], &out_->values[static_cast<size_t>(found->second)]));
+    }
+    return Status();
+  }
+
+  Status describe(const Json& entry, ValueInfo* info) {
+    NETSUKE_TRY(check_keys("values", info->name, entry, {"dtype", "scale", "zero", "source"}));
+    std::string dtype;
+    NETSUKE_TRY(read_text("values", entry, "dtype", true, &dtype));
+    if (!dtype_from_name(dtype, &info->dtype)) return bad("values", info->name, "unknown dtype");
+    info->declared = true;
+    if (const Json* scale = entry.find("scale"); scale != nullptr && !scale->is(Json::Kind::kNull)) {
+      info->scale = static_cast<float>(scale->number);
+      const bool number = scale->is(Json::Kind::kFloat) || scale->is(Json::Kind::kInt);
+      if (!number || !(scale->number > 0) || !std::isfinite(info->scale)) return bad("values", info->name, "scale is not positive and finite");
+      info->quantized = true;
+    }
+    if (const Json* zero = entry.find("zero"); zero != nullptr && !zero->is(Json::Kind::kNull)) {
+      if (!zero->is(Json::Kind::kInt)) return bad("values", info->name, "zero is not an integer");
+      info->zero = zero->integer;
+    }
+    return read_text("values", entry, "source", false, &info->source);
+  }
+
+  Status outputs() {
+    if (out_->outputs.empty()) return bad("program", "outputs", "is empty");
+    std::unordered_map<std::string, int> seen;
+    for (Port& port : out_->outputs) {
+      if (!seen.emplace(port.name, 0).second) return bad("outputs", port.name, "is listed twice");
+      const auto found = numbers_.find(port.name);
+      if (found == numbers_.end()) return bad("outputs", port.name, "is not a value of the program");
+      port.value = found->second;
+    }
+    return Status();
+  }
+
+  const SafeTensors& file_;
+  ProgramInfo* out_;
+  std::unordered_map<std::string, int> numbers_;
+};
+
+}  // namespace
+
+Status read_program(const SafeTensors& file, ProgramInfo* out) {
+  const std::string* text = nullptr;
+  for (const auto& [key, value] : file.metadata) {
+    if (key != "netsuke") return error(Code::kCorruptFile, "unknown metadata key '%.80s'", key.c_str());
+    text = &value;
+  }
+  if (text == nullptr) return error(Code::kCorruptFile, "a safetensors file, but no .nsk: its metadata has no key 'netsuke'");
+  Json root;
+  NETSUKE_TRY(parse_json(text->data(), text->size(), kMaxDepth, &root));
+  *out = ProgramInfo();
+  return Reader(file, out).read(std::move(root));
+}
+
+}  // namespace netsuke
