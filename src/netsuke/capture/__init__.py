@@ -1,0 +1,58 @@
+"""From a trained network to the canonical ONNX graph.
+
+Belongs here: reading ONNX and PyTorch, checking what is read, bringing opsets and data types to one form, constant folding, shape inference,
+BatchNorm folding, recognising SiLU, GELU, LayerNorm and kin, the list of supported operators, costs per layer. Does not belong
+here: anything about the program (`netsuke.passes`) or about quantization methods.
+
+Contract: `capture(model)` returns an `onnx_ir.Model` at opset 24 of the default domain whose nodes all pass `supported.check_supported`, with
+dtype and rank known for every value, float weights as float32 initializers, no functions, no Constant, Identity or Dropout nodes,
+activations as Relu, Clip, Swish (SiLU), HardSwish, Mish, Gelu (erf and tanh), LayerNormalization as one node; Conv weights OIHW as in ONNX.
+Q/DQ pairs of quantized files are kept. Dynamic dimensions stay dynamic. To accept a further operator: add it to `supported.SUPPORTED` and
+to the lowering of `netsuke.passes`, or add a rule to `decompose`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from netsuke.core.errors import Problem, UsageError
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+__all__ = ["capture"]
+
+
+def capture(
+    model: str | Path | ir.Model | onnx.ModelProto | torch.nn.Module | Any,
+    *,
+    shape: Any = None,
+    weights: str | Path | None = None,
+    dtype: str = "f32",
+) -> ir.Model:
+    """The canonical graph of a network.
+
+    model    path of an `.onnx` file or of a `.pt2` file of torch.export.save, `file.py:factory`, the name of a reference network, an
+             onnx_ir.Model or onnx.ModelProto (not changed), or a torch.nn.Module
+    shape    shape of one input batch, (1, 3, 224, 224), or a list of shapes; needed for PyTorch modules only. For ONNX models it fixes
+             free dimensions of the inputs when given
+    weights  `.safetensors` or `.pth` state dict for PyTorch modules
+    dtype    input dtype of PyTorch modules: "f32" or "i64"
+
+    Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be compiled).
+    """
+    from netsuke.capture.canonical import canonical
+    from netsuke.capture.sources import load
+
+    found, trusted = load(model, shape=shape, weights=weights, dtype=dtype)
+    if not trusted:
+        from netsuke.capture.shapes import forget_shapes
+
+        forget_shapes(found.graph)
+    if not found.graph.outputs:
+        raise UsageError(Problem("the model has no outputs"))
+    return canonical(found)

@@ -1,0 +1,178 @@
+"""Shape inference: dtypes and dimensions of every value, and shape arithmetic made constant where it can be.
+
+Shapes that a file declares for inner values are dropped first: they may be wrong, and everything after capture relies on them.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
+
+from netsuke.capture.graph import array_of, attr, constant, dims_of, is_op, operand, replace
+from netsuke.core.errors import FileError, Problem
+
+
+def forget_shapes(graph: ir.Graph) -> None:
+    """Drop declared shapes and types of node outputs (graph inputs and constants keep theirs)."""
+    for node in graph:
+        for out in node.outputs:
+            out.shape = None
+            out.type = None
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Infer dtype and shape of every value, keeping what is known already; values netsuke made keep theirs."""
+    known = {id(v): (v.shape, v.type) for node in model.graph for v in node.outputs}
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # a value that inference skips is no news: rewrites check what they need
+    try:
+        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    finally:
+        logger.setLevel(level)
+    for node in model.graph:
+        for out in node.outputs:
+            shape, dtype = known[id(out)]
+            out.shape = _merge(out.shape, shape)
+            if out.type is None:
+                out.type = dtype
+
+
+def _merge(inferred: ir.Shape | None, known: ir.Shape | None) -> ir.Shape | None:
+    """Per dimension the more precise of two: an integer before a name before nothing; names already given win."""
+    if inferred is None or known is None:
+        return inferred or known
+    if len(inferred) != len(known):
+        return inferred
+    dims: list[Any] = []
+    for a, b in zip(inferred, known, strict=True):
+        pick = a if isinstance(a, int) else b if isinstance(b, int) or b.value is not None else a
+        dims.append(pick)
+    return ir.Shape(dims)
+
+
+def check_ranks(graph: ir.Graph) -> None:
+    """Every value must have a known rank of at most 8; FileError listing those that have none."""
+    problems = [
+        Problem("the shape cannot be inferred", where=out.name or "", got=f"output of {node.op_type}")
+        for node in graph
+        for out in node.outputs
+        if out.name and out.shape is None and (list(out.uses()) or out.is_graph_output())
+    ]
+    if problems:
+        raise FileError(problems[:20], summary="shapes are missing: the model is damaged or not of its declared opset")
+
+
+def fold_shapes(graph: ir.Graph) -> int:
+    """Replace Shape results whose dimensions are all integers, and pick known entries out of the others."""
+    count = 0
+    for node in list(graph):
+        found = None if node.outputs[0].is_graph_output() else _known_dims(node)
+        if found is None:
+            continue
+        replace(node.outputs[0], constant(graph, found, node.outputs[0].name or "shape"))
+        graph.remove(node, safe=True)
+        count += 1
+    return count
+
+
+def shape_entries(value: ir.Value | None) -> list[Any] | None:
+    """The entries of an integer vector: int, str (a named dimension) or None (unknown); None when nothing is known.
+
+    Follows Shape, Gather, Slice, Concat, Squeeze, Unsqueeze, Cast and Reshape of vectors.
+    """
+    array = array_of(value)
+    if array is not None:
+        return [int(v) for v in array.reshape(-1)] if array.dtype.kind in "iu" else None
+    node = value.producer() if value is not None else None
+    if node is None or value is None:
+        return None
+    if is_op(node, "Shape"):
+        dims = dims_of(node.inputs[0])
+        return None if dims is None else dims[slice(int(attr(node, "start", 0)), attr(node, "end"))]
+    if is_op(node, "Squeeze", "Unsqueeze", "Cast", "Identity", "Reshape"):
+        inner = shape_entries(node.inputs[0])
+        return inner if inner is not None and (not is_op(node, "Reshape") or len(inner) == 1) else None
+    if is_op(node, "Concat"):
+        parts = [shape_entries(v) for v in node.inputs]
+        return None if any(p is None for p in parts) else [e for p in parts if p for e in p]
+    if is_op(node, "Gather", "Slice"):
+        return _picked(node)
+    return [None] if value.shape is not None and (len(value.shape) == 0 or list(value.shape) == [1]) else None
+
+
+def _picked(node: ir.Node) -> list[Any] | None:
+    source = shape_entries(node.inputs[0])
+    if source is None:
+        return None
+    if node.op_type == "Gather":
+        index = array_of(node.inputs[1])
+        if index is None or any(not -len(source) <= int(i) < len(source) for i in index.reshape(-1)):
+            return None
+        return [source[int(i)] for i in index.reshape(-1)]
+    bounds = [array_of(operand(node, i)) for i in (1, 2)]
+    step = array_of(operand(node, 4))
+    if any(b is None or b.size != 1 for b in bounds) or (operand(node, 4) is not None and step is None):
+        return None
+    start, end = (int(b.reshape(-1)[0]) for b in bounds if b is not None)
+    return source[start : end : int(step.reshape(-1)[0]) if step is not None else 1]
+
+
+def _known_dims(node: ir.Node) -> np.ndarray[Any, Any] | None:
+    if not is_op(node, "Shape", "Gather", "Slice", "Squeeze", "Concat") or node.outputs[0].dtype not in (
+        ir.DataType.INT64,
+        ir.DataType.INT32,
+    ):
+        return None
+    rank = 0 if node.outputs[0].shape is None else len(node.outputs[0].shape)
+    if rank > 1 or (node.op_type == "Squeeze" and rank != 0):
+        return None
+    entries = shape_entries(node.outputs[0])
+    if entries is None or not all(isinstance(e, int) for e in entries):
+        return None
+    kind = np.int64 if node.outputs[0].dtype == ir.DataType.INT64 else np.int32
+    array = np.asarray(entries, kind)
+    return array.reshape(()) if node.outputs[0].shape is not None and rank == 0 and array.size == 1 else array
+
+
+def simplify_reshapes(graph: ir.Graph) -> int:
+    """Give Reshape a constant target where the shapes say it: 0 copies an equal dimension, -1 stands for the one left.
+
+    Also turns Flatten, Squeeze and Unsqueeze of known rank into such a Reshape only when that needs no computed shape.
+    """
+    count = 0
+    for node in graph:
+        if not is_op(node, "Reshape") or array_of(node.inputs[1]) is not None:
+            continue
+        target = _constant_target(node)
+        if target is not None:
+            node.replace_input_with(1, constant(graph, np.asarray(target, np.int64), f"{node.outputs[0].name}.shape"))
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+            count += 1
+    return count
+
+
+def _constant_target(node: ir.Node) -> list[int] | None:
+    before, shape = dims_of(node.inputs[0]), dims_of(node.outputs[0])
+    after = shape_entries(node.inputs[1])
+    if before is None or (after is None and shape is None):
+        return None
+    wanted = after if after is not None else shape or []
+    if shape is None or len(shape) != len(wanted):
+        shape = [None] * len(wanted)
+    copies = not attr(node, "allowzero", 0)
+    target: list[int] = []
+    for index, (dim, known) in enumerate(zip(wanted, shape, strict=True)):
+        if isinstance(dim, int) and dim <= 0:  # written as such in the model: 0 copies, -1 infers
+            if dim == 0 and not copies:
+                return None
+            target.append(known if isinstance(known, int) else dim)
+            continue
+        size = dim if isinstance(dim, int) else known if isinstance(known, int) else None
+        same = index < len(before) and before[index] is not None and before[index] in (dim, known)
+        target.append(size if size is not None else 0 if same else -1)
+    return target if target.count(-1) <= 1 and (copies or 0 not in [e for e in wanted if isinstance(e, int)]) else None

@@ -1,0 +1,94 @@
+"""Find out what the user gave (a path, a name, an object) and load it as an onnx_ir model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from netsuke.capture.onnx_file import check_proto, read_onnx
+from netsuke.core.errors import FileError, Problem, UsageError, near
+
+
+def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> tuple[ir.Model, bool]:
+    """The model, and whether its inner shapes can be trusted (they can when our own exporter run wrote them)."""
+    if isinstance(model, ir.Model):
+        return _fixed(model.clone(deep_copy=False), shape), False
+    if isinstance(model, onnx.ModelProto):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return _fixed(check_proto(copy), shape), False
+    if isinstance(model, (str, Path)):
+        return _from_text(str(model), shape, weights, dtype)
+    if hasattr(model, "forward") and hasattr(model, "state_dict"):
+        return _export(model, shape, weights, dtype), True
+    if type(model).__name__ == "ExportedProgram":
+        from netsuke.capture.torch_export import to_onnx
+
+        return to_onnx(model), True
+    raise UsageError(
+        Problem("not a network", got=type(model).__name__,
+                allowed="a path, a torch.nn.Module, an onnx_ir.Model or an onnx.ModelProto")  # fmt: skip
+    )
+
+
+def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> tuple[ir.Model, bool]:
+    from netsuke.models import MODELS
+
+    path = Path(text)
+    if path.suffix == ".pt2":
+        from netsuke.capture.torch_export import load_pt2
+
+        return load_pt2(path), True
+    file, _, name = text.rpartition(":")
+    if file.endswith(".py") and name.isidentifier():
+        from netsuke.capture.torch_export import load_factory
+
+        return _export(load_factory(text), shape, weights, dtype), True
+    if path.suffix in (".onnx", ".onnxtxt", ".pb") or path.is_file():
+        if weights is not None:
+            raise UsageError(Problem("an ONNX file has its own weights", got=str(weights), hint="leave weights out"))
+        return _fixed(read_onnx(path), shape), False
+    if text in MODELS:
+        from netsuke.models import build
+
+        entry = MODELS[text]
+        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype), True
+    raise FileError(
+        Problem("no such file or reference network", got=text, allowed=near(text, MODELS),
+                hint="a path of an .onnx or .pt2 file, or file.py:factory")  # fmt: skip
+    )
+
+
+def _export(module: Any, shape: Any, weights: Any, dtype: str) -> ir.Model:
+    from netsuke.capture.torch_export import export_module
+
+    if shape is None:
+        raise UsageError(Problem("the input shape of a PyTorch network is needed", hint="shape=(1, 3, 224, 224)"))
+    if weights is not None:
+        from netsuke.models import load_weights
+
+        load_weights(module, Path(weights))
+    return export_module(module, shape, dtype)
+
+
+def _fixed(model: ir.Model, shape: Any) -> ir.Model:
+    """Fix free dimensions of the inputs to `shape`; a contradiction with a fixed dimension is an error."""
+    if shape is None:
+        return model
+    inputs = [v for v in model.graph.inputs if not v.is_initializer()]
+    shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
+    if len(shapes) != len(inputs):
+        raise UsageError(Problem("one shape per input is needed", got=str(len(shapes)), allowed=str(len(inputs))))
+    problems = []
+    for value, wanted in zip(inputs, shapes, strict=True):
+        given = list(value.shape) if value.shape is not None else [None] * len(wanted)
+        fits = len(given) == len(wanted) and all(not isinstance(g, int) or g == w for g, w in zip(given, wanted, strict=True))
+        if not fits:
+            problems.append(Problem("shape does not fit the input", where=value.name or "", got=str(wanted), allowed=str(given)))
+        value.shape = ir.Shape([g if isinstance(g, int) or i == 0 else w for i, (g, w) in enumerate(zip(given, wanted, strict=False))])
+    if problems:
+        raise UsageError(problems)
+    return model

@@ -1,0 +1,186 @@
+"""PyTorch modules and exported programs to ONNX, through torch.export and the exporter built on it.
+
+The batch dimension and, for images, height and width are exported as free dimensions where the network allows it; a dimension the network
+fixes (a reshape to constants, a position embedding) becomes a constant, and `metadata_props["netsuke.fixed"]` of the model says which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from netsuke.core.errors import EnvironmentProblem, FileError, NetsukeError, Problem, UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+OPSET = 20  # the first with Gelu; later ones write attention as one operator
+_DIM_NAMES = {4: ["N", None, "H", "W"], 3: ["N", None, "L"], 2: ["N", None]}
+
+
+def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32") -> ir.Model:
+    """Export an eval-mode module for inputs of `shape` (one shape, or a list of shapes for several inputs).
+
+    dtype is "f32", or "i64" for token ids. Raises UnsupportedError with the exporter's reason when the network cannot be exported.
+    """
+    torch = _torch()
+    shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
+    module = module.eval()
+    args = tuple(_example(torch, s, dtype) for s in shapes)
+    first = None
+    for free in _attempts([list(_DIM_NAMES.get(len(s), ["N"])) for s in shapes]):
+        try:
+            with torch.no_grad(), _quiet():
+                return _finish(torch, module, args, free)
+        except NetsukeError:
+            raise
+        except Exception as error:  # the exporter raises many types; the next attempt frees fewer dimensions
+            first = first or error
+    got = re.sub(r"\s+", " ", str(first))[:400]
+    raise UnsupportedError(
+        Problem("torch.export cannot trace this network", where=type(module).__name__, got=got,
+                hint="export it to ONNX yourself and give the .onnx file")  # fmt: skip
+    )
+
+
+def _attempts(free: list[list[str | None]]) -> Iterator[list[list[str | None]]]:
+    """All free dimensions, then the batch alone, then none."""
+    yield free
+    yield [["N"] + [None] * (len(names) - 1) for names in free]
+    yield [[None] * len(names) for names in free]
+
+
+def _example(torch: Any, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    """Batch 2 at least: torch.export treats a dimension of 1 as a constant."""
+    size = (max(2, shape[0]), *shape[1:]) if shape else shape
+    generator = torch.Generator().manual_seed(0)
+    if dtype == "i64":
+        return torch.randint(0, 2, size, generator=generator)  # type: ignore[no-any-return]
+    return torch.randn(size, generator=generator)  # type: ignore[no-any-return]
+
+
+def _finish(torch: Any, module: Any, args: tuple[Any, ...], free: list[list[str | None]]) -> ir.Model:
+    auto = torch.export.Dim.AUTO
+    dynamic = tuple({i: auto for i, name in enumerate(names) if name} for names in free)
+    program = torch.export.export(module, args, dynamic_shapes=_nest(module, dynamic), strict=False)
+    return to_onnx(program, free)
+
+
+def _nest(module: Any, dynamic: tuple[Any, ...]) -> Any:
+    """dynamic_shapes follows the signature: a forward(*inputs) takes its shapes as one tuple."""
+    import inspect
+
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    if parameters and parameters[0].kind == inspect.Parameter.VAR_POSITIONAL:
+        return (dynamic,)
+    return dynamic
+
+
+def to_onnx(program: Any, free: list[list[str | None]] | None = None) -> ir.Model:
+    """Translate a torch.export.ExportedProgram; free dimensions get the names in `free` (by input and position)."""
+    torch = _torch()
+    with _quiet():
+        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False)
+    if exported is None:
+        raise UnsupportedError("the exporter returned no program")
+    model: ir.Model = exported.model
+    _name_dims(model, free)
+    return model
+
+
+def _name_dims(model: ir.Model, free: list[list[str | None]] | None) -> None:
+    """Rename torch's symbols (s77) to N, H, W; note what was asked for free and came out fixed."""
+    renames: dict[str, str] = {}
+    fixed = []
+    for index, value in enumerate(model.graph.inputs):
+        names = free[index] if free is not None and index < len(free) else None
+        for position, dim in enumerate(value.shape or ()):
+            wanted = names[position] if names and position < len(names) else None
+            if isinstance(dim, int):
+                if wanted:
+                    fixed.append(f"{value.name}[{position}] = {dim}")
+            elif dim.value is not None and re.fullmatch(r"\w+", dim.value):
+                renames.setdefault(dim.value, _unused(wanted or ("N" if position == 0 else f"D{position}"), renames))
+    values = [*model.graph.inputs, *(out for node in model.graph for out in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            value.shape = ir.Shape([d if isinstance(d, int) else _renamed(d.value, renames) for d in value.shape])
+    if fixed:
+        model.metadata_props["netsuke.fixed"] = ", ".join(fixed)
+
+
+def _unused(name: str, renames: dict[str, str]) -> str:
+    taken, candidate, index = set(renames.values()), name, 1
+    while candidate in taken:
+        index += 1
+        candidate = f"{name}{index}"
+    return candidate
+
+
+def _renamed(text: str | None, renames: dict[str, str]) -> str | None:
+    return None if text is None else re.sub(r"[A-Za-z_]\w*", lambda m: renames.get(m.group(), m.group()), text)
+
+
+def load_pt2(path: Path) -> ir.Model:
+    """A file written by torch.export.save."""
+    torch = _torch()
+    if not path.is_file():
+        raise FileError(Problem("no such file", where=str(path)))
+    try:
+        with _quiet():
+            program = torch.export.load(str(path))
+    except Exception as error:
+        raise FileError(Problem("not a file of torch.export.save", where=str(path), got=str(error)[:200])) from None
+    return to_onnx(program)
+
+
+def load_factory(spec: str) -> Any:
+    """The module that `file.py:factory` builds. The user asked to run this file by naming it."""
+    file, _, name = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise FileError(Problem("no such Python file", where=spec))
+    _torch()
+    found = importlib.util.spec_from_file_location(f"netsuke_user_{path.stem}", path)
+    if found is None or found.loader is None:
+        raise FileError(Problem("not a Python file", where=spec))
+    loaded = importlib.util.module_from_spec(found)
+    found.loader.exec_module(loaded)
+    factory = getattr(loaded, name, None)
+    if not callable(factory):
+        known = ", ".join(n for n in vars(loaded) if not n.startswith("_"))[:200]
+        raise UsageError(Problem("no such factory in the file", where=spec, got=name, allowed=known))
+    return factory()
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise EnvironmentProblem(Problem("PyTorch is not installed", hint="pip install netsuke[torch]")) from None
+    return torch
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's progress and its warnings about its own internals."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
