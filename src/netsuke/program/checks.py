@@ -129,14 +129,11 @@ def _pool(view: NodeView) -> Iterator[Finding]:
 
 def _activation(view: NodeView, key: str = "act") -> Iterator[Finding]:
     fn = str(view.attrs[key])
-    for name, takes, needs in (
-        ("alpha", opset.TAKES_ALPHA, opset.NEEDS_ALPHA),
-        ("beta", opset.TAKES_BETA, opset.NEEDS_BETA),
-    ):
+    for name, takes in (("alpha", opset.ALPHA), ("beta", opset.BETA)):
         if name in view.attrs and fn not in takes:
             yield f"{fn} takes no {name}", view.attrs[name], ""
-        if name not in view.attrs and fn in needs:
-            yield f"{fn} needs {name}", "", ""
+    if fn == "clip" and view.number_or("alpha", -np.inf) > view.number_or("beta", np.inf):
+        yield "clip: alpha is above beta", f"{view.attrs['alpha']}, {view.attrs['beta']}", "alpha <= beta"
 
 
 def _conv(view: NodeView) -> Iterator[Finding]:
@@ -193,9 +190,9 @@ def _binary(view: NodeView) -> Iterator[Finding]:
 
 def _reduce(view: NodeView) -> Iterator[Finding]:
     fn, dtype = str(view.attrs["fn"]), view.dtypes[0]
-    allowed = {"any": ("bool",), "all": ("bool",)}.get(fn)
-    if allowed is None:
-        allowed = ("f32", "i64") if fn in ("sum", "max", "min", "prod") else ("f32",)
+    allowed = ["bool"] if fn in ("any", "all") else ["f32"]
+    if fn in ("sum", "max", "min", "prod"):
+        allowed.append("i64")
     if dtype not in allowed:
         yield f"wrong dtype for {fn}", dtype, ", ".join(allowed)
 

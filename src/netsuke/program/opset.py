@@ -7,6 +7,7 @@ An input is written `name:dtypes shape`, dtypes separated by `|`, followed by it
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,21 +142,17 @@ def _flag(default: int = 0) -> Attr:
     return _i(default, 0, 1)
 
 
-UNARY = (
-    "abs ceil clip cos elu erf exp floor gelu gelu_tanh hard_sigmoid hard_swish identity leaky_relu log mish neg not "
-    "reciprocal relu round sigmoid sign silu sin softplus sqrt tanh isnan"
-).split()
-ACTIVATIONS = (
-    "none relu clip leaky_relu elu sigmoid hard_sigmoid hard_swish silu tanh gelu gelu_tanh mish softplus".split()
+UNARY = tuple(
+    ["abs", "ceil", "clip", "cos", "elu", "erf", "exp", "floor", "gelu", "gelu_tanh", "hard_sigmoid", "hard_swish", "identity", "leaky_relu", "log", "mish", "neg", "reciprocal", "relu", "round", "sigmoid", "sign", "silu", "sin", "softplus", "sqrt", "tanh", "not", "isnan"]
 )
-ARITHMETIC = "add sub mul div pow min max mod".split()
-LOGICAL = "and or xor".split()
-COMPARISONS = "equal less less_equal greater greater_equal".split()
-# alpha and beta: which functions need which.
-NEEDS_ALPHA = ("leaky_relu", "elu", "hard_sigmoid")
-NEEDS_BETA = ("hard_sigmoid",)
-TAKES_ALPHA = (*NEEDS_ALPHA, "clip")
-TAKES_BETA = (*NEEDS_BETA, "clip")
+ACTIVATIONS = ("none", *UNARY[:-2])  # not and isnan make bool
+ARITHMETIC = tuple(["add", "sub", "mul", "div", "pow", "min", "max", "mod"])
+LOGICAL = ("and", "or", "xor")
+COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
+REDUCTIONS = tuple(["mean", "sum", "max", "min", "prod", "l1", "l2", "sumsq", "logsumexp", "any", "all"])
+# The functions that take alpha (beta), with its default.
+ALPHA = {"clip": -math.inf, "elu": 1.0, "leaky_relu": 0.01, "hard_sigmoid": 0.2}
+BETA = {"clip": math.inf, "hard_sigmoid": 0.5}
 
 _CLIP = {"lo": _code(0), "hi": _code(255)}
 _OUT = {"zero": _code(0), **_CLIP}
@@ -305,7 +302,7 @@ _TABLE = [
         "x:f32|i64|bool",
         "y:dtype of x",
         {
-            "fn": _word(*"mean sum max min prod l1 l2 sumsq logsumexp any all".split()),
+            "fn": _word(*REDUCTIONS),
             "axes": _ints(None, -8, 7),
             "keepdims": _flag(1),
         },

@@ -1,0 +1,88 @@
+"""The reference interpreter: runs a program node by node in plain NumPy. Slow, readable, exact on integers.
+
+run(program, {"x": array}) -> {"y": array}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from netsuke.core.errors import NetsukeError, Problem, UsageError, near
+from netsuke.formats import bf16_to_f32
+from netsuke.program.model import Node, Port, Program
+from netsuke.program.opset import attributes
+from netsuke.program.reference import RULES, Call
+from netsuke.program.reference.floats import DTYPE_CODES
+
+Array = np.ndarray[Any, Any]
+
+
+def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) -> dict[str, Array]:
+    """Outputs of the program by name, and the values named in `taps` (any input or node output).
+
+    feeds: one array per input with the dtype and shape of its port; a free dimension has one size in all inputs.
+    Raises UsageError listing what is wrong with feeds or taps, and where an operator cannot take its input.
+    """
+    wanted = [port.name for port in program.outputs] + list(taps)
+    values = check_feeds(program.inputs, feeds)
+    known = set(values) | {name for node in program.nodes for name in node.outputs}
+    missing = [Problem("no such value", got=name, allowed=near(name, known)) for name in wanted if name not in known]
+    if missing:
+        raise UsageError(missing)
+    last_use = last_uses(program.nodes)
+    constants = {
+        name: bf16_to_f32(array) if name in program.bf16 else array for name, array in program.constants.items()
+    }
+    for index, node in enumerate(program.nodes):
+        inputs = [constants[n] if n in constants else values[n] if n else None for n in node.inputs]
+        call = Call(node, inputs, attributes(node), any(n in program.bf16 for n in node.inputs))
+        for name, result in zip(node.outputs, _evaluate(call), strict=True):
+            values[name] = result
+        for name in {n for n in node.inputs if n in values and last_use[n] == index}:
+            if name not in wanted:
+                del values[name]
+    return {name: values[name] for name in wanted}
+
+
+def _evaluate(call: Call) -> list[Array]:
+    try:
+        return RULES[call.node.op](call)
+    except NetsukeError:
+        raise
+    except MemoryError as error:
+        raise call.wrong("not enough memory for this operator") from error
+
+
+def last_uses(nodes: list[Node]) -> dict[str, int]:
+    """Index of the last node that reads each value."""
+    return {name: index for index, node in enumerate(nodes) for name in node.inputs}
+
+
+def check_feeds(ports: list[Port], feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """The feeds as arrays when every port has one of its dtype and shape; UsageError with every mismatch otherwise."""
+    problems: list[Problem] = []
+    names = [port.name for port in ports]
+    problems += [Problem("no such input", got=name, allowed=near(name, names)) for name in feeds if name not in names]
+    sizes: dict[str, int] = {}
+    values: dict[str, Array] = {}
+    for port in ports:
+        where = f"input {port.name!r}"
+        if port.name not in feeds:
+            problems.append(Problem("no value given", where=where))
+            continue
+        array = values[port.name] = np.asarray(feeds[port.name])
+        if array.dtype != np.dtype(DTYPE_CODES[port.dtype]):
+            problems.append(Problem("wrong dtype", where=where, got=str(array.dtype), allowed=port.dtype))
+        fits = array.ndim == len(port.shape) and all(
+            size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+            for size, dim in zip(array.shape, port.shape, strict=True)
+        )
+        if not fits:
+            shape = [sizes.get(d, d) if isinstance(d, str) else d for d in port.shape]
+            problems.append(Problem("wrong shape", where=where, got=str(list(array.shape)), allowed=str(shape)))
+    if problems:
+        raise UsageError(problems)
+    return values

@@ -1,0 +1,342 @@
+"""Float operators: computed in f64, rounded to f32 once. Kernels and emulation agree with them to a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import scipy.special
+
+from netsuke.formats import quantize, round_bf16
+from netsuke.program.opset import ALPHA, BETA
+from netsuke.program.reference.call import Array, Call, rule
+from netsuke.program.reference.windows import convolve, window
+
+Fn = Callable[[Array, float, float], Array]
+
+
+def _f32(y: Array) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(y, np.float32)
+
+
+def _sigmoid(x: Array) -> Array:
+    return np.asarray(scipy.special.expit(x))
+
+
+def _softplus(x: Array) -> Array:
+    return np.asarray(np.logaddexp(0.0, x))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return np.asarray(x * _sigmoid(2.0 * math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+UNARY: dict[str, Fn] = {
+    "abs": lambda x, a, b: np.abs(x),
+    "ceil": lambda x, a, b: np.ceil(x),
+    "clip": lambda x, a, b: np.minimum(np.maximum(x, a), b),
+    "cos": lambda x, a, b: np.cos(x),
+    "elu": lambda x, a, b: np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x),
+    "erf": lambda x, a, b: scipy.special.erf(x),
+    "exp": lambda x, a, b: np.exp(x),
+    "floor": lambda x, a, b: np.floor(x),
+    "gelu": lambda x, a, b: x * scipy.special.ndtr(x),
+    "gelu_tanh": lambda x, a, b: _gelu_tanh(x),
+    "hard_sigmoid": lambda x, a, b: np.clip(a * x + b, 0.0, 1.0),
+    "hard_swish": lambda x, a, b: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+    "identity": lambda x, a, b: x,
+    "leaky_relu": lambda x, a, b: np.where(x < 0, a * x, x),
+    "log": lambda x, a, b: np.log(x),
+    "mish": lambda x, a, b: x * np.tanh(_softplus(x)),
+    "neg": lambda x, a, b: -x,
+    "reciprocal": lambda x, a, b: 1.0 / x,
+    "relu": lambda x, a, b: np.maximum(x, 0.0),
+    "round": lambda x, a, b: np.rint(x),
+    "sigmoid": lambda x, a, b: _sigmoid(x),
+    "sign": lambda x, a, b: np.sign(x),
+    "silu": lambda x, a, b: x * _sigmoid(x),
+    "sin": lambda x, a, b: np.sin(x),
+    "softplus": lambda x, a, b: _softplus(x),
+    "sqrt": lambda x, a, b: np.sqrt(x),
+    "tanh": lambda x, a, b: np.tanh(x),
+}
+
+
+def _apply(call: Call, key: str, x: Array) -> Array:
+    """The function named by attribute `key` on f64."""
+    fn = call.word(key)
+    if fn == "none":
+        return x
+    alpha, beta = call.number_or("alpha", ALPHA.get(fn, 0.0)), call.number_or("beta", BETA.get(fn, 0.0))
+    with np.errstate(all="ignore"):
+        return np.asarray(UNARY[fn](x, float(np.float32(alpha)), float(np.float32(beta))))
+
+
+def _finish(call: Call, y: Array) -> list[Array]:
+    """f32, or codes when the node has quant_scale."""
+    result = _f32(y)
+    if "quant_scale" not in call.attrs:
+        return [result]
+    return [quantize(result, call.number("quant_scale"), call.integer("quant_zero"))]
+
+
+def _matrix_tail(call: Call, y: Array) -> list[Array]:
+    """+ bias, + residual, activation."""
+    if call.inputs[2] is not None:
+        y = y + call.inputs[2].astype(np.float64)
+    r = call.inputs[3] if len(call.inputs) > 3 else None
+    if r is not None:
+        if r.shape != y.shape:
+            raise call.wrong("the residual must have the shape of the output", list(r.shape), str(list(y.shape)))
+        y = y + r.astype(np.float64)
+    return [_f32(_apply(call, "act", y))]
+
+
+def _operand(call: Call) -> Array:
+    """x in f64; rounded to bf16 first when the weights are bf16."""
+    x = call.array(0)
+    return (round_bf16(x) if call.bf16 else x).astype(np.float64)
+
+
+@rule("conv")
+def _conv(call: Call) -> list[Array]:
+    w = call.array(1)
+    groups = call.integer("groups")
+    win = window(call, (w.shape[1], w.shape[2]))
+    if call.array(0).shape[3] != w.shape[3] * groups:
+        raise call.wrong("channels of x and w disagree")
+    with np.errstate(all="ignore"):
+        return _matrix_tail(call, convolve(_operand(call), w.astype(np.float64), win, groups))
+
+
+@rule("conv_transpose")
+def _conv_transpose(call: Call) -> list[Array]:
+    x, w = call.array(0).astype(np.float64), call.array(1).astype(np.float64)
+    if x.ndim != 4 or x.shape[3] != w.shape[0]:
+        raise call.wrong("x must be [N, H, W, I] with I as in w")
+    (sh, sw), (dh, dw), groups = call.ints("strides"), call.ints("dilations"), call.integer("groups")
+    top, left, bottom, right = call.ints("pads")
+    extra = call.ints("output_padding")
+    n, h, wide, _ = x.shape
+    kh, kw, per_out = w.shape[1:]
+    full = (
+        max(0, h - 1) * sh + (kh - 1) * dh + 1 + extra[0],
+        max(0, wide - 1) * sw + (kw - 1) * dw + 1 + extra[1],
+    )
+    if full[0] <= top + bottom or full[1] <= left + right or 0 in (h, wide):
+        raise call.wrong("the padding leaves no output")
+    y = np.zeros((n, *full, per_out * groups))
+    per_in = w.shape[0] // groups
+    with np.errstate(all="ignore"):
+        for g in range(groups):
+            part = x[..., g * per_in : (g + 1) * per_in]
+            out = slice(g * per_out, (g + 1) * per_out)
+            for i in range(kh):
+                for j in range(kw):
+                    rows, cols = slice(i * dh, i * dh + h * sh, sh), slice(j * dw, j * dw + wide * sw, sw)
+                    y[:, rows, cols, out] += part @ w[g * per_in : (g + 1) * per_in, i, j]
+        return _matrix_tail(call, y[:, top : full[0] - bottom, left : full[1] - right])
+
+
+@rule("linear")
+def _linear(call: Call) -> list[Array]:
+    x, w = _operand(call), call.array(1).astype(np.float64)
+    if x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        raise call.wrong("the last dimension of x and w disagree")
+    with np.errstate(all="ignore"):
+        return _matrix_tail(call, x @ w.T)
+
+
+@rule("matmul")
+def _matmul(call: Call) -> list[Array]:
+    a, b = call.array(0).astype(np.float64), call.array(1).astype(np.float64)
+    if call.integer("trans_b") and b.ndim >= 2:
+        b = np.swapaxes(b, -1, -2)
+    if min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
+        raise call.wrong("the matrices do not fit")
+    with np.errstate(all="ignore"):
+        try:
+            return [_f32((a @ b) * call.number("alpha"))]
+        except ValueError as error:
+            raise call.wrong("batch dimensions do not broadcast") from error
+
+
+@rule("unary")
+def _unary(call: Call) -> list[Array]:
+    x, fn = call.array(0), call.word("fn")
+    if fn == "not":
+        return [~x]
+    if fn == "isnan":
+        return [np.isnan(x)]
+    return _finish(call, _apply(call, "fn", x.astype(np.float64)))
+
+
+@rule("prelu")
+def _prelu(call: Call) -> list[Array]:
+    x, slope = call.array(0), call.array(1)
+    if slope.size != 1 and (x.ndim < 1 or x.shape[-1] != slope.size):
+        raise call.wrong("the last dimension of x and slope disagree")
+    return [np.where(x < 0, x * slope, x).astype(np.float32)]
+
+
+_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
+    "equal": np.equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "xor": np.logical_xor,
+}
+_EXACT_F32: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "min": np.minimum,
+    "max": np.maximum,
+    "mod": np.fmod,
+    "pow": lambda a, b: _f32(np.power(a.astype(np.float64), b.astype(np.float64))),
+}
+
+
+def _integer_division(call: Call, a: Array, b: Array) -> Array:
+    """Quotient truncated toward zero."""
+    if (b == 0).any():
+        raise call.wrong("integer division by zero")
+    quotient = np.abs(a) // np.abs(b)
+    return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient), a.dtype)
+
+
+def _binary_integer(call: Call, fn: str, a: Array, b: Array) -> Array:
+    """i32, i64: wrap around like two's complement; mod takes the sign of the divisor."""
+    if fn == "div":
+        return _integer_division(call, a, b)
+    if fn == "mod":
+        if (b == 0).any():
+            raise call.wrong("integer division by zero")
+        return np.mod(a, b)
+    if fn == "pow":
+        if (b < 0).any():
+            raise call.wrong("integer power with a negative exponent")
+        return np.power(a, b)
+    table = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
+    return np.asarray(table[fn](a, b))
+
+
+@rule("binary")
+def _binary(call: Call) -> list[Array]:
+    a, b, fn = call.array(0), call.array(1), call.word("fn")
+    try:
+        np.broadcast_shapes(a.shape, b.shape)
+    except ValueError as error:
+        raise call.wrong("shapes do not broadcast") from error
+    with np.errstate(all="ignore"):
+        if fn in _COMPARE:
+            return [np.asarray(_COMPARE[fn](a, b))]
+        if a.dtype == np.float32:
+            return _finish(call, _EXACT_F32[fn](a, b))
+        return [_binary_integer(call, fn, a, b)]
+
+
+@rule("where")
+def _where(call: Call) -> list[Array]:
+    try:
+        return [np.where(call.array(0), call.array(1), call.array(2))]
+    except ValueError as error:
+        raise call.wrong("shapes do not broadcast") from error
+
+
+def _axes(call: Call, axes: list[int], rank: int) -> tuple[int, ...]:
+    if any(not -rank <= axis < rank for axis in axes):
+        raise call.wrong("axis out of range", axes, f"-{rank}..{rank - 1}")
+    return tuple(sorted({axis % rank for axis in axes}))
+
+
+@rule("softmax")
+def _softmax(call: Call) -> list[Array]:
+    x = call.array(0).astype(np.float64)
+    (axis,) = _axes(call, [call.integer("axis")], x.ndim)
+    if x.shape[axis] == 0:
+        return _finish(call, x)
+    with np.errstate(all="ignore"):
+        shifted = x - x.max(axis=axis, keepdims=True)
+        total = np.exp(shifted).sum(axis=axis, keepdims=True)
+        return _finish(call, shifted - np.log(total) if call.integer("log") else np.exp(shifted) / total)
+
+
+@rule("layernorm")
+def _layernorm(call: Call) -> list[Array]:
+    x = call.array(0).astype(np.float64)
+    (first,) = _axes(call, [call.integer("axis")], x.ndim)
+    axes, inner = tuple(range(first, x.ndim)), x.shape[first:]
+    for extra in call.inputs[1:3]:
+        if extra is not None and extra.shape != inner:
+            raise call.wrong("gamma and beta must have the shape of the normalised dimensions", extra.shape, str(inner))
+    with np.errstate(all="ignore"):
+        mean = x.mean(axis=axes, keepdims=True)
+        variance = ((x - mean) ** 2).mean(axis=axes, keepdims=True)
+        y = (x - mean) / np.sqrt(variance + call.number("eps"))
+    gamma, beta = call.inputs[1], call.inputs[2]
+    y = y if gamma is None else y * gamma.astype(np.float64)
+    return _finish(call, y if beta is None else y + beta.astype(np.float64))
+
+
+@rule("reduce")
+def _reduce(call: Call) -> list[Array]:
+    x, fn, keep = call.array(0), call.word("fn"), bool(call.integer("keepdims"))
+    axes = _axes(call, call.ints("axes") or list(range(x.ndim)), x.ndim)
+    if fn in ("max", "min") and any(x.shape[axis] == 0 for axis in axes):
+        raise call.wrong(f"{fn} over no elements")
+    if x.dtype == np.int64:
+        return [np.asarray(getattr(np, fn)(x, axis=axes, keepdims=keep))]
+    if fn in ("any", "all"):
+        return [np.asarray(getattr(np, fn)(x, axis=axes, keepdims=keep))]
+    v = x.astype(np.float64)
+    with np.errstate(all="ignore"):
+        if fn == "l1":
+            y = np.abs(v).sum(axis=axes, keepdims=keep)
+        elif fn in ("l2", "sumsq"):
+            y = (v * v).sum(axis=axes, keepdims=keep)
+            y = np.sqrt(y) if fn == "l2" else y
+        elif fn == "logsumexp":
+            y = scipy.special.logsumexp(v, axis=axes, keepdims=keep)
+        else:
+            y = getattr(np, fn)(v, axis=axes, keepdims=keep)
+    return [_f32(y)]
+
+
+@rule("argmax")
+def _argmax(call: Call) -> list[Array]:
+    x = call.array(0)
+    (axis,) = _axes(call, [call.integer("axis")], x.ndim)
+    if x.shape[axis] == 0:
+        raise call.wrong("argmax over no elements")
+    return [np.asarray(np.argmax(x, axis=axis, keepdims=bool(call.integer("keepdims"))), np.int64)]
+
+
+_INTEGER_RANGE = {"u8": (0, 2**8 - 1), "s8": (-(2**7), 2**7 - 1), "i32": (-(2**31), 2**31 - 1)}
+DTYPE_CODES = {"f32": "f4", "u8": "u1", "s8": "i1", "i32": "i4", "i64": "i8", "bool": "?"}
+
+
+def cast(x: Array, to: str) -> Array:
+    """Float to integer truncates toward zero and saturates, NaN gives 0; integer to narrower integer wraps; bool is x != 0."""
+    if to == "bool":
+        return np.asarray(x != 0)
+    target = np.dtype(DTYPE_CODES[to])
+    if x.dtype != np.float32 or to == "f32":
+        return x.astype(target)
+    v = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
+    if to == "i64":
+        inside = np.clip(v, -(2.0**63), 2.0**63 - 1024).astype(np.int64)  # 2^63 - 1024 is the largest f64 below 2^63
+        return np.where(v >= 2.0**63, np.int64(2**63 - 1), inside)
+    lo, hi = _INTEGER_RANGE[to]
+    return np.clip(v, lo, hi).astype(target)
+
+
+@rule("cast")
+def _cast(call: Call) -> list[Array]:
+    return [cast(call.array(0), call.word("to"))]
