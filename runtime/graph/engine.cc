@@ -50,6 +50,16 @@ std::string available_isas() {
 
 }  // namespace
 
+const char* kernel_isa(const std::string& kernel) {
+  // Longer names first: "neondot" holds "neon".
+  for (Isa isa : {Isa::kAvx512Vnni, Isa::kAvx2, Isa::kNeonDot, Isa::kNeon}) {
+    const char* family = isa == Isa::kNeonDot || isa == Isa::kNeon ? "arm_" : "x86_";
+    if (kernel.find(std::string(family) + isa_name(isa)) != std::string::npos) return isa_name(isa);
+  }
+  if (kernel.find("x86_avx512") != std::string::npos) return isa_name(Isa::kAvx512Vnni);  // bf16, vbmi: extensions of it
+  return isa_name(Isa::kPortable);
+}
+
 Status Engine::load_file(const std::string& path, const EngineOptions& options, std::unique_ptr<Engine>* out) {
   return guarded([&] {
     std::unique_ptr<Engine> engine(new Engine);

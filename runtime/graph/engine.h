@@ -22,6 +22,9 @@ struct EngineOptions {
   int64_t max_bytes = 0;  // of intermediate tensors; 0: the memory of the machine
 };
 
+// The instruction set in a kernel's name ("qconv_a8w8_x86_avx2_4x16" -> "avx2"); "portable" when it names none.
+const char* kernel_isa(const std::string& kernel);
+
 class Engine {
  public:
   static Status load_file(const std::string& path, const EngineOptions& options, std::unique_ptr<Engine>* out);
