@@ -67,7 +67,7 @@ class Planner {
       tensor.dtype = port.dtype;
       tensor.shape = request_.shapes[i];
       NETSUKE_TRY(bind_dims(port, tensor.shape));
-      const Status status = tensor_bytes(tensor, request_.max_bytes, &bytes_[static_cast<size_t>(port.value)]);
+      const Status status = plan_tensor_bytes(tensor, request_.max_bytes, &bytes_[static_cast<size_t>(port.value)]);
       if (!status.ok()) return error(Code::kInvalidArgument, "input '%s': %s", port.name.c_str(), status.message().c_str());
       plan_->inputs.push_back(tensor);
     }
@@ -84,7 +84,7 @@ class Planner {
       if (wanted < 0) wanted = free_.emplace(dim.name, shape.dim[d]).first->second;
       if (shape.dim[d] == wanted && wanted >= 0) continue;
       return error(Code::kInvalidArgument, "input '%s' has shape %s: dimension %d%s%s must be %lld", port.name.c_str(),
-                   shape_text(shape).c_str(), d, dim.size < 0 ? " " : "", dim.name.c_str(), static_cast<long long>(wanted));
+                   plan_shape_text(shape).c_str(), d, dim.size < 0 ? " " : "", dim.name.c_str(), static_cast<long long>(wanted));
     }
     return Status();
   }
@@ -117,7 +117,7 @@ class Planner {
     for (size_t j = 0; j < out_.size(); ++j) {
       const auto number = static_cast<size_t>(node(i).out[j]);
       const ValueInfo& info = program_.values[number];
-      NETSUKE_TRY(tensor_bytes(out_[j], request_.max_bytes, &bytes_[number]));
+      NETSUKE_TRY(plan_tensor_bytes(out_[j], request_.max_bytes, &bytes_[number]));
       if (info.declared && info.dtype != out_[j].dtype) {
         return error(Code::kCorruptFile, "output '%s' has dtype %s, the file says %s", info.name.c_str(), dtype_name(out_[j].dtype),
                      dtype_name(info.dtype));
@@ -182,7 +182,7 @@ class Planner {
       }
       if (!fits) {
         return error(Code::kCorruptFile, "output '%s' is %s %s, the file declares another dtype or shape", port.name.c_str(),
-                     dtype_name(tensor.dtype), shape_text(tensor.shape).c_str());
+                     dtype_name(tensor.dtype), plan_shape_text(tensor.shape).c_str());
       }
     }
     return Status();
@@ -369,22 +369,22 @@ class Planner {
 
 }  // namespace
 
-std::string shape_text(const Shape& shape) {
+std::string plan_shape_text(const Shape& shape) {
   std::string text = "[";
   for (int d = 0; d < shape.rank; ++d) text += (d == 0 ? "" : ",") + std::to_string(shape.dim[d]);
   return text + "]";
 }
 
-Status tensor_bytes(const Tensor& tensor, int64_t max_bytes, int64_t* out) {
+Status plan_tensor_bytes(const Tensor& tensor, int64_t max_bytes, int64_t* out) {
   const Shape& shape = tensor.shape;
   if (shape.rank < 0 || shape.rank > kMaxRank) return error(Code::kInvalidArgument, "rank %d; at most 8 is possible", shape.rank);
   int64_t bytes = static_cast<int64_t>(dtype_size(tensor.dtype));
   bool empty = false;
   for (int d = 0; d < shape.rank; ++d) {
-    if (shape.dim[d] < 0) return error(Code::kInvalidArgument, "shape %s has a negative dimension", shape_text(shape).c_str());
+    if (shape.dim[d] < 0) return error(Code::kInvalidArgument, "shape %s has a negative dimension", plan_shape_text(shape).c_str());
     empty = empty || shape.dim[d] == 0;
     if (!checked_mul(bytes, std::max<int64_t>(shape.dim[d], 1), &bytes) || bytes > max_bytes) {
-      return error(Code::kOutOfMemory, "a tensor of shape %s needs more than the limit of %lld bytes", shape_text(shape).c_str(),
+      return error(Code::kOutOfMemory, "a tensor of shape %s needs more than the limit of %lld bytes", plan_shape_text(shape).c_str(),
                    static_cast<long long>(max_bytes));
     }
   }

@@ -55,9 +55,9 @@ Status make_plan(const PlanRequest& request, Plan* out);
 
 // Bytes of a tensor, or an error when it is malformed or larger than the cap. Empty dimensions count as 1, so that no kernel meets
 // an overflow in a partial product.
-Status tensor_bytes(const Tensor& tensor, int64_t max_bytes, int64_t* out);
+Status plan_tensor_bytes(const Tensor& tensor, int64_t max_bytes, int64_t* out);
 
-std::string shape_text(const Shape& shape);
+std::string plan_shape_text(const Shape& shape);
 
 }  // namespace netsuke
 
