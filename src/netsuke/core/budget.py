@@ -1,0 +1,127 @@
+"""`Budget`: the contract of a compression, parsed strictly from what a person types.
+
+size   "0.25x" (at most this share of the stored bytes) or "6.3MB" (at most so many bytes)
+drop   {"top1": 0.01}, "top1:1%" or "top1:0.01": a metric may fall by at most this much (fractions)
+time   "20m", "90s", "1h30m": how long the compression itself may take
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from netsuke.core.errors import Problem, UsageError
+
+_RATIO = re.compile(r"(\d+(?:\.\d+)?|\.\d+)x")
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)")
+_TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?")
+_DROP = re.compile(r"([A-Za-z_][\w.-]*)\s*:\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
+_UNITS = {"B": 1, "kB": 1e3, "KB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be lost and what must be won. Every field may be None or empty: no limit of that kind.
+
+    size_ratio     stored bytes after / before, at most
+    size_bytes     stored bytes after, at most
+    drop           metric name to the largest allowed fall, as a fraction (0.01 is one point of top-1)
+    seconds        time the compression may take
+    """
+
+    size_ratio: float | None = None
+    size_bytes: int | None = None
+    drop: Mapping[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        size: str | float | None = None,
+        drop: str | Mapping[str, float] | None = None,
+        time: str | float | None = None,
+    ) -> Budget:
+        """Build a budget from text or numbers; UsageError lists every part that cannot be read."""
+        problems: list[Problem] = []
+        ratio, count = _size(size, problems)
+        limits = _drops(drop, problems)
+        seconds = _seconds(time, problems)
+        if problems:
+            raise UsageError(problems, "the budget cannot be read")
+        return cls(ratio, count, limits, seconds)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.size_ratio is not None:
+            parts.append(f"size {self.size_ratio:g}x")
+        if self.size_bytes is not None:
+            parts.append(f"size {self.size_bytes:,} bytes")
+        parts += [f"drop {name}:{value:g}" for name, value in sorted(self.drop.items())]
+        if self.seconds is not None:
+            parts.append(f"time {self.seconds:g}s")
+        return ", ".join(parts) or "no limits"
+
+
+def _size(size: str | float | None, problems: list[Problem]) -> tuple[float | None, int | None]:
+    if size is None:
+        return None, None
+    text = f"{size}x" if isinstance(size, int | float) and not isinstance(size, bool) else str(size).strip()
+    if match := _RATIO.fullmatch(text):
+        value = float(match.group(1))
+        if 0 < value <= 1:
+            return value, None
+    elif match := _BYTES.fullmatch(text):
+        count = int(float(match.group(1)) * _UNITS[match.group(2)])
+        if count > 0:
+            return None, count
+    problems.append(Problem("size", got=repr(size), allowed="a share in (0, 1] like 0.25x, or bytes like 6.3MB"))
+    return None, None
+
+
+def _drops(drop: str | Mapping[str, float] | None, problems: list[Problem]) -> dict[str, float]:
+    if drop is None:
+        return {}
+    if isinstance(drop, Mapping):
+        bad = {k: v for k, v in drop.items() if not _is_fraction(v)}
+        for name, value in bad.items():
+            problems.append(
+                Problem("drop", where=str(name), got=repr(value), allowed="a fraction in [0, 1], e.g. 0.01")
+            )
+        return {str(k): float(v) for k, v in drop.items() if k not in bad}
+    limits: dict[str, float] = {}
+    for part in str(drop).split(","):
+        match = _DROP.fullmatch(part.strip())
+        value = float(match.group(2)) / (100 if match.group(3) else 1) if match else math.nan
+        if match is None or not _is_fraction(value):
+            hint = "write top1:1% for one point" if match else ""
+            problems.append(
+                Problem("drop", got=repr(part.strip()), allowed="metric:fraction or metric:percent%", hint=hint)
+            )
+        elif match.group(1) in limits:
+            problems.append(Problem("drop names a metric twice", got=match.group(1)))
+        else:
+            limits[match.group(1)] = value
+    return limits
+
+
+def _is_fraction(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _seconds(time: str | float | None, problems: list[Problem]) -> float | None:
+    if time is None:
+        return None
+    if isinstance(time, int | float) and not isinstance(time, bool):
+        total = float(time)
+    else:
+        text = str(time).strip()
+        match = _TIME.fullmatch(text)
+        hours, minutes, seconds = (float(g or 0) for g in match.groups()) if match and text else (math.nan,) * 3
+        total = hours * 3600 + minutes * 60 + seconds
+    if math.isfinite(total) and total > 0:
+        return total
+    problems.append(Problem("time", got=repr(time), allowed="like 90s, 20m, 1h30m"))
+    return None
