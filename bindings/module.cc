@@ -4,10 +4,11 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include "graph/engine.h"
+#include "limits/limits.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -257,6 +258,29 @@ nb::dict features() {
   return out;
 }
 
+// What one core does at best with this instruction set, in GMAC/s and GB/s: about a second of work.
+nb::dict limits(const std::string& isa_name, double seconds) {
+  netsuke::Isa isa;
+  if (!netsuke::isa_from_name(isa_name, &isa)) refuse("unknown instruction set '" + isa_name + "'");
+  netsuke::Limits found;
+  Status status;
+  {
+    const nb::gil_scoped_release release;
+    status = netsuke::measure_limits(isa, seconds, &found);
+  }
+  check(status);
+  nb::dict out;
+  out["f32_gmacs"] = found.f32_gmacs;
+  out["bf16_gmacs"] = found.bf16_gmacs;
+  out["int16_gmacs"] = found.int16_gmacs;
+  out["int8_gmacs"] = found.int8_gmacs;
+  out["l1_gbs"] = found.l1_gbs;
+  out["l2_gbs"] = found.l2_gbs;
+  out["l3_gbs"] = found.l3_gbs;
+  out["dram_gbs"] = found.dram_gbs;
+  return out;
+}
+
 void bind_engine(nb::module_& m) {
   nb::class_<Engine>(m, "Engine")
       .def_static("load_file", &load_file, "path"_a, "threads"_a, "isa"_a, "max_bytes"_a)
@@ -290,6 +314,7 @@ NB_MODULE(_runtime, m) {
   m.def("isas", &isas, "Instruction sets compiled in, best first, and whether this CPU has them.");
   m.def("best_isa", [] { return netsuke::isa_name(netsuke::best_isa()); });
   m.def("features", &features, "Extensions that some kernels use on top of their instruction set.");
+  m.def("limits", &limits, "isa"_a, "seconds"_a, "What one core does at best: GMAC/s and GB/s.");
   m.def("op_names", &netsuke::op_names);
   m.def("default_threads", &netsuke::default_threads);
   bind_engine(m);
