@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import importlib.util
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,8 +122,7 @@ def known_isas() -> list[str]:
         runtime = importlib.import_module("netsuke._runtime")
     except ImportError:
         return []
-    listed: Callable[[], list[str]] | None = getattr(runtime, "available_isas", None) or getattr(runtime, "isas", None)
-    return list(listed()) if callable(listed) else []
+    return [name for name, present in runtime.isas() if present]
 
 
 def doctor(*, measure: bool = True, again: bool = False) -> Health:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.program.model import Port
+from netsuke.verify.source import Shapes
 
 Array = np.ndarray[Any, Any]
-Shapes = Mapping[str, Sequence[int]]
 _DTYPES: dict[str, type] = {
     "f32": np.float32,
     "u8": np.uint8,
@@ -20,26 +20,6 @@ _DTYPES: dict[str, type] = {
     "i64": np.int64,
     "bool": np.bool_,
 }
-
-
-def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
-    """ "1,3,32,32" (the only input) or "x=1,3,32,32;mask=1,16" by name; UsageError says what cannot be read."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for part in filter(None, (p.strip() for p in text.split(";"))):
-        name, equals, dims = part.rpartition("=")
-        try:
-            shapes[name.strip() if equals else ""] = tuple(int(d) for d in dims.replace("x", ",").split(","))
-        except ValueError:
-            problem = Problem(
-                "not a shape", where="--shape", got=part, allowed='"1,3,32,32" or "name=1,3,32,32;other=1,16"'
-            )
-            raise UsageError(problem) from None
-    return shapes
-
-
-def format_shapes(shapes: Shapes) -> str:
-    """The inverse of `parse_shapes`."""
-    return ";".join((f"{name}=" if name else "") + ",".join(map(str, dims)) for name, dims in shapes.items())
 
 
 def concrete_shapes(

@@ -76,8 +76,8 @@ def measure(isas: list[str] | None = None) -> dict[str, Limits]:
     if runtime is None or not hasattr(runtime, "limits"):
         return {}
     found = dict(read_cached())
-    for isa in isas if isas is not None else runtime.limit_isas():
-        fresh: Mapping[str, float] = runtime.limits(isa)
+    for isa in isas if isas is not None else [name for name, present in runtime.isas() if present]:
+        fresh: Mapping[str, float] = runtime.limits(isa, 1.0)
         old = found.get(isa)
         values = {k: max(v, getattr(old, k, 0.0) if old else 0.0) for k, v in fresh.items()}
         found[isa] = Limits(isa=isa, **values)

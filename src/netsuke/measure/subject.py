@@ -12,8 +12,9 @@ import numpy as np
 
 from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.measure.engines.base import Subject
-from netsuke.measure.feeds import Shapes, concrete_shapes, format_shapes, parse_shapes, random_feeds
+from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.program.model import Port, Program
+from netsuke.verify.source import Shapes, capture_model, format_shapes, is_torch, model_name, parse_shapes
 
 CALIBRATION_SAMPLES = 32  # for the competitors' own INT8; speed does not depend on more
 
@@ -35,10 +36,6 @@ class Prepared:
         shapes = concrete_shapes(self.ports, self.shapes, batch)
         feeds = random_feeds(self.ports, shapes, self.seed)
         return Subject(folder=self.folder, feeds=feeds, torch_spec=self.torch_spec, module=self.module, **self.files)  # type: ignore[arg-type]
-
-
-def _is_module(model: Any) -> bool:
-    return any(c.__module__ == "torch.nn.modules.module" and c.__name__ == "Module" for c in type(model).__mro__)
 
 
 def program_of(item: Any) -> Program | None:
@@ -73,9 +70,9 @@ def _add_float(ready: Prepared, vs: Any, shape: Any, weights: Any) -> list[Port]
     """Capture the float network; fills onnx, float_nsk and the torch description. Returns its ports."""
     import onnx_ir
 
-    from netsuke import capture, passes, program
+    from netsuke import passes, program
 
-    graph = capture.capture(vs, shape=shape or None, weights=weights or None)
+    graph = capture_model(vs, shape, weights)
     given = Path(vs) if isinstance(vs, (str, Path)) and str(vs).endswith(".onnx") else None
     if given is None:
         given = ready.folder / "float.onnx"
@@ -84,14 +81,11 @@ def _add_float(ready: Prepared, vs: Any, shape: Any, weights: Any) -> list[Port]
     compiled = passes.compile_program(graph, name="float")
     program.write(compiled, ready.folder / "float.nsk")
     ready.files["float_nsk"] = ready.folder / "float.nsk"
-    if _is_module(vs):
+    if not isinstance(vs, (str, Path)) and is_torch(vs):
         ready.module = vs
-    elif isinstance(vs, (str, Path)) and not str(vs).endswith(".onnx"):
-        ready.torch_spec = (
-            str(vs),
-            str(weights or ""),
-            shape if isinstance(shape, str) else format_shapes(shape or {}),
-        )
+    elif isinstance(vs, (str, Path)) and is_torch(vs):
+        text = shape if isinstance(shape, str) else format_shapes(shape or {})
+        ready.torch_spec = (str(model_name(vs)), str(weights or ""), text)
     return compiled.inputs
 
 

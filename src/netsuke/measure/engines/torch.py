@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from netsuke.measure.engines.base import Array, Engine, Session, Subject, Unavailable
@@ -13,10 +14,25 @@ def module_of(subject: Subject) -> Any:
         return subject.module.eval()
     if subject.torch_spec is None:
         raise Unavailable("the network came as ONNX; PyTorch needs the module (file.py:factory)")
-    from netsuke.capture import load_module
-
     model, weights, _shape = subject.torch_spec
-    return load_module(model, weights=weights or None).eval()
+    return _load(model, weights)
+
+
+def _load(model: str, weights: str) -> Any:
+    from netsuke.models import MODELS, build, load_weights
+
+    if model in MODELS:
+        return build(model, weights=weights or None)
+    if model.endswith(".pt2"):
+        import torch
+
+        return torch.export.load(model).module()
+    from netsuke.capture.torch_export import load_factory
+
+    module = load_factory(model)
+    if weights:
+        load_weights(module, Path(weights))
+    return module.eval()
 
 
 def to_list(outputs: Any) -> list[Array]:
@@ -41,7 +57,6 @@ def session(subject: Subject, precision: str, threads: int, *, compiled: bool) -
         inputs = [i.to(torch.bfloat16) if i.is_floating_point() else i for i in inputs]
     torch.set_num_threads(threads)
     if compiled:
-        torch._dynamo.reset()
         module = torch.compile(module, dynamic=False)
 
     def run() -> list[Array]:

@@ -1,0 +1,109 @@
+"""Open what the user names as MODEL: its captured graph, its float program, and something that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from netsuke.core.errors import Problem, UnsupportedError, UsageError
+from netsuke.program.model import Port, Program
+from netsuke.verify.runners import Runner, open_runner
+
+Array = np.ndarray[Any, Any]
+Shapes = Mapping[str, Sequence[int]]
+
+
+def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
+    """ "1,3,32,32" (the only input) or "x=1,3,32,32;mask=1,16" by name; UsageError says what cannot be read."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        name, equals, dims = part.rpartition("=")
+        try:
+            shapes[name.strip() if equals else ""] = tuple(int(d) for d in dims.replace("x", ",").split(","))
+        except ValueError:
+            problem = Problem("not a shape", where="--shape", got=part, allowed='"1,3,32,32" or "name=1,3,32,32"')
+            raise UsageError(problem) from None
+    return shapes
+
+
+def format_shapes(shapes: Shapes) -> str:
+    """The inverse of `parse_shapes`."""
+    return ";".join((f"{name}=" if name else "") + ",".join(map(str, dims)) for name, dims in shapes.items())
+
+
+def model_name(model: Any) -> Any:
+    """MODEL as capture takes it: "models:NAME" names a reference network without doubt about a file of that name."""
+    return str(model).removeprefix("models:") if isinstance(model, (str, Path)) else model
+
+
+def is_torch(model: Any) -> bool:
+    """True for a torch module, and for a text that names one."""
+    if isinstance(model, (str, Path)):
+        return not str(model).endswith((".onnx", ".onnxtxt", ".pb", ".nsk"))
+    return any(c.__module__ == "torch.nn.modules.module" and c.__name__ == "Module" for c in type(model).__mro__)
+
+
+def capture_model(model: Any, shape: Any = None, weights: Any = None) -> Any:
+    """The captured graph (onnx_ir.Model). `shape` is text, a tuple, or shapes by input name; empty means not given."""
+    from netsuke.capture import capture
+
+    if isinstance(shape, str):
+        shape = parse_shapes(shape)
+    if isinstance(shape, Mapping):
+        shape = list(map(tuple, shape.values()))
+        shape = shape[0] if len(shape) == 1 else shape
+    if isinstance(model, (str, Path)) and str(model).endswith(".nsk"):
+        raise UsageError(
+            Problem("a compiled program is not a float network", got=str(model), allowed=".onnx, .pt2, file.py:factory")
+        )
+    return capture(model_name(model), shape=shape or None, weights=weights or None)
+
+
+@dataclass
+class FloatNetwork:
+    """The float side of a comparison. `program` is None when only torch eager can run it; `note` says so."""
+
+    runner: Runner | None
+    program: Program | None
+    graph: Any
+    ports: list[Port]
+    note: str
+    eager: Any = None
+
+    @property
+    def name(self) -> str:
+        return self.runner.name if self.runner else "PyTorch eager"
+
+    def outputs(self, feeds: Mapping[str, Array]) -> list[Array]:
+        if self.runner is not None:
+            return self.runner.outputs(feeds)
+        return _eager(self.eager, feeds)
+
+
+def open_float(model: Any, *, shape: Any = None, weights: Any = None, threads: int | None = None) -> FloatNetwork:
+    """The float network, on our engine; on torch eager when it is a module with something we cannot compile."""
+    from netsuke.passes import compile_program
+
+    try:
+        graph = capture_model(model, shape, weights)
+        program = compile_program(graph, name="float")
+    except UnsupportedError:
+        if not is_torch(model) or isinstance(model, (str, Path)):
+            raise
+        return FloatNetwork(
+            None, None, None, [], "the float network has layers we cannot compile; PyTorch eager ran it", model
+        )
+    return FloatNetwork(open_runner(program, threads), program, graph, program.inputs, "")
+
+
+def _eager(module: Any, feeds: Mapping[str, Array]) -> list[Array]:
+    import torch
+
+    with torch.inference_mode():
+        found = module.eval()(*[torch.from_numpy(np.ascontiguousarray(a)) for a in feeds.values()])
+    found = list(found.values()) if isinstance(found, dict) else found
+    return [t.numpy() for t in (found if isinstance(found, (list, tuple)) else [found])]
