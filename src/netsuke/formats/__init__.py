@@ -1,9 +1,10 @@
 """Number formats as pure NumPy functions: the arithmetic of docs/numerics.md, one formula per function.
 
 Belongs here: codes, scales, rounding, requantization, tables, bit packing, bfloat16, the accumulator bound.
-Does not belong here: choosing a scale from data (`netsuke.methods.quantize`), graphs (`netsuke.program`), torch (`netsuke.nn`).
-Contract: no state, no torch, arrays in and arrays out; every function names the section of numerics.md it implements and has
-a property test against an independent oracle (Python integers, fractions or torch).
+Does not belong here: choosing a scale from data (`netsuke.methods.quantize`), graphs (`netsuke.program`),
+torch (`netsuke.nn`).
+Contract: no state, no torch, arrays in and arrays out; every function names the section of numerics.md it implements
+and has a property test against an independent oracle (Python integers, fractions or torch).
 To add a format: one file, its section in docs/numerics.md, its test in tests/formats, its mirror in runtime/formats.
 """
 

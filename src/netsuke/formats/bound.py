@@ -14,8 +14,8 @@ ACC_LIMIT = 2**31 - 1
 def accumulator_bound(w: Array, x_zero: int, lo_x: int = 0, hi_x: int = 255, acc_bias: Array | None = None) -> Array:
     """Largest |partial sum| of each output channel, int64 [O], for weights s8 [O, ...] and input codes in [lo_x, hi_x].
 
-    One sided sums: with P the sum of positive and N of negated negative weights, no sum of any subset of the products is
-    above max(P * up + N * down, N * up + P * down), up = hi_x - x_zero, down = x_zero - lo_x (not below 0: padding
+    One sided sums: with P the sum of positive and N of negated negative weights, no sum of any subset of the products
+    is above max(P * up + N * down, N * up + P * down), up = hi_x - x_zero, down = x_zero - lo_x (not below 0: padding
     contributes 0).
     """
     flat = np.asarray(w).reshape(w.shape[0], -1)

@@ -65,7 +65,7 @@ def quantize_weights(weights: Array, bits: int = 8, axis: int = 0) -> tuple[Arra
 
 
 def make_multiplier(x_scale: Array | float, w_scale: Array | float, y_scale: float) -> Array:
-    """Section 4: `f32(f64(x_scale) * f64(w_scale) / f64(y_scale))`; pass w_scale = 1 for a residual or bias multiplier."""
+    """Section 4: `f32(f64(x_scale) * f64(w_scale) / f64(y_scale))`; w_scale = 1 for a residual or bias multiplier."""
     product = np.asarray(x_scale, np.float64) * np.asarray(w_scale, np.float64)
     return np.asarray((product / np.float64(y_scale)).astype(F32))
 
@@ -73,7 +73,7 @@ def make_multiplier(x_scale: Array | float, w_scale: Array | float, y_scale: flo
 def _accumulator_to_real(
     acc: Array, mult: Array | float, bias: Array | None, residual: Array | None, r_mult: float | None
 ) -> Array:
-    """Section 4: `f32(acc) * mult + bias + residual`, each step one f32 operation. r_mult None takes the residual as it is."""
+    """Section 4: `f32(acc) * mult + bias + residual`, one f32 operation a step. r_mult None: the residual as it is."""
     t = np.asarray(acc).astype(F32) * np.asarray(mult, F32)
     if bias is not None:
         t = t + np.asarray(bias, F32)
@@ -107,13 +107,13 @@ def requantize_f32(
     flo: float = -np.inf,
     fhi: float = np.inf,
 ) -> Array:
-    """Section 4 with f32 output: clamp(acc * mult + bias + residual, flo, fhi); `residual` is f32 and added as it is."""
+    """Section 4 with f32 output: clamp(acc * mult + bias + residual, flo, fhi); `residual` is f32, added as it is."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return clamp(_accumulator_to_real(acc, mult, bias, residual, None), flo, fhi)
 
 
 def dyadic(mult: Array | float) -> tuple[Array, Array]:
-    """Section 5: the nearest `m * 2^-e` to each non-negative multiplier, m i32 (2^30 <= m < 2^31, or 0), e i32 in 1..62.
+    """Section 5: the nearest `m * 2^-e` to each multiplier >= 0, m i32 (2^30 <= m < 2^31, or 0), e i32 in 1..62.
 
     Raises ValueError for a multiplier that is negative, not finite, or not below 2^30 after rounding.
     """
@@ -155,7 +155,7 @@ def requantize_dyadic(
     lo: int = 0,
     hi: int = 255,
 ) -> Array:
-    """Section 5: accumulators (integers, last axis = channel) to codes (u8) with integers only. `residual` is `r - r_zero`."""
+    """Section 5: accumulators (integers, last axis = channel) to codes (u8). `residual` is `r - r_zero`, integers."""
     v = shift_rne(np.asarray(acc).astype(np.int64) * np.asarray(m).astype(np.int64), e)
     if residual is not None:
         v = v + shift_rne(residual.astype(np.int64) * np.int64(r_m), r_e)

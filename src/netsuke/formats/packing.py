@@ -1,4 +1,4 @@
-"""Codes of b bits, 1 <= b <= 8, in a byte string: code i takes bits i*b .. i*b + b - 1, bit 0 is the lowest of byte 0."""
+"""Codes of b bits, 1 <= b <= 8, in a byte string: code i takes bits i*b .. i*b + b - 1; bit 0 is byte 0's lowest."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pack(codes: Array, bits: int) -> Array:
 
 
 def unpack(data: Array, bits: int, count: int) -> Array:
-    """The inverse of `pack`: u8 [count]. Raises ValueError when the byte string has another length than `count` codes need."""
+    """The inverse of `pack`: u8 [count]. Raises ValueError when `count` codes need another number of bytes."""
     data = np.ascontiguousarray(data, np.uint8).reshape(-1)
     if data.size != packed_bytes(count, bits):
         raise ValueError(f"{count} codes of {bits} bits take {packed_bytes(count, bits)} bytes, got {data.size}")

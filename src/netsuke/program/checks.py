@@ -1,4 +1,4 @@
-"""Rules of docs/format.md that involve more than one attribute or a constant's shape, one function per kind of operator.
+"""Rules of docs/format.md that involve more than one attribute or a constant's shape, one function per operator.
 
 A check gets a `NodeView` (inputs, attributes and dtypes are already sound) and yields (what is wrong, got, allowed).
 """
@@ -114,7 +114,9 @@ def _qdyadic(view: NodeView, rank: int) -> Iterator[Finding]:
 def _pool(view: NodeView) -> Iterator[Finding]:
     kernel, pads = view.attrs["kernel"], view.attrs["pads"]
     dilations = view.attrs.get("dilations", [1, 1])
-    assert isinstance(kernel, list) and isinstance(pads, list) and isinstance(dilations, list)
+    assert isinstance(kernel, list)
+    assert isinstance(pads, list)
+    assert isinstance(dilations, list)
     for axis in (0, 1):
         reach = (int(kernel[axis]) - 1) * int(dilations[axis]) + 1
         if max(int(pads[axis]), int(pads[axis + 2])) >= reach:
@@ -150,7 +152,9 @@ def _conv_transpose(view: NodeView) -> Iterator[Finding]:
     shape = _weights(view, 4)
     if shape:
         yield from _shape(view, 2, "bias", (shape[3] * int(view.number("groups")),))
-    for extra, stride in zip(view.attrs["output_padding"], view.attrs["strides"], strict=True):  # type: ignore[arg-type]
+    extras: Any = view.attrs["output_padding"]
+    strides: Any = view.attrs["strides"]
+    for extra, stride in zip(extras, strides, strict=True):
         if extra >= stride:
             yield "output_padding is not below the stride", f"{extra}, {stride}", ""
 

@@ -1,7 +1,7 @@
 """The .nsk file: bytes of a program and back. docs/format.md is the specification; the container is safetensors.
 
-The container is written here rather than by the safetensors package so that the bytes never depend on its version; a test
-reads every file with that package too.
+The container is written here rather than by the safetensors package so that the bytes never depend on its version; a
+test reads every file with that package too.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Port:
 
 @dataclass
 class Value:
-    """What is known of a node output. `scale` and `zero` are set for codes; `source` is its name in the captured graph."""
+    """What is known of a node output. `scale` and `zero` are set for codes; `source` names it in the captured graph."""
 
     dtype: str
     scale: float | None = None
@@ -47,7 +47,7 @@ class Node:
 
 @dataclass
 class Program:
-    """Nodes in execution order with their constants (NumPy arrays; bf16 constants are uint16 arrays listed in `bf16`)."""
+    """Nodes in execution order with their constants (NumPy arrays; bf16 ones are uint16 arrays, listed in `bf16`)."""
 
     name: str
     inputs: list[Port]

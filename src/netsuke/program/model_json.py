@@ -223,7 +223,7 @@ def _f32_attr(value: Any) -> AttrValue:
         with np.errstate(over="ignore"):
             return float(np.float32(value))
     if isinstance(value, list):
-        return [_f32_attr(v) for v in value]  # type: ignore[misc]
+        return [_f32_attr(v) for v in value]  # type: ignore[return-value]
     return value  # type: ignore[no-any-return]
 
 

@@ -1,7 +1,7 @@
 """The operator set of .nsk version 1 as data: the one source of the tables in docs/format.md and of `verify`.
 
 An input is written `name:dtypes shape`, dtypes separated by `|`, followed by its marks:
-`!` must be a constant of the file, `~` must be known (a constant or computed from shapes alone), `?` may be absent (""),
+`!` must be a constant of the file, `~` must be known (constant or computed from shapes alone), `?` may be absent (""),
 `*` one or more of it. `=a` as dtype means the dtype of input a.
 """
 
@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from netsuke.program.model import DTYPES, AttrValue, Node
 
@@ -77,7 +78,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator: inputs and outputs in the notation above, attributes, the rule for output dtypes, one group of docs."""
+    """An operator: inputs and outputs in the notation above, its attributes, its group in the docs."""
 
     name: str
     group: str
@@ -142,14 +143,19 @@ def _flag(default: int = 0) -> Attr:
     return _i(default, 0, 1)
 
 
-UNARY = tuple(
-    ["abs", "ceil", "clip", "cos", "elu", "erf", "exp", "floor", "gelu", "gelu_tanh", "hard_sigmoid", "hard_swish", "identity", "leaky_relu", "log", "mish", "neg", "reciprocal", "relu", "round", "sigmoid", "sign", "silu", "sin", "softplus", "sqrt", "tanh", "not", "isnan"]
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(" "))
+
+
+UNARY = _words(
+    "abs ceil clip cos elu erf exp floor gelu gelu_tanh hard_sigmoid hard_swish identity leaky_relu log mish neg "
+    "reciprocal relu round sigmoid sign silu sin softplus sqrt tanh not isnan"
 )
 ACTIVATIONS = ("none", *UNARY[:-2])  # not and isnan make bool
-ARITHMETIC = tuple(["add", "sub", "mul", "div", "pow", "min", "max", "mod"])
-LOGICAL = ("and", "or", "xor")
-COMPARISONS = ("equal", "less", "less_equal", "greater", "greater_equal")
-REDUCTIONS = tuple(["mean", "sum", "max", "min", "prod", "l1", "l2", "sumsq", "logsumexp", "any", "all"])
+ARITHMETIC = _words("add sub mul div pow min max mod")
+LOGICAL = _words("and or xor")
+COMPARISONS = _words("equal less less_equal greater greater_equal")
+REDUCTIONS = _words("mean sum max min prod l1 l2 sumsq logsumexp any all")
 # The functions that take alpha (beta), with its default.
 ALPHA = {"clip": -math.inf, "elu": 1.0, "leaky_relu": 0.01, "hard_sigmoid": 0.2}
 BETA = {"clip": math.inf, "hard_sigmoid": 0.5}
@@ -319,7 +325,8 @@ _TABLE = [
     (
         "lstm",
         "float",
-        'x:f32 [T,B,I], w:f32! [D,4*hidden,I], r:f32! [D,4*hidden,hidden], b:f32!? [D,8*hidden], seq_lens:i32? only "", '
+        "x:f32 [T,B,I], w:f32! [D,4*hidden,I], r:f32! [D,4*hidden,hidden], b:f32!? [D,8*hidden], "
+        'seq_lens:i32? only "", '
         "h0:f32? [D,B,hidden], c0:f32? [D,B,hidden]",
         "y:f32 [T,D,B,hidden], yh?:f32 [D,B,hidden], yc?:f32 [D,B,hidden]",
         _RNN,
@@ -327,7 +334,8 @@ _TABLE = [
     (
         "gru",
         "float",
-        'x:f32 [T,B,I], w:f32! [D,3*hidden,I], r:f32! [D,3*hidden,hidden], b:f32!? [D,6*hidden], seq_lens:i32? only "", '
+        "x:f32 [T,B,I], w:f32! [D,3*hidden,I], r:f32! [D,3*hidden,hidden], b:f32!? [D,6*hidden], "
+        'seq_lens:i32? only "", '
         "h0:f32? [D,B,hidden]",
         "y:f32 [T,D,B,hidden], yh?:f32 [D,B,hidden]",
         {**_RNN, "linear_before_reset": _flag()},
@@ -394,20 +402,20 @@ _TABLE = [
 ]
 
 GROUPS = {"integer": "Integer", "float": "Float", "movement": "Movement"}
-OPERATORS: dict[str, Operator] = {row[0]: Operator(*row) for row in _TABLE}  # type: ignore[arg-type]
+OPERATORS: dict[str, Operator] = {row[0]: Operator(*row) for row in _TABLE}
 
 
 def attributes(node: Node) -> dict[str, AttrValue]:
     """The node's attributes with defaults filled in; optional ones without a default are left out when absent."""
     table = OPERATORS[node.op].attrs
-    filled = {
+    filled: dict[str, Any] = {
         key: attr.default for key, attr in table.items() if attr.default is not REQUIRED and attr.default is not None
     }
-    return {**filled, **node.attrs}  # type: ignore[dict-item]
+    return {**filled, **node.attrs}
 
 
 def output_dtypes(node: Node, inputs: list[str]) -> list[str]:
-    """dtypes of the node's outputs from the dtypes of its inputs ("" for an absent one). The node must be well formed."""
+    """dtypes of the node's outputs from the dtypes of its inputs ("" for an absent one) of a well-formed node."""
     attrs, count = attributes(node), len(node.outputs)
     fn = str(attrs.get("fn", ""))
     if "out" in attrs:

@@ -1,4 +1,4 @@
-"""What the nodes say about the codes they produce: the range used to prove accumulator bounds (numerics.md section 3)."""
+"""What the nodes say about the codes they produce: ranges for the accumulator bounds (numerics.md section 3)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,18 @@ from netsuke.program.model import Program
 from netsuke.program.opset import attributes
 
 # Operators that give only codes of their first input (all of them copy or select).
-_COPIES = ("reshape", "transpose", "split", "slice", "gather", "expand", "tile", "squeeze", "unsqueeze", "maxpool")
+_COPIES: tuple[str, ...] = (
+    "reshape",
+    "transpose",
+    "split",
+    "slice",
+    "gather",
+    "expand",
+    "tile",
+    "squeeze",
+    "unsqueeze",
+    "maxpool",
+)
 _COPIES += ("depth_to_space", "space_to_depth", "identity")
 
 

@@ -1,4 +1,4 @@
-"""Checks a program against every rule of docs/format.md. All problems are listed at once, each with the node it is in."""
+"""Checks a program against every rule of docs/format.md. All problems are listed at once, each with its node."""
 
 from __future__ import annotations
 

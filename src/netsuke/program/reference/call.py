@@ -59,7 +59,7 @@ class Call:
     def ints(self, key: str) -> list[int]:
         return [int(v) for v in self.attrs[key]]  # type: ignore[union-attr]
 
-    def clip(self) -> dict[str, int]:
+    def clip(self) -> dict[str, Any]:
         """zero, lo, hi as keywords for the functions of `netsuke.formats`."""
         return {"zero": self.integer("zero"), "lo": self.integer("lo"), "hi": self.integer("hi")}
 

@@ -13,7 +13,7 @@ from netsuke.program.opset import ALPHA, BETA
 from netsuke.program.reference.call import Array, Call, rule
 from netsuke.program.reference.windows import convolve, window
 
-Fn = Callable[[Array, float, float], Array]
+Fn = Callable[[Array], Array]
 
 
 def _f32(y: Array) -> Array:
@@ -34,34 +34,39 @@ def _gelu_tanh(x: Array) -> Array:
 
 
 UNARY: dict[str, Fn] = {
-    "abs": lambda x, a, b: np.abs(x),
-    "ceil": lambda x, a, b: np.ceil(x),
-    "clip": lambda x, a, b: np.minimum(np.maximum(x, a), b),
-    "cos": lambda x, a, b: np.cos(x),
-    "elu": lambda x, a, b: np.where(x < 0, a * np.expm1(np.minimum(x, 0)), x),
-    "erf": lambda x, a, b: scipy.special.erf(x),
-    "exp": lambda x, a, b: np.exp(x),
-    "floor": lambda x, a, b: np.floor(x),
-    "gelu": lambda x, a, b: x * scipy.special.ndtr(x),
-    "gelu_tanh": lambda x, a, b: _gelu_tanh(x),
-    "hard_sigmoid": lambda x, a, b: np.clip(a * x + b, 0.0, 1.0),
-    "hard_swish": lambda x, a, b: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
-    "identity": lambda x, a, b: x,
-    "leaky_relu": lambda x, a, b: np.where(x < 0, a * x, x),
-    "log": lambda x, a, b: np.log(x),
-    "mish": lambda x, a, b: x * np.tanh(_softplus(x)),
-    "neg": lambda x, a, b: -x,
-    "reciprocal": lambda x, a, b: 1.0 / x,
-    "relu": lambda x, a, b: np.maximum(x, 0.0),
-    "round": lambda x, a, b: np.rint(x),
-    "sigmoid": lambda x, a, b: _sigmoid(x),
-    "sign": lambda x, a, b: np.sign(x),
-    "silu": lambda x, a, b: x * _sigmoid(x),
-    "sin": lambda x, a, b: np.sin(x),
-    "softplus": lambda x, a, b: _softplus(x),
-    "sqrt": lambda x, a, b: np.sqrt(x),
-    "tanh": lambda x, a, b: np.tanh(x),
+    "abs": lambda x: np.abs(x),
+    "ceil": lambda x: np.ceil(x),
+    "cos": lambda x: np.cos(x),
+    "erf": lambda x: scipy.special.erf(x),
+    "exp": lambda x: np.exp(x),
+    "floor": lambda x: np.floor(x),
+    "gelu": lambda x: x * scipy.special.ndtr(x),
+    "gelu_tanh": lambda x: _gelu_tanh(x),
+    "hard_swish": lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+    "identity": lambda x: x,
+    "log": lambda x: np.log(x),
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "neg": lambda x: -x,
+    "reciprocal": lambda x: 1.0 / x,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "round": lambda x: np.rint(x),
+    "sigmoid": lambda x: _sigmoid(x),
+    "sign": lambda x: np.sign(x),
+    "silu": lambda x: x * _sigmoid(x),
+    "sin": lambda x: np.sin(x),
+    "softplus": lambda x: _softplus(x),
+    "sqrt": lambda x: np.sqrt(x),
+    "tanh": lambda x: np.tanh(x),
 }
+
+
+def _parametric(fn: str, x: Array, alpha: float, beta: float) -> Array:
+    """The functions that take alpha or beta."""
+    if fn == "clip":
+        return np.minimum(np.maximum(x, alpha), beta)
+    if fn == "hard_sigmoid":
+        return np.clip(alpha * x + beta, 0.0, 1.0)
+    return np.where(x < 0, alpha * (np.expm1(np.minimum(x, 0)) if fn == "elu" else x), x)
 
 
 def _apply(call: Call, key: str, x: Array) -> Array:
@@ -71,7 +76,9 @@ def _apply(call: Call, key: str, x: Array) -> Array:
         return x
     alpha, beta = call.number_or("alpha", ALPHA.get(fn, 0.0)), call.number_or("beta", BETA.get(fn, 0.0))
     with np.errstate(all="ignore"):
-        return np.asarray(UNARY[fn](x, float(np.float32(alpha)), float(np.float32(beta))))
+        if fn in ALPHA:
+            return _parametric(fn, x, float(np.float32(alpha)), float(np.float32(beta)))
+        return np.asarray(UNARY[fn](x))
 
 
 def _finish(call: Call, y: Array) -> list[Array]:
@@ -323,7 +330,7 @@ DTYPE_CODES = {"f32": "f4", "u8": "u1", "s8": "i1", "i32": "i4", "i64": "i8", "b
 
 
 def cast(x: Array, to: str) -> Array:
-    """Float to integer truncates toward zero and saturates, NaN gives 0; integer to narrower integer wraps; bool is x != 0."""
+    """Float to integer truncates and saturates, NaN gives 0; integer to narrower integer wraps; bool is x != 0."""
     if to == "bool":
         return np.asarray(x != 0)
     target = np.dtype(DTYPE_CODES[to])

@@ -17,8 +17,8 @@ def _window(call: Call) -> Window:
 def _counts(win: Window, include_pad: bool) -> Array:
     """Elements that each window averages over, int64 [oh, ow, 1]; at least 1.
 
-    Padding counts only with include_pad, and then only inside the padded image: what hangs over its end in ceil mode never
-    counts.
+    Padding counts only with include_pad, and then only inside the padded image: what hangs over its end in ceil mode
+    never counts.
     """
     per_axis = []
     for axis in (0, 1):
@@ -47,7 +47,7 @@ def _qmean(call: Call) -> list[Array]:
     if count * 255 > ACC_LIMIT:
         raise call.wrong("the accumulator can leave int32", count * 255, str(ACC_LIMIT))
     sums = (x.astype(np.int64) - call.integer("x_zero")).sum(axis=(1, 2), keepdims=True)
-    return [requantize(sums, np.float32(call.number("mult")) / np.float32(count), **call.clip())]
+    return [requantize(sums, float(np.float32(call.number("mult")) / np.float32(count)), **call.clip())]
 
 
 @rule("avgpool")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,13 +24,13 @@ def coordinates(size: int, out: int, scale: float, coord: str) -> Array:
 
 def nearest_indices(x: Array, mode: str, size: int) -> Array:
     """Input index of each position, i64."""
-    rounding = {
+    rounding: dict[str, Callable[[Array], Array]] = {
         "floor": np.floor,
         "ceil": np.ceil,
         "round_prefer_floor": lambda v: np.ceil(v - 0.5),
         "round_prefer_ceil": lambda v: np.floor(v + 0.5),
     }
-    return np.clip(np.asarray(rounding[mode](x)), 0, size - 1).astype(np.int64)
+    return np.asarray(np.clip(rounding[mode](x), 0, size - 1), np.int64)
 
 
 def linear_weights(x: Array, size: int) -> tuple[Array, Array, Array]:
@@ -48,7 +49,7 @@ def _resize(call: Call) -> list[Array]:
     x = call.array(0)
     if x.ndim != 4 or 0 in x.shape[1:3]:
         raise call.wrong("the input must be [N, H, W, C] with at least one position")
-    sizes, scales = call.inputs[1], call.inputs[2]
+    sizes = call.inputs[1]
     axes = []
     for axis in (0, 1):
         size = x.shape[1 + axis]

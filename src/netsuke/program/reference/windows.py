@@ -11,7 +11,7 @@ from netsuke.program.reference.call import Array, Call
 
 @dataclass(frozen=True)
 class Window:
-    """A window of kernel (kh, kw) over an image of size (h, w): strides, pads, dilations and the output size (oh, ow)."""
+    """A window of kernel (kh, kw) over an image of size (h, w) and the number of its positions, out = (oh, ow)."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int]
@@ -68,7 +68,7 @@ def taps(x: Array, win: Window, fill: float) -> Array:
 
 
 def convolve(x: Array, w: Array, win: Window, groups: int) -> Array:
-    """sum over (kh, kw, channel of the group) of x * w; x f64 NHWC (0 is padded), w f64 [O, kh, kw, I/groups] -> f64 NHWC.
+    """sum over (kh, kw, channel of the group) of x * w; x f64 NHWC (0 is padded), w f64 [O, kh, kw, I/groups].
 
     One matrix product per group; images are taken one at a time to bound the memory of the patches.
     """
