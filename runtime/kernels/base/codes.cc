@@ -58,12 +58,6 @@ Status check_operands(const char* op, const Tensor* in, int n_in, std::initializ
   return Status();
 }
 
-std::string shape_text(const Shape& shape) {
-  std::string text = "[";
-  for (int i = 0; i < shape.rank; ++i) text += (i > 0 ? ", " : "") + std::to_string(shape.dim[i]);
-  return text + "]";
-}
-
 uint8_t requantize_one(float t, const Codes& codes) {
   const float lo = static_cast<float>(codes.lo - codes.zero), hi = static_cast<float>(codes.hi - codes.zero);
   float v = t > lo ? t : lo;

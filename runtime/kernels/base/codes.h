@@ -7,6 +7,7 @@
 
 #include "base/status.h"
 #include "base/threads.h"
+#include "kernels/base/shapes.h"
 #include "kernels/op.h"
 
 namespace netsuke {
@@ -25,7 +26,6 @@ Status read_codes(const Attrs& attrs, bool zero_optional, Codes* out);
 Status read_finite(const Attrs& attrs, const char* key, bool positive, float* out);
 // Operand count and element types, e.g. check_operands("qadd", in, n_in, {DType::kU8, DType::kU8}).
 Status check_operands(const char* op, const Tensor* in, int n_in, std::initializer_list<DType> dtypes);
-std::string shape_text(const Shape& shape);
 
 // One operation of the same arithmetic in plain C++, for reference loops; rounds halves to even in the default mode.
 uint8_t requantize_one(float t, const Codes& codes);
@@ -33,13 +33,13 @@ uint8_t requantize_one(float t, const Codes& codes);
 // Elementwise work: at least this many elements a task, so that a task outlasts the counter that hands it out (about 20 ns).
 constexpr int64_t kElementsPerTask = 16384;
 
-// Calls body(begin, end) over [0, n); cuts fall on multiples of 64.
+// Calls body(begin, end) over [0, n) in pieces of at least `grain`; cuts fall on multiples of `unit`.
 template <typename Body>
-void for_ranges(ThreadPool& pool, int64_t n, int64_t grain, const Body& body) {
+void for_ranges(ThreadPool& pool, int64_t n, int64_t grain, int64_t unit, const Body& body) {
   if (n <= 0) return;
   const int64_t most = std::max<int64_t>(1, n / std::max<int64_t>(grain, 1));
   const int64_t tasks = std::min<int64_t>(most, 4 * static_cast<int64_t>(pool.threads()));
-  const int64_t step = ((n + tasks - 1) / tasks + 63) / 64 * 64;
+  const int64_t step = ((n + tasks - 1) / tasks + unit - 1) / unit * unit;
   pool.parallel_for((n + step - 1) / step, [&](int64_t task, int) { body(task * step, std::min(n, (task + 1) * step)); });
 }
 

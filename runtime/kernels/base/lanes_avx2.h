@@ -36,6 +36,9 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
           _mm256_blendv_ps(_mm256_max_ps(x.b, acc.b), x.b, _mm256_cmp_ps(x.b, x.b, _CMP_UNORD_Q))};
 }
 
+NETSUKE_LANE I16 load_i32(const int32_t* x) {
+  return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 8))};
+}
 NETSUKE_LANE F16 to_f32(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 NETSUKE_LANE I16 round_int(F16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 

@@ -30,6 +30,7 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
   return {_mm512_mask_mov_ps(_mm512_max_ps(x.v, acc.v), _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), x.v)};
 }
 
+NETSUKE_LANE I16 load_i32(const int32_t* x) { return {_mm512_loadu_si512(x)}; }
 NETSUKE_LANE F16 to_f32(I16 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 NETSUKE_LANE I16 round_int(F16 x) { return {_mm512_cvtps_epi32(x.v)}; }
 

@@ -54,6 +54,11 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
   NETSUKE_LANES_4(F16, ((x.v[i] > acc.v[i]) | (x.v[i] != x.v[i])) ? x.v[i] : acc.v[i]);
 }
 
+NETSUKE_LANE I16 load_i32(const int32_t* x) {
+  I16 r;
+  std::memcpy(&r, x, 64);
+  return r;
+}
 NETSUKE_LANE F16 to_f32(I16 a) { NETSUKE_LANES_4(F16, __builtin_convertvector(a.v[i], LaneF)); }
 // Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits; exact for |v| < 2^22.
 NETSUKE_LANE I16 round_int(F16 a) {

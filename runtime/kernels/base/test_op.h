@@ -73,7 +73,7 @@ class TestRandom {
   uint64_t state_;
 };
 
-inline Shape make_shape(const std::vector<int64_t>& dims) {
+inline Shape test_shape(const std::vector<int64_t>& dims) {
   Shape shape;
   shape.rank = static_cast<int>(dims.size());
   for (int i = 0; i < shape.rank; ++i) shape.dim[i] = dims[static_cast<size_t>(i)];
@@ -84,7 +84,7 @@ template <typename T>
 Tensor make_tensor(DType dtype, const std::vector<int64_t>& dims, std::vector<T>& data) {
   Tensor tensor;
   tensor.dtype = dtype;
-  tensor.shape = make_shape(dims);
+  tensor.shape = test_shape(dims);
   tensor.data = data.data();
   return tensor;
 }

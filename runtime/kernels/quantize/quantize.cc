@@ -20,7 +20,7 @@ class Quantize : public Op {
   Status run(const RunArgs& args) const override {
     const float* x = args.in[0].as<const float>();
     uint8_t* y = args.out[0].as<uint8_t>();
-    for_ranges(args.pool, args.in[0].shape.elements(), kElementsPerTask, [&](int64_t begin, int64_t end) {
+    for_ranges(args.pool, args.in[0].shape.elements(), kElementsPerTask, 64, [&](int64_t begin, int64_t end) {
       kernels_->quantize(x + begin, y + begin, end - begin, scale_, codes_);
     });
     return Status();
@@ -50,7 +50,7 @@ class Dequantize : public Op {
   Status run(const RunArgs& args) const override {
     const uint8_t* x = args.in[0].as<const uint8_t>();
     float* y = args.out[0].as<float>();
-    for_ranges(args.pool, args.in[0].shape.elements(), kElementsPerTask, [&](int64_t begin, int64_t end) {
+    for_ranges(args.pool, args.in[0].shape.elements(), kElementsPerTask, 64, [&](int64_t begin, int64_t end) {
       kernels_->dequantize(x + begin, y + begin, end - begin, scale_, zero_);
     });
     return Status();
