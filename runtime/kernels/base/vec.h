@@ -1,0 +1,97 @@
+// Vectors of float for kernels that are written once and compiled for every instruction set. The including file defines
+//   NETSUKE_LANES   floats in one register: 4, 8 or 16
+//   NETSUKE_TABLE   suffix of its kernel tables: portable, avx2, avx512vnni, neon
+// Everything is in an unnamed namespace: two files compiled for different CPUs must never share an inline function, or the
+// linker might keep the copy that the running CPU cannot execute. For the same reason no std:: template is used here.
+//
+// Each operation is one IEEE operation per lane, so the width of a vector never shows in a result.
+#ifndef NETSUKE_KERNELS_BASE_VEC_H_
+#define NETSUKE_KERNELS_BASE_VEC_H_
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define NK_INLINE static inline __attribute__((always_inline))
+#define NK_JOIN2(a, b) a##_##b
+#define NK_JOIN(a, b) NK_JOIN2(a, b)
+// The name of this file's kernel table, e.g. NK_TABLE(fgemm_kernels) is fgemm_kernels_avx2.
+#define NK_TABLE(name) NK_JOIN(name, NETSUKE_TABLE)
+
+namespace netsuke {
+namespace {
+
+constexpr int kLanes = NETSUKE_LANES;
+typedef float vf __attribute__((vector_size(4 * NETSUKE_LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * NETSUKE_LANES)));
+typedef uint8_t vb __attribute__((vector_size(NETSUKE_LANES)));
+typedef float vf_any __attribute__((vector_size(4 * NETSUKE_LANES), aligned(4), may_alias));
+typedef uint8_t vb_any __attribute__((vector_size(NETSUKE_LANES), aligned(1), may_alias));
+
+NK_INLINE vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
+NK_INLINE void store(float* p, vf v) { *reinterpret_cast<vf_any*>(p) = v; }
+NK_INLINE vf splat(float v) { return v - vf{}; }  // v - 0 is v, also for -0; compilers make a broadcast of it
+NK_INLINE vi splat_int(int32_t v) { return v - vi{}; }
+NK_INLINE vi bits(vf v) { return (vi)v; }  // same bits: between vectors a C cast reinterprets
+NK_INLINE vf from_bits(vi v) { return (vf)v; }
+
+// The first n lanes (n < kLanes); the others are 0 and are not stored.
+NK_INLINE vf load_part(const float* p, int64_t n) {
+  vf v = {};
+  memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+  return v;
+}
+NK_INLINE void store_part(float* p, vf v, int64_t n) { memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
+
+#if defined(__AVX512F__) && NETSUKE_LANES == 16
+NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+NK_INLINE vf square_root(vf v) { return (vf)_mm512_maskz_sqrt_ps(static_cast<__mmask16>(-1), (__m512)v); }
+#elif defined(__AVX2__) && NETSUKE_LANES == 8
+NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+NK_INLINE vf square_root(vf v) { return (vf)_mm256_sqrt_ps((__m256)v); }
+#elif defined(__aarch64__) && NETSUKE_LANES == 4
+NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+NK_INLINE vf square_root(vf v) { return (vf)vsqrtq_f32((float32x4_t)v); }
+#else
+// Any width on any CPU; also how tests run the 16-lane kernels where there is no AVX-512.
+NK_INLINE vf fma(vf a, vf b, vf c) {
+  vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return r;
+}
+NK_INLINE vf square_root(vf v) {
+  vf r;
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(v[i]);
+  return r;
+}
+#endif
+
+// NaN in v stays NaN; lo and hi are never NaN.
+NK_INLINE vf at_least(vf v, vf lo) { return v < lo ? lo : v; }
+NK_INLINE vf at_most(vf v, vf hi) { return v > hi ? hi : v; }
+
+NK_INLINE vf absolute(vf v) { return from_bits(bits(v) & 0x7fffffff); }
+NK_INLINE vi sign_bit(vf v) { return bits(v) & static_cast<int32_t>(0x80000000u); }
+NK_INLINE vf with_sign_of(vf magnitude, vf v) { return from_bits(bits(magnitude) | sign_bit(v)); }
+NK_INLINE vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+
+// Nearest integer, halves to even: adding 2^23 leaves no fraction bits. Values of 2^23 and more are integers already.
+NK_INLINE vf round_even(vf v) {
+  const vf magnitude = absolute(v), magic = splat(8388608.0f);
+  const vf rounded = with_sign_of((magnitude + magic) - magic, v);
+  return magnitude < magic ? rounded : v;  // a NaN takes the second branch
+}
+NK_INLINE vf round_down(vf v) {
+  const vf r = round_even(v);
+  return r > v ? r - 1.0f : r;
+}
+
+}  // namespace
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_BASE_VEC_H_

@@ -1,0 +1,5 @@
+#define NETSUKE_LANES 8
+#define NETSUKE_TABLE avx2
+#define NETSUKE_PIXELS 3
+#define NETSUKE_NAME "x86_avx2_dw3x32"
+#include "kernels/conv/depthwise.inc"

@@ -1,0 +1,3 @@
+#define NETSUKE_LANES 4
+#define NETSUKE_TABLE portable
+#include "kernels/elementwise/unary.inc"

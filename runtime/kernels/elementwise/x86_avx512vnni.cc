@@ -1,0 +1,3 @@
+#define NETSUKE_LANES 16
+#define NETSUKE_TABLE avx512vnni
+#include "kernels/elementwise/unary.inc"

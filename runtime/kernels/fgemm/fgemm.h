@@ -1,0 +1,95 @@
+// The float32 matrix product behind conv, conv_transpose, linear, matmul, lstm and gru.
+//
+//   c[m][n] = act(sum over tap, ch of a[m][tap][ch] * b[tap * channels + ch][n] + bias[n] + r[m][n])
+//
+// a is given by pointers, one for each row and tap (an indirect convolution: no im2col copy; padded taps point at zeros). Each
+// output is one chain of fused multiply-adds in the order (tap, channel) starting from 0, whatever the tile, the cache block or the
+// number of threads: where K is cut into cache blocks the accumulators go through c and the chain goes on.
+#ifndef NETSUKE_KERNELS_FGEMM_FGEMM_H_
+#define NETSUKE_KERNELS_FGEMM_FGEMM_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/base/isa.h"
+#include "kernels/elementwise/unary.h"
+
+namespace netsuke {
+
+// One register tile of one cache block. Panels are nr columns wide; the last one may be narrower (see fgemm_panel_width).
+struct FgemmTile {
+  const float* const* a;  // a[row * a_step + tap]
+  int64_t a_step;
+  int64_t a_offset;       // added to every pointer
+  int64_t taps, channels;
+  const float* b;         // [taps * channels][vectors * lanes]
+  int64_t panel_stride;   // floats between panels, where the tile spans several
+  float* c;
+  int64_t ldc;
+  const float* bias;      // null or as wide as the panels
+  const float* r;         // null or rows like c
+  int64_t ldr;
+  float lo, hi;           // clamp of the result
+  int rows, vectors, panels;
+  int64_t cols;           // columns to write
+  bool first, last;       // start from 0 / finish with bias, residual and clamp
+};
+
+struct FgemmKernels {
+  int lanes;          // floats in a vector
+  int vectors;        // vectors in a full panel: nr = lanes * vectors
+  int max_rows[5];    // largest tile height for 1 ... 4 vectors
+  int max_panels[4];  // panels that one tile of 1 ... 3 rows spans, so that enough sums are in flight
+  void (*tile)(const FgemmTile& tile);
+  // The same loops where every "float" of a and b is a pair of bfloat16, channel 2i in the low half: see numerics.md section 8.
+  void (*tile_bf16)(const FgemmTile& tile);
+  const char* name;   // isa_rowsxcolumns
+};
+NETSUKE_KERNEL_TABLES(FgemmKernels, fgemm_kernels)
+
+// b packed as panels [ceil(n / nr)][k][width], all of width nr but the last, which has only the vectors it needs.
+int fgemm_panel_vectors(const FgemmKernels& kernels, int64_t n, int64_t panel);
+size_t fgemm_packed_floats(const FgemmKernels& kernels, int64_t n, int64_t k);
+// b[j][i] at b[j * col_stride + i * k_stride], j < n, i < k; columns beyond n are zeros.
+void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed);
+// bias padded to the packed width.
+size_t fgemm_padded_cols(const FgemmKernels& kernels, int64_t n);
+
+struct FgemmJob {
+  const FgemmKernels* kernels;
+  int64_t rows = 0, cols = 0, taps = 1, channels = 0;  // of one group
+  int64_t groups = 1;        // group g reads channels from g * channels on and writes columns from g * cols on
+  const float* b = nullptr;  // packed groups one after the other
+  const float* bias = nullptr;  // padded groups one after the other
+  float* c = nullptr;
+  int64_t ldc = 0;
+  const float* r = nullptr;
+  int64_t ldr = 0;
+  Activation act;
+  UnaryRow act_row = nullptr;  // for activations that are no clamp
+  bool bf16 = false;           // a and b hold pairs; channels counts pairs
+  // Fills out[i * taps + tap] for rows [row, row + count).
+  void (*pointers)(const void* context, int64_t row, int64_t count, const float** out) = nullptr;
+  const void* context = nullptr;
+
+  // Filled by fgemm_plan.
+  int64_t row_blocks = 0, row_block = 0, col_blocks = 0, col_block = 0;  // col_block in panels
+  float lo = 0, hi = 0;
+};
+
+// Cuts the job into tasks; returns their number. Any split gives the same results.
+int64_t fgemm_plan(FgemmJob* job, int threads);
+// Scratch one thread needs for fgemm_task, in bytes: pointers of one row block.
+size_t fgemm_scratch_bytes(int64_t rows, int64_t taps);
+void fgemm_task(const FgemmJob& job, int64_t task, void* scratch);
+
+// Rows at base + row * stride (taps = 1): the context for matrices.
+struct FgemmRows {
+  const float* base;
+  int64_t stride;
+};
+void fgemm_row_pointers(const void* context, int64_t row, int64_t count, const float** out);
+
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_FGEMM_FGEMM_H_

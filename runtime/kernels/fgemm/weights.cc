@@ -1,0 +1,118 @@
+#include "kernels/fgemm/weights.h"
+
+#include <cstring>
+
+#include "kernels/base/shapes.h"
+#include "kernels/fgemm/bf16.h"
+
+namespace netsuke {
+namespace {
+
+constexpr int64_t kConvertChunk = 4096;  // floats converted in one task, about
+
+size_t thread_scratch(int64_t rows, int64_t taps) { return align_up(fgemm_scratch_bytes(rows, taps)); }
+
+}  // namespace
+
+Status FgemmWeights::build(const Tensor& w, const Tensor* bias, int64_t groups, int64_t cols, int64_t taps, int64_t channels,
+                           const Activation& act, Isa isa, const char* op) {
+  bf16_ = w.dtype == DType::kBF16;
+  kernels_ = bf16_ ? &fgemm_bf16_kernels(isa) : &fgemm_kernels(isa);
+  act_ = act;
+  float lo, hi;
+  act_row_ = act.clamp(&lo, &hi) ? nullptr : unary_kernels(isa).rows[static_cast<int>(act.fn)];
+  groups_ = groups;
+  cols_ = cols;
+  taps_ = taps;
+  input_channels_ = channels;
+  channels_ = bf16_ ? (channels + 1) / 2 : channels;
+  name_ = std::string(op) + (bf16_ ? "_bf16_" : "_f32_") + kernels_->name;
+  NETSUKE_TRY(pack(w));
+  return bias != nullptr && bias->present ? pack_bias(*bias) : Status();
+}
+
+Status FgemmWeights::pack(const Tensor& w) {
+  const int64_t k = taps_ * channels_;
+  const size_t group_floats = fgemm_packed_floats(*kernels_, cols_, k);
+  NETSUKE_TRY(packed_.allocate(group_floats * static_cast<size_t>(groups_) * sizeof(float)));
+  Buffer pairs;  // one group of bf16 weights as pairs
+  if (bf16_) NETSUKE_TRY(pairs.allocate(static_cast<size_t>(cols_ * k) * sizeof(float)));
+  for (int64_t g = 0; g < groups_; ++g) {
+    const int64_t offset = g * cols_ * taps_ * input_channels_;
+    const float* from = w.as<float>() + (bf16_ ? 0 : offset);
+    if (bf16_) {
+      bf16_pairs(w.as<uint16_t>() + offset, cols_ * taps_, input_channels_, reinterpret_cast<uint32_t*>(pairs.data()));
+      from = reinterpret_cast<const float*>(pairs.data());
+    }
+    fgemm_pack(*kernels_, from, cols_, k, k, 1, reinterpret_cast<float*>(packed_.data()) + group_floats * static_cast<size_t>(g));
+  }
+  return Status();
+}
+
+Status FgemmWeights::pack_bias(const Tensor& bias) {
+  NETSUKE_TRY(expect_dtype(bias, "bias", {DType::kF32}));
+  if (bias.data == nullptr || bias.shape.elements() != groups_ * cols_) {
+    return error(Code::kInvalidArgument, "bias must be a constant of %lld elements, got shape %s",
+                 static_cast<long long>(groups_ * cols_), shape_text(bias.shape).c_str());
+  }
+  const size_t padded = fgemm_padded_cols(*kernels_, cols_);
+  NETSUKE_TRY(bias_.allocate(padded * static_cast<size_t>(groups_) * sizeof(float)));
+  memset(bias_.data(), 0, bias_.bytes());
+  for (int64_t g = 0; g < groups_; ++g) {
+    memcpy(reinterpret_cast<float*>(bias_.data()) + padded * static_cast<size_t>(g), bias.as<float>() + g * cols_, static_cast<size_t>(cols_) * sizeof(float));
+  }
+  return Status();
+}
+
+Status FgemmWeights::check_residual(const Tensor* r, const Shape& out) {
+  if (r == nullptr || !r->present) return Status();
+  NETSUKE_TRY(expect_dtype(*r, "r", {DType::kF32}));
+  if (r->shape == out) return Status();
+  return error(Code::kInvalidArgument, "r has shape %s, the output %s", shape_text(r->shape).c_str(), shape_text(out).c_str());
+}
+
+size_t FgemmWeights::input_bytes(int64_t pixels) const {
+  return bf16_ ? align_up(static_cast<size_t>(pixels * pixel_floats()) * sizeof(float)) : 0;
+}
+
+const float* FgemmWeights::input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool) const {
+  if (!bf16_) return x;
+  uint32_t* out = static_cast<uint32_t*>(scratch);
+  const int64_t rows = pixels * groups_, row = input_channels_ > 0 ? input_channels_ : 1;
+  const int64_t chunk = kConvertChunk / row + 1;
+  pool.parallel_for((rows + chunk - 1) / chunk, [&](int64_t task, int) {
+    const int64_t begin = task * chunk, count = rows - begin < chunk ? rows - begin : chunk;
+    f32_to_bf16_pairs(x + begin * input_channels_, count, input_channels_, out + begin * channels_);
+  });
+  return static_cast<const float*>(scratch);
+}
+
+FgemmJob FgemmWeights::job(int64_t rows) const {
+  FgemmJob job;
+  job.kernels = kernels_;
+  job.rows = rows;
+  job.cols = cols_;
+  job.taps = taps_;
+  job.channels = channels_;
+  job.groups = groups_;
+  job.b = reinterpret_cast<const float*>(packed_.data());
+  job.bias = reinterpret_cast<const float*>(bias_.data());
+  job.act = act_;
+  job.act_row = act_row_;
+  job.bf16 = bf16_;
+  return job;
+}
+
+size_t FgemmWeights::scratch_bytes(int64_t rows, int64_t taps, int threads) {
+  return thread_scratch(rows, taps) * static_cast<size_t>(threads);
+}
+
+void FgemmWeights::run(FgemmJob* job, void* scratch, ThreadPool& pool) const {
+  const size_t stride = thread_scratch(job->rows, job->taps);
+  const int64_t tasks = fgemm_plan(job, pool.threads());
+  pool.parallel_for(tasks, [&](int64_t task, int thread) {
+    fgemm_task(*job, task, static_cast<uint8_t*>(scratch) + stride * static_cast<size_t>(thread));
+  });
+}
+
+}  // namespace netsuke

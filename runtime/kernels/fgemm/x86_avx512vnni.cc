@@ -1,0 +1,6 @@
+#define NETSUKE_LANES 16
+#define NETSUKE_TABLE avx512vnni
+#define NETSUKE_ROWS 12
+#define NETSUKE_VECTORS 2
+#define NETSUKE_NAME "x86_avx512_12x32"
+#include "kernels/fgemm/tile.inc"
