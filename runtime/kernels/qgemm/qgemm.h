@@ -1,0 +1,102 @@
+// The integer matrix product behind qconv and qlinear: types shared by the driver (plan.cc) and the kernels of every instruction
+// set. docs/numerics.md sections 3 to 5 are the specification; every kernel here is bit-identical to reference.cc.
+//
+//   out[m][n] = requantize(init[n] + sum over runs r, groups g, i < kGroup of  a[m][run_offset[r] + g*kGroup + i] * b[n][r][g][i])
+//
+// A row of A is not copied: it is a base pointer (one output pixel) plus a few offsets shared by all rows (the kernel rows), each
+// the start of a contiguous run of input bytes. In NHWC without dilation a run is kw * C values, so K is padded once per kernel
+// row, not once per tap: a 7x7 stem with 3 channels wastes 3 of 24 products, not 1 of 4.
+#ifndef NETSUKE_KERNELS_QGEMM_QGEMM_H_
+#define NETSUKE_KERNELS_QGEMM_QGEMM_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace netsuke {
+namespace qgemm {
+
+// How the operands of one product are laid out.
+//   kU8x4   A: the u8 codes themselves; B: s8 [panel][run][group][nr][4]; init folds -x_zero * sum(w).
+//   kS16x2  A: s16, x - x_zero (exact, at most 9 bits); B: s16 [panel][run][group][nr][2]. Padding is 0.
+//   kS8x4   as kU8x4; the kernel itself flips the top bit of A (x - 128) and init folds (128 - x_zero) * sum(w).
+enum class Layout : uint8_t { kU8x4, kS16x2, kS8x4 };
+
+constexpr int kMaxRows = 16;      // rows of the tallest tile
+constexpr int kChannelPad = 64;   // per-channel vectors are padded to a multiple of the widest panel
+constexpr int kSlack = 64;        // bytes a kernel may read (never use) behind the last run of A
+
+enum class Residual : uint8_t { kNone, kU8, kF32 };
+
+// From int32 to the output; sections 4 (dyadic == false) and 5 of docs/numerics.md.
+struct Requant {
+  bool dyadic = false;
+  bool out_f32 = false;
+  Residual residual = Residual::kNone;
+  bool has_flo = false, has_fhi = false;
+  int32_t zero = 0, lo = 0, hi = 255;
+  float code_lo = 0, code_hi = 255;  // lo - zero, hi - zero
+  float flo = 0, fhi = 0;
+  int32_t r_zero = 0;
+  float r_mult = 0;
+  int32_t r_m = 0, r_e = 1;
+  const float* mult = nullptr;  // padded with 0
+  const float* bias = nullptr;  // -0.0f where the layer has none: t + -0.0f is t for every t
+  const int32_t* m = nullptr;   // dyadic
+  const int32_t* e = nullptr;   // dyadic, padded with 1
+};
+
+// One tile: rows x columns outputs, 1 <= rows <= the tile's height, 1 <= columns <= its width.
+struct Tile {
+  const void* const* a;         // one base pointer per row
+  const int64_t* run_offset;    // in elements of A
+  int64_t runs;
+  int64_t groups;               // K groups of each run
+  const void* b;                // the panel
+  const int32_t* init;          // accumulators' start, one per column, readable over the whole panel width
+  int rows;
+  int columns;
+  const Requant* requant;       // null: raw int32 sums are stored
+  int64_t channel;              // column 0's index into mult, bias, m, e
+  void* out;                    // row 0, column 0
+  int64_t out_stride;           // elements between rows, of out and residual
+  const void* residual;         // row 0, column 0
+};
+
+using TileFn = void (*)(const Tile&);
+
+// Depthwise: one output row of pixels, all channels.
+struct DepthwiseRow {
+  const int16_t* const* taps;  // [pixels * taps]: first channel of the s16 input (x - x_zero) under each tap
+  const int16_t* weights;      // kernel's own arrangement, see depthwise_pack
+};
+
+// A family of kernels over one layout: what kernels.inc lists.
+struct TileSet {
+  const char* isa;      // "x86_avx2"
+  Layout layout;
+  int rows;             // height of the tallest tile
+  int width;            // columns of a panel
+  const TileFn* fn;     // fn[rows - 1] computes exactly `rows` rows
+};
+
+// What one instruction set offers. ISA files define one constant of this type and nothing else with external linkage.
+struct Kernels {
+  const TileSet* sets;
+  int n_sets;
+  // u8 codes to s16, dst[i] = src[i] - zero, i < count; null where no set of this ISA uses kS16x2.
+  void (*widen)(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst);
+};
+
+inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }
+inline int element_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 1; }
+
+// One element, plain C++; what reference.cc and the portable kernels use and every vector epilogue equals.
+uint8_t requantize_u8(const Requant& q, int32_t acc, int64_t channel, uint8_t residual);
+float requantize_f32(const Requant& q, int32_t acc, int64_t channel, float residual);
+// A tile of int32 sums (row stride acc_stride) to the output described by tile.
+void requantize_tile(const Tile& tile, const int32_t* acc, int64_t acc_stride);
+
+}  // namespace qgemm
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_QGEMM_QGEMM_H_
