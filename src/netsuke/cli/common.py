@@ -29,6 +29,10 @@ DataRootOption = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="NETSUKE_DATA", metavar="DIR", help="Where built-in data sets are kept."),
 ]
+PreprocessOption = Annotated[
+    str,
+    typer.Option("--preprocess", metavar="SPEC", help="For images: resize=256,crop=224,mean=...,std=..., or a .toml."),
+]
 MODEL_HELP = "x.onnx, x.pt2, file.py:factory, or models:NAME."
 DATA_HELP = "x.npz (x, optional y), a folder of images by class, or digits, fashion-mnist, cifar10."
 
@@ -192,3 +196,11 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
         note(f"{_paint('netsuke', '1;31')}: internal error: {type(error).__name__}: {error}")
         note("  This is a bug of netsuke. Run again with --debug and report the traceback.")
         return 70
+
+
+def calibration_arrays(spec: str, root: Path | None, limit: int = 128) -> dict[str, Any]:
+    """The first samples of a data set under the name "", which stands for the only input."""
+    from netsuke.data import load_data
+
+    data = load_data(spec, root, role="calib")
+    return {"": next(iter(data.batches(limit)))[0]}

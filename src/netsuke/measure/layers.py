@@ -33,7 +33,7 @@ def rate(row: Mapping[str, Any], limits: Limits | None, threads: int) -> dict[st
     "of_limit" is the time the limit would allow over the time taken: the larger of the arithmetic and the memory bound.
     """
     seconds = max(float(row["ms"]), 1e-6) / 1e3
-    macs, moved = float(row.get("macs", 0)), float(row.get("bytes_read", 0)) + float(row.get("bytes_written", 0))
+    macs, moved = float(row["macs"]), float(row["bytes"])
     result: dict[str, Any] = {
         "gmacs": macs / seconds / 1e9 if macs else None,
         "gbs": moved / seconds / 1e9,
@@ -59,14 +59,15 @@ def rows_from_profile(profile: list[dict[str, Any]], limits: Limits | None, thre
     total = sum(float(r["ms"]) for r in profile) or 1.0
     return [
         {
-            "name": r["name"],
+            "name": r["node"],
             "op": r["op"],
             "kernel": r["kernel"],
-            "shape": list(r.get("shape", [])),
+            "isa": r["isa"],
+            "shape": list(r["shape"]),
             "ms": float(r["ms"]),
             "share": float(r["ms"]) / total,
-            "macs": int(r.get("macs", 0)),
-            "bytes": int(r.get("bytes_read", 0)) + int(r.get("bytes_written", 0)),
+            "macs": int(r["macs"]),
+            "bytes": int(r["bytes"]),
             **rate(r, limits, threads),
         }
         for r in profile

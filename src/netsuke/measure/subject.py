@@ -100,7 +100,7 @@ def _add_calibration(ready: Prepared, calib: Mapping[str, Any] | None) -> None:
             f"competitors' INT8 calibrated on {CALIBRATION_SAMPLES} random inputs: judge its speed, not its accuracy"
         )
     else:
-        arrays = {name: np.asarray(a) for name, a in calib.items()}
+        arrays = {name or ready.ports[0].name: np.asarray(a) for name, a in calib.items()}
     np.savez(path, **{f"{name}": array for name, array in arrays.items()})
     ready.files["calibration"] = path
 

@@ -1,5 +1,4 @@
-"""The same samples in batches of several sizes must give the same outputs, bit for bit; and facts about the data
-used.
+"""The same samples in batches of several sizes must give the same outputs, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,12 +21,6 @@ def data_port(program: Program) -> Port:
         names = ", ".join(p.name for p in program.inputs)
         raise UsageError(Problem("data are for networks with one input", where=program.name, got=names))
     return program.inputs[0]
-
-
-def facts(data: Any) -> dict[str, Any]:
-    """Where the data came from, how many samples, and their hash."""
-    found = {key: getattr(data, key) for key in ("source", "count", "sha256") if hasattr(data, key)}
-    return {k: v() if callable(v) else v for k, v in found.items()}
 
 
 def same_results(runner: Runner, first: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -263,7 +263,7 @@ def check(
         float_metrics=before, compressed_metrics=after, drop=drop(before, after), samples=totals.samples,
         labelled=totals.labelled, agreement=agreement, cosine=totals.similar.cosine,
         sqnr_db=None if math.isinf(decibel) else decibel, float_engine=floating.name, compressed_engine=small.name,
-        data=batches.facts(data), limits=dict(limits or {}), notes=[floating.note] if floating.note else [],
+        data=dict(data.facts()), limits=dict(limits or {}), notes=[floating.note] if floating.note else [],
     )  # fmt: skip
     if layers and floating.runner is not None:
         progress("layers", 0.0)

@@ -1,0 +1,126 @@
+"""`netsuke compress`"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from netsuke.cli import common
+from netsuke.cli.common import DebugOption, JsonOption, ShapeOption, WeightsOption, note, say
+from netsuke.core.errors import ContractMissed, Problem, UsageError
+
+
+def _request(resume: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """What to do, and the folder that keeps it: from the command line, or from an interrupted run."""
+    from netsuke.pipeline.compress import Request
+    from netsuke.pipeline.state import RunFolder
+
+    if resume is not None:
+        folder, request = RunFolder.open(resume)
+        if given["model"]:
+            raise UsageError(
+                Problem("--resume takes everything from the run", got=given["model"], hint="leave MODEL out")
+            )
+        return dataclasses.asdict(Request(**request)), folder
+    problems = []
+    if not given["model"]:
+        problems.append(Problem("no network given", where="MODEL", allowed=common.MODEL_HELP))
+    if not given["output"]:
+        problems.append(Problem("no output file given", where="-o", hint="-o small.nsk"))
+    elif not given["output"].endswith(".nsk"):
+        problems.append(Problem("the output is a .nsk file", where="-o", got=given["output"], hint="-o small.nsk"))
+    if problems:
+        raise UsageError(problems)
+    return given, RunFolder.create(Path(given["output"] + ".run"), given)
+
+
+def _drop_folder(folder: Any, *, keep: bool) -> None:
+    if keep:
+        note(f"  resume with: netsuke compress --resume {folder.path}")
+    else:
+        folder.remove()
+
+
+def compress(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help=common.MODEL_HELP)] = "",
+    output: Annotated[str, typer.Option("-o", "--output", metavar="OUT.nsk", help="Where the result goes.")] = "",
+    recipe: Annotated[str, typer.Option(help="Blessed recipe, or a .toml.")] = "cpu-int8",
+    plan: Annotated[str, typer.Option(metavar="FILE.toml", help="A plan to follow instead of making one.")] = "",
+    calib: Annotated[str, typer.Option(metavar="DATA", help="Calibration data: " + common.DATA_HELP)] = "",
+    evaluate: Annotated[
+        str, typer.Option("--eval", metavar="DATA", help="Data with labels, or file.py:function (predict) -> metric.")
+    ] = "",
+    size: Annotated[str, typer.Option(help="The contract: at most this size, 0.3x or 6.3MB.")] = "",
+    drop: Annotated[str, typer.Option(help="The contract: a metric may fall by, top1:1%.")] = "",
+    time: Annotated[str, typer.Option(help="A promise: finish within 90s, 20m, ...")] = "",
+    effort: Annotated[str, typer.Option(help="fast, normal or thorough.")] = "normal",
+    onnx: Annotated[str, typer.Option("--onnx", metavar="FILE", help="Also write ONNX with Q/DQ.")] = "",
+    shape: ShapeOption = "",
+    weights: WeightsOption = "",
+    data_root: common.DataRootOption = None,
+    preprocess: common.PreprocessOption = "",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="Threads; default one per core.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run.")] = None,
+    json: JsonOption = None,
+    _debug: DebugOption = False,
+) -> None:
+    """Quantize, compile, write, verify and time a network; ends with the line of truth."""
+    from netsuke.core.budget import Budget
+    from netsuke.pipeline import compress as work
+    from netsuke.pipeline.evaluate import load_function
+
+    given = {
+        "model": model, "recipe": recipe, "plan": plan, "calib": calib, "evaluate": evaluate, "size": size, "drop": drop,
+        "time": time, "effort": effort, "shape": shape, "weights": weights, "seed": seed, "threads": threads,
+        "data_root": str(data_root or ""), "preprocess": preprocess, "output": output, "onnx": onnx,
+    }  # fmt: skip
+    budget = Budget.parse(size=size or None, drop=drop or None, time=time or None)
+    request, folder = _request(resume, given)
+    if resume is not None:
+        budget = Budget.parse(size=request["size"] or None, drop=request["drop"] or None, time=request["time"] or None)
+    finished = False
+    try:
+        with common.progress() as progress:
+            small = work(
+                request["model"], request["plan"] or None, recipe=request["recipe"], calib=request["calib"],
+                evaluate=load_function(request["evaluate"]), budget=budget, effort=request["effort"],
+                output=request["output"], shape=request["shape"], weights=request["weights"], seed=request["seed"],
+                threads=request["threads"], data_root=request["data_root"] or None, preprocess=request["preprocess"],
+                run=folder, progress=progress, say=lambda line: note("  " + line),
+            )  # fmt: skip
+        finished = not small.interrupted
+    except KeyboardInterrupt:
+        _drop_folder(folder, keep=True)
+        raise
+    except BaseException:
+        _drop_folder(folder, keep=False)
+        raise
+    _drop_folder(folder, keep=not finished)
+    if request["onnx"]:
+        small.export(request["onnx"])
+    say(small.summary())
+    common.write_json(json, small.as_json())
+    _write_facts(small)
+    if small.exactness is not None and not small.exactness.exact:
+        from netsuke.core.errors import CheckFailed
+
+        raise CheckFailed(Problem("codes differ from the reference interpreter", where=small.exactness.differing[0]))
+    if small.missed or not finished:
+        problems = [Problem(m) for m in small.missed] or [Problem("interrupted: this is the best so far")]
+        raise ContractMissed(problems, f"{small.path} was written, but the contract was missed")
+
+
+def _write_facts(small: Any) -> None:
+    """OUT.nsk.json beside the file: what `netsuke report` shows without doing the work again."""
+    import json
+
+    path = Path(f"{small.path}.json")
+    path.write_text(json.dumps(small.as_json(), indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(compress)

@@ -1,0 +1,156 @@
+"""The per-layer table of a compressed network: what was planned, what the file holds, what ran."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from netsuke.core.plan import Plan
+from netsuke.program.model import Node, Program
+from netsuke.verify.parity import LayerParity
+
+PACKED, SIMULATED, FLOAT, FALLBACK = "packed", "simulated", "float", "fallback"
+_CONVERSIONS = ("quantize", "dequantize", "transpose")
+
+
+@dataclass
+class Layer:
+    """One layer of the network.
+
+    status       packed: stored and executed in integers; float: kept so by the plan; fallback: planned packed, compiled
+    float bytes_before/bytes  stored bytes of weights and biases in the float and in the compressed file
+    ms_before/ms  milliseconds in the float and in the compressed program; None when not measured or fused into another
+    layer
+    sqnr_db      of the layer's output in the compressed network against the float one, errors of earlier layers
+    included
+    """
+
+    name: str
+    op: str
+    kernel: str
+    status: str
+    weight_bits: int | None
+    activation_bits: int
+    bytes_before: int
+    bytes: int
+    macs: int | None = None
+    ms_before: float | None = None
+    ms: float | None = None
+    sqnr_db: float | None = None
+    sensitivity_db: float | None = None
+    reason: str = ""
+
+
+class Layers:
+    """All layers in execution order. `str()` is a table."""
+
+    def __init__(self, rows: list[Layer]) -> None:
+        self.rows = rows
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def counts(self) -> dict[str, int]:
+        """Number of layers that are packed, simulated, float by plan, and float against the plan (fallback)."""
+        found = Counter(row.status for row in self.rows)
+        return {status: found[status] for status in (PACKED, SIMULATED, FLOAT, FALLBACK)}
+
+    def worst(self, count: int = 5) -> Layers:
+        """The layers with the lowest SQNR: where the error comes from."""
+        known = [row for row in self.rows if row.sqnr_db is not None]
+        return Layers(sorted(known, key=lambda row: row.sqnr_db if row.sqnr_db is not None else math.inf)[:count])
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(row) for row in self.rows]
+
+    def __str__(self) -> str:
+        head = ("layer", "op", "bits", "status", "bytes", "ms", "float ms", "SQNR dB", "reason")
+        body = [
+            (r.name, r.op, f"{r.weight_bits or '-'}/{r.activation_bits}", r.status, f"{r.bytes:,}", _ms(r.ms), _ms(r.ms_before),
+             "-" if r.sqnr_db is None else f"{r.sqnr_db:.1f}", r.reason)
+            for r in self.rows
+        ]  # fmt: skip
+        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]
+        )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def constant_bytes(program: Program, node: Node) -> int:
+    """Bytes of the constants a node reads, as stored in the file."""
+    return sum(program.constants[name].nbytes for name in dict.fromkeys(node.inputs) if name in program.constants)
+
+
+def _by_layer(program: Program, names: Sequence[str]) -> dict[str, list[Node]]:
+    """Nodes of each layer: the node of that name, and nodes the compiler derived from it ("name/...", "name:...")."""
+    known = set(names)
+    found: dict[str, list[Node]] = {}
+    for node in program.nodes:
+        name = node.name
+        while name and name not in known:
+            cut = max(name.rfind("/"), name.rfind(":"), name.rfind("."))
+            name = name[:cut] if cut > 0 else ""
+        if name:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def _main(nodes: Sequence[Node]) -> Node | None:
+    """The node that does the layer's work: not a conversion, the integer one first."""
+    work = [n for n in nodes if n.op not in _CONVERSIONS] or list(nodes)
+    integer = [n for n in work if n.op.startswith("q") or n.op == "lut"]
+    return (integer or work or [None])[0]  # type: ignore[list-item]
+
+
+def is_integer(node: Node) -> bool:
+    """True when the node computes on codes."""
+    return node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
+
+
+def layer_table(
+    plan: Plan,
+    program: Program,
+    floating: Program,
+    parity: Sequence[LayerParity] = (),
+    profile: Mapping[str, float] | None = None,
+    float_profile: Mapping[str, float] | None = None,
+) -> Layers:
+    """Rows of the plan with what the compiled program really holds. Profiles give milliseconds by node name."""
+    names = [row.name for row in plan.rows]
+    own, before = _by_layer(program, names), _by_layer(floating, names)
+    errors = {p.layer: p for p in parity}
+    table = []
+    for row in plan.rows:
+        nodes, old = own.get(row.name, []), before.get(row.name, [])
+        main = _main(nodes)
+        integer = main is not None and is_integer(main)
+        status = row.status
+        if row.status == PACKED and main is not None and not integer:
+            status = FALLBACK
+        found = next((errors[n.name] for n in nodes if n.name in errors), None)
+        table.append(
+            Layer(
+                name=row.name, op=row.op, kernel=main.op if main else "fused", status=status, weight_bits=row.weight_bits,
+                activation_bits=row.activation_bits, bytes_before=sum(constant_bytes(floating, n) for n in old),
+                bytes=sum(constant_bytes(program, n) for n in nodes), macs=row.macs,
+                ms_before=_total(old, float_profile), ms=_total(nodes, profile),
+                sqnr_db=found.sqnr_db if found else None, sensitivity_db=row.sqnr_db,
+                reason=row.reason if status != FALLBACK else "planned packed, but the compiler left it in float",
+            )
+        )  # fmt: skip
+    return Layers(table)
+
+
+def _total(nodes: Sequence[Node], profile: Mapping[str, float] | None) -> float | None:
+    timed = [profile[n.name] for n in nodes if profile and n.name in profile]
+    return sum(timed) if timed else None

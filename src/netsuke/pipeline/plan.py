@@ -1,0 +1,74 @@
+"""`plan`: decide per layer what will be done, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from netsuke.core.budget import Budget
+from netsuke.core.plan import Plan
+from netsuke.core.recipe import Recipe
+from netsuke.data import Dataset, load_data
+from netsuke.pipeline.runner import EngineRunner
+from netsuke.verify.source import capture_model
+
+Progress = Callable[[str, float], None]
+
+
+def stages(progress: Progress) -> Callable[[str, int, int], None]:
+    """The methods' progress (stage, done, total) as (text, fraction)."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        progress(stage, done / total if total else 0.0)
+
+    return report
+
+
+def dataset(spec: Any, root: Any = None, *, role: str, preprocess: Any = None) -> Dataset | None:
+    """The data set the user named, or arrays, or None when nothing was named."""
+    if spec is None or spec == "":
+        return None
+    if hasattr(spec, "dtype"):
+        return Dataset.from_arrays(spec)
+    if isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "dtype"):
+        return Dataset.from_arrays(*spec)
+    return load_data(spec, root, role=role, preprocess=preprocess or None)
+
+
+def plan(
+    model: Any,
+    *,
+    recipe: str | Recipe = "cpu-int8",
+    calib: Any = None,
+    budget: Budget | None = None,
+    effort: str = "normal",
+    shape: Any = None,
+    weights: Any = None,
+    seed: int = 0,
+    threads: int | None = None,
+    data_root: Any = None,
+    preprocess: Any = None,
+    progress: Progress = lambda _text, _fraction: None,
+) -> Plan:
+    """The plan for a network: one row per layer with method, bits, bytes, sensitivity and reason. Nothing is written.
+
+    model   ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
+    calib   Dataset, array, or what `netsuke.data.load_data` takes; without it ranges are found data-free, and the plan
+    says so
+    budget  what may be lost and must be won; effort: "fast", "normal", "thorough"
+    """
+    from netsuke.methods.quantize.ptq import make_plan
+
+    graph = capture_model(model, shape, weights)
+    data = dataset(calib, data_root, role="calib", preprocess=preprocess)
+    runner = EngineRunner(threads)
+    return make_plan(
+        graph,
+        budget=budget,
+        recipe=recipe,
+        calib=data,
+        runner=runner,
+        effort=effort,
+        seed=seed,
+        progress=stages(progress),
+    )
