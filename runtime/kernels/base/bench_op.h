@@ -7,9 +7,9 @@
 
 namespace netsuke {
 
-// Seconds of one call: least of `rounds` rounds of about 4 ms. The least, because other processes only ever add time.
+// Seconds of one call: least of `rounds` rounds of about 1 ms. The least, because other processes only ever add time.
 template <typename Body>
-double bench_seconds(const Body& body, int rounds = 7) {
+double bench_seconds(const Body& body, int rounds = 40) {
   using Clock = std::chrono::steady_clock;
   const auto seconds = [&](int repeats) {
     const auto start = Clock::now();
@@ -17,7 +17,7 @@ double bench_seconds(const Body& body, int rounds = 7) {
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   const double first = seconds(2) / 2;
-  const int repeats = first > 4e-3 ? 1 : static_cast<int>(4e-3 / (first + 1e-9)) + 1;
+  const int repeats = first > 1e-3 ? 1 : static_cast<int>(1e-3 / (first + 1e-9)) + 1;
   double best = 1e9;
   for (int round = 0; round < rounds; ++round) {
     const double now = seconds(repeats) / repeats;
