@@ -281,7 +281,7 @@ _TABLE = [
         "unary",
         "float",
         "x:f32|bool",
-        "y:f32/bool/u8",
+        "y:f32 (or bool/u8)",
         {"fn": _word(*UNARY), "alpha": _f(None), "beta": _f(None), **_QUANT},
     ),
     ("prelu", "float", "x:f32 [...,C], slope:f32! [C] or [1]", "y:f32", {}),
@@ -289,7 +289,7 @@ _TABLE = [
         "binary",
         "float",
         "a:f32|i32|i64|bool, b:=a",
-        "y:dtype of a (or bool, u8)",
+        "y:dtype of a (or bool/u8)",
         {"fn": _word(*ARITHMETIC, *LOGICAL, *COMPARISONS), **_QUANT},
     ),
     ("where", "float", "c:bool, a:any, b:=a", "y:dtype of a", {}),
@@ -433,7 +433,7 @@ def output_dtypes(node: Node, inputs: list[str]) -> list[str]:
     if node.op in ("lut", "where"):
         return [inputs[1]]
     rule = OPERATORS[node.op].outputs_text.partition(":")[2].split()[0].rstrip(",")
-    if rule == "dtype" or node.op in ("binary",):
+    if rule == "dtype":
         return [inputs[0]] * count
     return [rule] * count
 

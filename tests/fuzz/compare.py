@@ -1,0 +1,76 @@
+"""How close a value must be to the reference, operator by operator, given the inputs that the implementation really had."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from netsuke.program.model import Node
+from netsuke.program.opset import OPERATORS, attributes
+from netsuke.program.reference import RULES, Call
+
+from .maker import Array
+
+_EXACT_UNARY = "abs ceil clip floor identity leaky_relu neg not reciprocal relu round sign sqrt isnan".split(" ")
+_EXACT_OPS = ("prelu", "where", "cast", "argmax", "maxpool", "binary")
+CODES = np.dtype(np.uint8)
+
+
+def is_exact(node: Node) -> bool:
+    """True when docs/numerics.md fixes every bit of the node's result."""
+    group = OPERATORS[node.op].group
+    if group in ("integer", "movement"):
+        return True
+    if node.op == "unary":
+        return node.attrs["fn"] in _EXACT_UNARY
+    if node.op == "reduce":
+        return node.attrs["fn"] in ("max", "min", "any", "all")
+    return node.op in _EXACT_OPS and node.attrs.get("fn") != "pow"
+
+
+def same_bits(a: Array, b: Array) -> Array:
+    """Where two arrays hold the same bits; any two NaN count as the same."""
+    if a.dtype != np.float32:
+        return np.asarray(a == b)
+    return (a.view(np.uint32) == b.view(np.uint32)) | (np.isnan(a) & np.isnan(b))
+
+
+def _magnitude(node: Node, inputs: list[Array | None], bf16: bool) -> Array:
+    """Sum of absolute values that a sum was made of: its rounding errors are proportional to it."""
+    absolute = [None if x is None else np.abs(x) for x in inputs]
+    plain = replace(node, attrs={k: v for k, v in node.attrs.items() if k not in ("act", "alpha", "beta")})
+    if node.op == "matmul":
+        plain.attrs["alpha"] = abs(float(attributes(node)["alpha"]))  # type: ignore[arg-type]
+    if node.op == "reduce":
+        plain.attrs["fn"] = "sum"
+    return RULES[node.op](Call(plain, absolute, attributes(plain), bf16))[0].astype(np.float64)
+
+
+def tolerance(node: Node, inputs: list[Array | None], want: Array, bf16: bool) -> Array | float:
+    """Absolute error allowed for each element of the first output of a float operator."""
+    relative = 2e-6 * np.abs(want.astype(np.float64))
+    if node.op in ("conv", "conv_transpose", "linear", "matmul", "avgpool"):
+        return 8e-6 * _magnitude(node, inputs, bf16) + relative + 1e-6
+    if node.op == "reduce":
+        if node.attrs["fn"] in ("mean", "sum", "l1", "l2", "sumsq"):
+            scale = _magnitude(node, inputs, bf16) * (np.abs(inputs[0]).max(initial=1.0) if "sq" in str(node.attrs) else 1)
+            return 4e-6 * scale + relative + 1e-7
+        return 5 * relative + 1e-5
+    peak = max((float(np.abs(x).max(initial=0.0)) for x in inputs if x is not None), default=0.0)
+    if node.op == "layernorm":
+        return 2e-5 * (1.0 + peak * 32.0)
+    if node.op in ("softmax", "lstm", "gru"):
+        return 1e-5 * (1.0 + peak * (node.op == "softmax"))
+    return relative + 2e-6
+
+
+def wrong_elements(node: Node, inputs: list[Array | None], got: Array, want: Array, bf16: bool) -> Array:
+    """Mask of the elements that are further away than allowed."""
+    if is_exact(node):
+        return ~same_bits(got, want)
+    if want.dtype == CODES:  # a quantized float result may fall on the other side of a rounding boundary
+        return np.abs(got.astype(int) - want.astype(int)) > 1
+    with np.errstate(invalid="ignore"):
+        close = np.abs(got.astype(np.float64) - want) <= tolerance(node, inputs, want, bf16)
+    return ~(close | same_bits(got, want))
