@@ -58,7 +58,7 @@ def test_output_shape_and_finite(name: str) -> None:
 
 def test_seed_decides_the_weights_and_leaves_global_state_alone() -> None:
     before = torch.random.get_rng_state()
-    first, second, other = (models.build("digits_cnn", seed=s) for s in (3, 3, 4))
+    first, second, other = (models.build("digits_cnn", weights="random", seed=s) for s in (3, 3, 4))
     assert torch.equal(before, torch.random.get_rng_state())
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -87,3 +87,9 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"a": Path("x")}))
     with pytest.raises(FileError, match="without running code"):
         models.build("digits_cnn", weights=tmp_path / "evil.pth")
+
+
+def test_shipped_digits_network_is_trained() -> None:
+    from netsuke.models.train import accuracy, tensors
+
+    assert accuracy(models.build("digits_cnn"), *tensors("digits:test", None)) > 0.99

@@ -34,6 +34,7 @@ class ModelEntry:
     shape: tuple[int, ...]
     dtype: str = "f32"
     purpose: str = ""
+    weights: str = ""  # file beside this one with trained weights that ship
 
 
 _IMAGE = (1, 3, 224, 224)
@@ -43,7 +44,10 @@ MODELS: Mapping[str, ModelEntry] = {
     "convnext_t": ModelEntry("convnext:convnext_t", _IMAGE),
     "densenet121": ModelEntry("densenet:densenet121", _IMAGE),
     "digits_cnn": ModelEntry(
-        "digits:digits_cnn", (1, 1, 8, 8), purpose="the demo: shipped trained on scikit-learn's digits"
+        "digits:digits_cnn",
+        (1, 1, 8, 8),
+        purpose="the demo: trained on scikit-learn's digits",
+        weights="digits_cnn.safetensors",
     ),
     "efficientnet_b0": ModelEntry("efficientnet:efficientnet_b0", _IMAGE),
     "espcn": ModelEntry("espcn:espcn", (1, 1, 64, 64), purpose="super-resolution x3"),
@@ -74,20 +78,24 @@ def entry(name: str) -> ModelEntry:
 
 
 def build(name: str, *, weights: str | Path | None = None, seed: int = 0) -> nn.Module:
-    """The network `name` in eval mode: with the weights of a file (`.safetensors`, or `.pth` loaded with
-    weights_only), or random ones.
+    """The network `name` in eval mode.
+
+    weights   a file (`.safetensors`, or `.pth` loaded with weights_only), "random", or None: what ships, else random
+    seed      of random weights
 
     Raises UsageError for an unknown name and FileError when the weights do not fit.
     """
     import torch
 
     item = entry(name)
+    if weights is None and item.weights:
+        weights = Path(__file__).with_name(item.weights)
     module_name, _, factory = item.factory.partition(":")
     module = importlib.import_module(f"netsuke.models.{module_name}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module = getattr(module, factory)()
-        if weights is not None:
+        if weights is not None and str(weights) != "random":
             load_weights(network, Path(weights))
         else:
             _settle_batchnorm(network, item)
