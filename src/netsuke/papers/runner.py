@@ -11,17 +11,17 @@ import hashlib
 import inspect
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from netsuke import __version__
 from netsuke.core.errors import FileError, Problem
+from netsuke.measure import environment
 from netsuke.papers.claim import Claim, Outcome, require_data
 from netsuke.papers.judge import judge
 
@@ -57,15 +57,8 @@ def file_name(claim_id: str) -> str:
 def _fingerprint(claim: Claim, data_root: Path | None) -> str:
     """Changes when the claim's code, the package version or the data root changes."""
     source = Path(inspect.getsourcefile(claim.measure) or "").read_bytes()
-    parts = (source, _version().encode(), str(data_root and data_root.resolve()).encode())
+    parts = (source, __version__.encode(), str(data_root and data_root.resolve()).encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("netsuke")
-    except metadata.PackageNotFoundError:
-        return "uninstalled"
 
 
 def _load_state(path: Path, fingerprint: str) -> dict[int, tuple[Outcome, float]]:
@@ -124,7 +117,6 @@ def run_claim(
 
 def result_row(claim: Claim, outcomes: dict[int, Outcome], seconds: float) -> dict[str, Any]:
     """Everything a reader needs to believe or repeat a result."""
-    packages = ("numpy", "torch", "onnx", "onnxruntime", "scipy")
     return {
         "schema": RESULT_SCHEMA,
         "claim": claim.id,
@@ -135,9 +127,9 @@ def result_row(claim: Claim, outcomes: dict[int, Outcome], seconds: float) -> di
         "seeds": list(outcomes),
         "seconds": round(seconds, 2),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpu": _cpu_name(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {"netsuke": _version(), "python": platform.python_version(), **_versions(packages)},
-        "commit": _commit(),
+        "machine": {"cpu": environment.cpu()["name"], "cores": environment.usable_cores()},
+        "versions": environment.versions(),
+        "commit": environment.commit(),
         "command": f"netsuke claim run {claim.id}" + (" --data-root DIR" if claim.data else ""),
     }
 
@@ -158,44 +150,6 @@ def recorded(claim_id: str) -> dict[str, Any] | None:
     """The recorded result row of a claim, or None."""
     path = results_folder() / file_name(claim_id)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
-def _commit() -> str:
-    """The commit of a source checkout, with "+" when it has changes; "" for an installed package."""
-    folder = Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return head + ("+" if dirty else "")
 
 
 def default_data_root() -> Path | None:

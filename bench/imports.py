@@ -1,0 +1,83 @@
+"""Float import: every reference network, captured, compiled and run by the engine, against onnxruntime at two batch
+sizes.
+
+    python bench/imports.py [NAME ...]
+
+Target: largest difference at most 1e-4 of the largest output magnitude.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import onnx_ir
+import onnxruntime
+import rows as result_rows
+
+from netsuke import engine, models, passes
+from netsuke.capture import capture
+
+BATCHES = (1, 3)
+
+
+def feed(item: models.ModelEntry, batch: int, seed: int) -> np.ndarray[Any, Any]:
+    """Random inputs of the network's shape: normal pixels or token ids."""
+    rng = np.random.default_rng(seed)
+    shape = (batch, *item.shape[1:])
+    if item.dtype == "i64":
+        return rng.integers(0, 8000, shape)
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def judge(name: str) -> list[dict[str, Any]]:
+    """One row a batch size."""
+    item = models.entry(name)
+    started = time.perf_counter()
+    graph = capture(models.build(name), shape=item.shape)
+    oracle = onnxruntime.InferenceSession(
+        onnx_ir.serde.serialize_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    program = passes.compile_program(graph, name=name)
+    compiled = time.perf_counter() - started
+    net = engine.load(program)
+    result = []
+    for batch in BATCHES:
+        x = feed(item, batch, batch)
+        want = oracle.run(None, {oracle.get_inputs()[0].name: x})[0]
+        got = next(iter(net.run(x).values()))
+        scale = float(np.abs(want).max())
+        result.append(
+            {
+                "network": name,
+                "batch": batch,
+                "relative_error": float(np.abs(want - got).max()) / scale,
+                "nodes": len(program.nodes),
+                "transposes": sum(n.op == "transpose" for n in program.nodes),
+                "compile_seconds": round(compiled, 2),
+            }
+        )
+    return result
+
+
+def main() -> None:
+    names = sys.argv[1:] or sorted(models.MODELS)
+    table: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            found = judge(name)
+        except Exception as error:
+            found = [{"network": name, "error": f"{type(error).__name__}: {str(error)[:300]}"}]
+        table += found
+        for row in found:
+            print(row, flush=True)
+    if not sys.argv[1:]:
+        print(result_rows.write("imports", "python bench/imports.py", table))
+    bad = [r for r in table if not r.get("relative_error", 1.0) <= 1e-4]
+    sys.exit(f"{len(bad)} rows miss the target" if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

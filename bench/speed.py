@@ -1,0 +1,62 @@
+"""Speed of INT8 programs beside every engine installed, interleaved in one run, batch 1, random weights.
+
+    python bench/speed.py [--networks resnet18,...] [--threads 1,2] [--seconds 2]
+
+Rows say engine, precision, threads, median, p90, spread, ratios; the per-layer table with shares of this machine's
+limits goes to speed_layers.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rows as result_rows
+
+from netsuke import models
+from netsuke.data import Dataset
+from netsuke.measure import bench
+from netsuke.pipeline import compress
+
+NETWORKS = ("resnet18", "resnet50", "mobilenetv2", "vit_tiny", "resnet20")
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Scalars only: every timing stays in the JSON of `netsuke bench`."""
+    return {k: v for k, v in row.items() if not isinstance(v, (list, dict))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--name", default="speed", help="name of the result file")
+    options = parser.parse_args()
+    table: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+    threads = [int(t) for t in options.threads.split(",")]
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.networks.split(","):
+            item = models.entry(name)
+            module = models.build(name)
+            x = np.random.default_rng(0).standard_normal((32, *item.shape[1:]), dtype=np.float32)
+            out = Path(folder) / f"{name}.nsk"
+            small = compress(module, calib=Dataset.from_arrays(x), shape=item.shape, output=out)
+            print(small.summary(), flush=True)
+            calib = {small.program.inputs[0].name: x}
+            settings: dict[str, Any] = {"threads": threads, "calib": calib, "seconds": options.seconds, "layers": True}
+            result = bench(out, vs=module, shape=item.shape, **settings)
+            print(result, flush=True)
+            table.extend({"network": name, **flat(row.as_json())} for row in result.rows)
+            layers += [{"network": name, **layer} for layer in result.layers]
+    command = f"python bench/speed.py --networks {options.networks} --threads {options.threads}"
+    print(result_rows.write(options.name, command, table))
+    print(result_rows.write(f"{options.name}_layers", command, layers))
+
+
+if __name__ == "__main__":
+    main()
