@@ -169,16 +169,15 @@ class Planner {
     return op(i).run(RunArgs{in_.data(), n_in, out_.data(), n_out, scratch.data(), *request_.pool});
   }
 
-  // The declared shape of an output must be what comes out, as far as it is fixed: integers, and names bound by an input.
+  // The declared shape of an output must be what comes out: a free dimension has one size wherever it occurs.
   Status check_outputs() {
     for (const Port& port : program_.outputs) {
       const Tensor& tensor = value(port.value);
       bool fits = tensor.dtype == port.dtype && tensor.shape.rank == static_cast<int>(port.dims.size());
       for (int d = 0; fits && d < tensor.shape.rank; ++d) {
         const Dim& dim = port.dims[static_cast<size_t>(d)];
-        const auto bound = dim.size < 0 ? free_.find(dim.name) : free_.end();
-        const int64_t wanted = bound != free_.end() ? bound->second : dim.size;
-        fits = wanted < 0 || wanted == tensor.shape.dim[d];
+        const int64_t wanted = dim.size < 0 ? free_.emplace(dim.name, tensor.shape.dim[d]).first->second : dim.size;
+        fits = wanted == tensor.shape.dim[d];
       }
       if (!fits) {
         return error(Code::kCorruptFile, "output '%s' is %s %s, the file declares another dtype or shape", port.name.c_str(),

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <initializer_list>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 namespace netsuke {
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int kMaxDepth = 32;
 constexpr size_t kMaxNodes = 1'000'000;
-constexpr size_t kMaxName = 4096;  // bytes; longer names only serve to exhaust error messages and memory
+constexpr int kMaxName = 1024;  // characters
 
 Status bad(const char* where, const std::string& what, const char* problem) {
   return error(Code::kCorruptFile, "%s '%.200s': %s", where, what.c_str(), problem);
@@ -35,10 +36,12 @@ Status read_text(const char* where, const Json& object, const char* key, bool re
 }
 
 Status check_name(const char* where, const std::string& name) {
-  if (name.empty() || name.size() > kMaxName) return bad(where, name, "a name is empty or longer than 4096 bytes");
+  int characters = 0;
   for (char c : name) {
     if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) return bad(where, name, "a name holds a control character");
+    characters += (static_cast<unsigned char>(c) & 0xc0) != 0x80;  // bytes that begin a UTF-8 sequence
   }
+  if (characters == 0 || characters > kMaxName) return bad(where, name, "a name has 1 to 1,024 characters");
   return Status();
 }
 
@@ -140,6 +143,7 @@ class Reader {
     info.kind = kind;
     info.index = static_cast<int>(index);
     out_->values.push_back(std::move(info));
+    used_.push_back(false);
     return Status();
   }
 
@@ -173,7 +177,8 @@ class Reader {
     NETSUKE_TRY(check_keys("node", std::to_string(index), *item, {"op", "name", "in", "out", "attrs"}));
     NETSUKE_TRY(read_text("node", *item, "op", true, &node.op));
     NETSUKE_TRY(read_text("node", *item, "name", true, &node.name));
-    if (!node.name.empty()) NETSUKE_TRY(check_name("node", node.name));
+    NETSUKE_TRY(check_name("node", node.name));
+    if (!node_names_.insert(node.name).second) return bad("node", node.name, "another node has this name");
     const Json* in = item->find("in");
     const Json* out = item->find("out");
     if (in == nullptr || !in->is(Json::Kind::kArray)) return bad("node", node.name, "'in' is missing or not a list");
@@ -208,6 +213,7 @@ class Reader {
                    node.c_str(), name.text.c_str());
     }
     in->push_back(found->second);
+    used_[static_cast<size_t>(found->second)] = true;
     return Status();
   }
 
@@ -251,8 +257,15 @@ class Reader {
     for (Port& port : out_->outputs) {
       if (!seen.emplace(port.name, 0).second) return bad("outputs", port.name, "is listed twice");
       const auto found = numbers_.find(port.name);
-      if (found == numbers_.end()) return bad("outputs", port.name, "is not a value of the program");
+      if (found == numbers_.end() || out_->values[static_cast<size_t>(found->second)].kind != ValueKind::kNode) {
+        return bad("outputs", port.name, "is not the output of a node");
+      }
       port.value = found->second;
+    }
+    for (const ValueInfo& value : out_->values) {
+      if (value.kind == ValueKind::kConstant && !used_[static_cast<size_t>(numbers_[value.name])]) {
+        return bad("constant", value.name, "no node uses it");
+      }
     }
     return Status();
   }
@@ -260,6 +273,8 @@ class Reader {
   const SafeTensors& file_;
   ProgramInfo* out_;
   std::unordered_map<std::string, int> numbers_;
+  std::unordered_set<std::string> node_names_;
+  std::vector<bool> used_;  // by value number
 };
 
 }  // namespace

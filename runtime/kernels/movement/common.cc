@@ -6,11 +6,11 @@
 
 namespace netsuke::movement {
 
-Status check_inputs(const BuildArgs& args, size_t least, size_t most) {
-  if (args.inputs.size() < least || args.inputs.size() > most) {
-    return error(Code::kCorruptFile, "%zu inputs, expected %zu to %zu", args.inputs.size(), least, most);
+Status check_inputs(const BuildArgs& args, size_t required, size_t all) {
+  if (args.inputs.size() != all || all == 0) {
+    return error(Code::kCorruptFile, "%zu inputs, expected %zu (\"\" for an absent one)", args.inputs.size(), all);
   }
-  for (size_t i = 0; i < least; ++i) {
+  for (size_t i = 0; i < required; ++i) {
     if (!args.inputs[i].present) return error(Code::kCorruptFile, "input %zu is missing", i);
   }
   return Status();

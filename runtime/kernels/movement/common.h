@@ -8,8 +8,8 @@
 
 namespace netsuke::movement {
 
-// n_in of a node is between least and most, and the first `least` are present.
-Status check_inputs(const BuildArgs& args, size_t least, size_t most);
+// The node lists `all` inputs, at least one; the first `required` are present.
+Status check_inputs(const BuildArgs& args, size_t required, size_t all);
 Status check_outputs(const BuildArgs& args, int least, int most);
 
 bool given(const Tensor* in, int n_in, int i);  // an optional input that is there

@@ -42,7 +42,7 @@ void move_rows(uint8_t* joined, int64_t joined_row, const std::vector<Part>& par
 class Concat final : public Op {
  public:
   Status build(const BuildArgs& args) override {
-    NETSUKE_TRY(check_inputs(args, std::max<size_t>(1, args.inputs.size()), SIZE_MAX));
+    NETSUKE_TRY(check_inputs(args, args.inputs.size(), args.inputs.size()));
     NETSUKE_TRY(check_outputs(args, 1, 1));
     return args.attrs.get("axis", &axis_);
   }
