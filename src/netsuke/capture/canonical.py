@@ -17,6 +17,7 @@ from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
 from netsuke.capture.shapes import fold_shapes, infer_shapes, simplify_reshapes
 from netsuke.capture.supported import check_supported
+from netsuke.capture.symbolic import name_free_dims
 
 MAX_ROUNDS = 8
 
@@ -61,6 +62,7 @@ def _round(model: ir.Model) -> int:
     graph = model.graph
     changed = inline_constant_ifs(graph) + fold_constants(graph) + clean(graph) + decompose(graph)
     infer_shapes(model)
+    name_free_dims(graph)
     changed += fold_shapes(graph) + simplify_reshapes(graph)
     sweep(graph)
     return changed

@@ -118,7 +118,7 @@ def fresh_name(graph: ir.Graph, base: str) -> str:
 
 def constant(graph: ir.Graph, array: Array, name: str) -> ir.Value:
     """Add an initializer (its name is made unique) and return its value."""
-    tensor = ir.tensor(np.ascontiguousarray(array), name=fresh_name(graph, name))
+    tensor = ir.tensor(np.asarray(array, order="C"), name=fresh_name(graph, name))
     value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -11,6 +11,7 @@ import re
 import onnx_ir as ir
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_NAME = "netsuke.name"  # kept in files, so that a saved canonical graph has the same names when it is captured again
 
 
 def name_nodes(graph: ir.Graph) -> None:
@@ -18,9 +19,14 @@ def name_nodes(graph: ir.Graph) -> None:
     used: set[str] = set()
     paths: dict[str, int] = {}
     modules = {id(node): _module_path(node) for node in graph}
+    for node in graph:
+        used.add(node.metadata_props.get(_NAME, ""))
     for path in modules.values():
         paths[path] = paths.get(path, 0) + 1
     for node in graph:
+        if _NAME in node.metadata_props:
+            node.name = node.metadata_props[_NAME]
+            continue
         base = modules[id(node)]
         if base and (paths[base] > 1 and not _main(node)):
             base = f"{base}.{node.op_type.lower()}"
@@ -33,7 +39,7 @@ def name_nodes(graph: ir.Graph) -> None:
             index += 1
             name = f"{base}.{index}"
         used.add(name)
-        node.name = name
+        node.name = node.metadata_props[_NAME] = name
 
 
 def _main(node: ir.Node) -> bool:
@@ -52,7 +58,8 @@ def _module_path(node: ir.Node) -> str:
     if not isinstance(scopes, list) or len(scopes) < 2 or not all(isinstance(s, str) for s in scopes):
         return ""
     weight = node.inputs[1] if len(node.inputs) > 1 else None
-    if _main(node) and weight is not None and weight.is_initializer() and (weight.name or "").endswith(".weight"):
+    own = weight is not None and weight.is_initializer() and len(list(weight.uses())) == 1
+    if _main(node) and weight is not None and own and (weight.name or "").endswith(".weight"):
         return (weight.name or "").removesuffix(".weight")  # exact even where BatchNorm folding moved the node's scope
     path = scopes[-2]
     return "" if path.startswith("_") else path

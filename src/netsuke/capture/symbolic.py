@@ -1,0 +1,134 @@
+"""Names for free dimensions that ONNX shape inference leaves unknown: equal computations get equal names.
+
+The height behind a stride-2 convolution of an image of height H becomes "(H-1)//2+1" wherever it appears, so the passes can prove that
+both sides of a residual add have one shape.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import onnx_ir as ir
+
+from netsuke.capture.graph import array_of, attr, dims_of, operand
+
+_SAME = frozenset(
+    """Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Elu Selu Softplus Softmax LogSoftmax Identity Dropout
+    LayerNormalization BatchNormalization InstanceNormalization QuantizeLinear DequantizeLinear Cast Abs Neg Exp Log Sqrt Erf Floor Ceil Round Sign
+    Sin Cos Reciprocal Not IsNaN GroupNormalization LpNormalization""".split()
+)
+_BROADCAST = frozenset("Add Sub Mul Div Pow Min Max Mod Where And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual".split())
+
+
+def name_free_dims(graph: ir.Graph) -> None:
+    """Fill unknown dimensions in place, in execution order."""
+    for value in graph.inputs:
+        if value.shape is not None:
+            value.shape = ir.Shape([_anonymous(d) if _unknown(d) else d for d in dims_of(value) or []])
+    for node in graph:
+        for out in node.outputs:
+            dims = dims_of(out)
+            if dims is None or not any(_unknown(d) for d in dims):
+                continue
+            guess = _guess(node, len(dims))
+            merged = [_anonymous(d) if _unknown(d) else d for d in dims]
+            if guess is not None:
+                merged = [g if _unknown(d) else d for d, g in zip(dims, guess, strict=True)]
+            out.shape = ir.Shape(merged)
+
+
+def _unknown(dim: Any) -> bool:
+    return dim is None or (isinstance(dim, str) and bool(re.fullmatch(r"unk__\d+", dim)))
+
+
+def _anonymous(dim: Any) -> None:
+    return None
+
+
+def _guess(node: ir.Node, rank: int) -> list[Any] | None:
+    x = dims_of(node.inputs[0]) if node.inputs else None
+    if node.op_type in _SAME:
+        return x if x is not None and len(x) == rank else None
+    if node.op_type in _BROADCAST:
+        return _broadcast([dims_of(v) for v in node.inputs if v is not None], rank)
+    if x is None:
+        return None
+    if node.op_type in ("Conv", "MaxPool", "AveragePool", "ConvTranspose") and len(x) == rank:
+        return _window(node, x)
+    if node.op_type == "Resize" and len(x) == rank:
+        return _resize(node, x)
+    if node.op_type == "Concat":
+        others = [dims_of(v) for v in node.inputs]
+        axis = int(attr(node, "axis", 0)) % rank
+        known = [d for d in others if d is not None and len(d) == rank]
+        return [None if i == axis else next((d[i] for d in known if d[i] is not None), None) for i in range(rank)]
+    if node.op_type == "Transpose":
+        perm = attr(node, "perm", list(range(rank))[::-1])
+        return [x[p] for p in perm] if len(x) == rank else None
+    return None
+
+
+def _broadcast(shapes: list[list[Any] | None], rank: int) -> list[Any] | None:
+    """A dimension is known when all operands that have it (and are not 1 there) agree."""
+    if any(s is None for s in shapes):
+        return None
+    full = [[1] * (rank - len(s)) + s for s in shapes if s is not None]
+    result = []
+    for axis in range(rank):
+        kinds = {s[axis] for s in full if s[axis] != 1}
+        result.append(kinds.pop() if len(kinds) == 1 else None)
+    return result
+
+
+def _window(node: ir.Node, x: list[Any]) -> list[Any]:
+    """(d + pads - reach) // stride + 1, written so that equal arithmetic gives equal text."""
+    spatial = len(x) - 2
+    weight = dims_of(operand(node, 1)) if node.op_type.startswith("Conv") else None
+    kernel = attr(node, "kernel_shape") or (weight[2:] if weight else None)
+    if kernel is None or attr(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return [x[0]] + [None] * (spatial + 1)
+    pads = attr(node, "pads", [0] * 2 * spatial)
+    strides, dilations = attr(node, "strides", [1] * spatial), attr(node, "dilations", [1] * spatial)
+    result: list[Any] = [x[0], None]
+    for axis in range(spatial):
+        dim, stride = x[2 + axis], strides[axis]
+        reach = (int(kernel[axis]) - 1) * dilations[axis] + 1
+        extra = pads[axis] + pads[spatial + axis] - reach
+        if dim is None or attr(node, "ceil_mode", 0):
+            result.append(None)
+        elif node.op_type == "ConvTranspose":
+            grown = attr(node, "output_padding", [0] * spatial)[axis] - extra - stride
+            result.append(_plus(dim if stride == 1 else f"{_wrapped(dim)}*{stride}", grown))
+        else:
+            inner = _plus(dim, extra)
+            result.append(_plus(dim, extra + 1) if stride == 1 else _plus(f"{_wrapped(inner)}//{stride}", 1))
+    return result
+
+
+def _wrapped(dim: Any) -> str:
+    return str(dim) if re.fullmatch(r"\w+", str(dim)) else f"({dim})"
+
+
+def _plus(dim: Any, number: int) -> Any:
+    if number == 0:
+        return dim
+    if isinstance(dim, int):
+        return dim + number
+    # fold a trailing constant, so that (H-1)+1 is H again
+    match = re.fullmatch(r"(.*[^+\-*/(])([+-]\d+)", str(dim))
+    if match is not None and match.group(1).count("(") == match.group(1).count(")"):
+        return _plus(match.group(1), int(match.group(2)) + number)
+    return f"{dim}{number:+d}"
+
+
+def _resize(node: ir.Node, x: list[Any]) -> list[Any] | None:
+    scales = array_of(operand(node, 2))
+    if scales is None or scales.size != len(x):
+        return None
+    result = []
+    for dim, scale in zip(x, scales.reshape(-1), strict=True):
+        factor = float(scale)
+        exact = dim is not None and factor.is_integer()
+        result.append(dim if factor == 1.0 else f"{_wrapped(dim)}*{int(factor)}" if exact else None)
+    return result

@@ -1,0 +1,78 @@
+"""The order of the passes."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from netsuke.capture.clean import clean
+from netsuke.capture.graph import sweep
+from netsuke.core.errors import Problem, UsageError, near
+from netsuke.passes.fuse_float import fuse_float
+from netsuke.passes.lower import lower
+from netsuke.passes.lower_qconv import lower_qconv
+from netsuke.passes.lower_qelementwise import lower_qelementwise
+from netsuke.passes.lower_qlinear import lower_qlinear
+from netsuke.passes.qdq_move import fold_constant_dequantizers, move_qdq
+from netsuke.passes.qdq_normalize import normalize_qdq
+from netsuke.passes.sink_transposes import sink_transposes
+from netsuke.passes.to_program import to_program
+from netsuke.passes.views import simplify_views
+from netsuke.program.model import Program
+
+
+def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tuple[str, ...]) -> Program:
+    """All passes on a copy of the model."""
+    copy = model.clone(deep_copy=False)
+    graph = copy.graph
+    normalize_qdq(graph)
+    clean(graph)
+    move_qdq(graph)
+    _add_taps(graph, taps)
+    lower_qconv(graph)
+    lower_qlinear(graph)
+    lower_qelementwise(graph)
+    simulated = fold_constant_dequantizers(graph)
+    if simulated:
+        meta["simulated"] = ", ".join(sorted(set(simulated)))
+    lower(graph)
+    for _ in range(8):
+        if not sink_transposes(graph) + simplify_views(graph):
+            break
+    fuse_float(graph)
+    clean(graph)
+    sweep(graph)
+    _outputs_are_nodes(graph)
+    return to_program(graph, name=name or graph.name or "", plan=plan, meta=meta)
+
+
+def _add_taps(graph: ir.Graph, taps: tuple[str, ...]) -> None:
+    """Further outputs: the named value, or the codes that stand for it."""
+    values: dict[str, ir.Value] = {}
+    for node in graph:
+        for out in node.outputs:
+            source = str(out.meta.get("source", out.name))
+            for key in (out.name or "", source):
+                old = values.get(key)
+                if old is None or (node.op_type == "quantize" and node.domain == "netsuke"):
+                    values[key] = out
+    missing = [Problem("no such value to tap", got=t, allowed=near(t, values)) for t in taps if t not in values]
+    if missing:
+        raise UsageError(missing)
+    for tap in taps:
+        if not values[tap].is_graph_output():
+            graph.outputs.append(values[tap])
+
+
+def _outputs_are_nodes(graph: ir.Graph) -> None:
+    """An output must be made by a node of its own: inputs, constants and repeated outputs pass through identity."""
+    seen: set[int] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.producer() is None or id(value) in seen:
+            anchor = ir.node("identity", inputs=[value], domain="netsuke", name=f"output.{index}")
+            out = anchor.outputs[0]
+            out.name, out.shape, out.type = f"{value.name}.{index}", value.shape, value.type
+            graph.append(anchor)
+            graph.outputs[index] = out
+        seen.add(id(value))
+
+

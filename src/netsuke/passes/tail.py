@@ -1,0 +1,170 @@
+"""What follows an integer layer: a residual Add, a Relu or Clip, a quantize. All of it runs in the layer's own requantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from netsuke.capture.graph import Array, constant, is_op, only_user, operand, source_of
+from netsuke.formats.bound import ACC_LIMIT, accumulator_bound
+from netsuke.formats.integer import make_multiplier
+from netsuke.passes.nodes import Codes, Grid, bounds_of, clamp_codes, codes_of, float_constant, grid_of, same_dims
+
+_INF = float("inf")
+
+
+@dataclass
+class Tail:
+    """The nodes that a layer takes over: `end` is the value it then produces; grid is None when that value is float."""
+
+    end: ir.Value
+    grid: Grid | None = None
+    bounds: tuple[float, float] = (-_INF, _INF)
+    residual: Codes | None = None
+    shift: Array | None = None  # a constant per output channel added behind the layer
+    members: tuple[ir.Node, ...] = ()
+
+    @property
+    def source(self) -> str:
+        return source_of(self.end)
+
+    @property
+    def codes(self) -> bool:
+        return self.grid is not None
+
+    def limits(self) -> dict[str, Any]:
+        """Attributes of the clamp: code range for u8 output, flo and fhi for float output."""
+        if self.grid is not None:
+            lo, hi = clamp_codes(self.bounds, self.grid.scale, self.grid.zero, self.grid.lo, self.grid.hi)
+            return {"zero": self.grid.zero, "lo": lo, "hi": hi}
+        low, high = self.bounds
+        return {"out": "f32", "flo": low if low > -_INF else None, "fhi": high if high < _INF else None}
+
+
+def find_tail(y: ir.Value, *, channels: int | None = None, residual: bool = True) -> Tail:
+    """Follow single readers from y. `channels`: a constant [channels] added on the last axis becomes `shift` (matrix products)."""
+    bare = Tail(y)
+    tail = _clamped(y, ())
+    members: tuple[ir.Node, ...] = ()
+    value, shift, rest = y, None, None
+    if tail.grid is None and channels is not None:
+        added = _added_constant(value, channels)
+        if added is not None:
+            node, shift = added
+            value, members = node.outputs[0], (node,)
+            tail = _clamped(value, members)
+            bare = Tail(value, members=members)
+    if tail.grid is None and residual and tail.end is value:
+        add = _added_codes(value)
+        if add is not None:
+            node, rest = add
+            tail = _clamped(node.outputs[0], (*members, node))
+            if tail.grid is None:  # a float result takes a float residual: left to the passes on float layers
+                tail, rest = bare, None
+    tail.shift, tail.residual = shift, rest
+    return tail
+
+
+def _clamped(value: ir.Value, members: tuple[ir.Node, ...]) -> Tail:
+    """An optional Relu or Clip and an optional quantize behind the value."""
+    low, high = -_INF, _INF
+    end = value
+    user = only_user(end)
+    while (found := bounds_of(user)) is not None and user is not None:
+        low, high = min(max(low, found[0]), found[1]), max(min(high, found[1]), found[0])
+        end, members = user.outputs[0], (*members, user)
+        user = only_user(end)
+    grid = grid_of(user)
+    if grid is not None:
+        return Tail(grid.node.outputs[0], grid, (low, high), members=(*members, grid.node))
+    return Tail(end, None, (low, high), members=members)
+
+
+def _added_constant(value: ir.Value, channels: int) -> tuple[ir.Node, Array] | None:
+    user = only_user(value)
+    if not is_op(user, "Add") or user is None:
+        return None
+    other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
+    array = float_constant(other)
+    if array is None or array.size not in (1, channels) or (array.size > 1 and array.shape[-1] != channels):
+        return None
+    rank = len(value.shape) if value.shape is not None else 0
+    return None if array.ndim > rank else (user, np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32))
+
+
+def _added_codes(value: ir.Value) -> tuple[ir.Node, Codes] | None:
+    user = only_user(value)
+    if user is None or not is_op(user, "Add") or user.inputs[0] is user.inputs[1]:
+        return None
+    other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
+    found = codes_of(other)
+    return None if found is None or other is None or not same_dims(value, other) else (user, found)
+
+
+def last_member(layer: ir.Node, tail: Tail) -> ir.Node:
+    """Where the fused node goes: at the end of the chain, so that a residual made between is ready."""
+    return tail.members[-1] if tail.members else layer
+
+
+@dataclass
+class Requantization:
+    """Inputs and attributes that qconv and qlinear share."""
+
+    mult: Array
+    bias: Array | None
+    acc_bias: Array | None
+    attrs: dict[str, Any]
+
+
+def requantization(
+    x: Codes, w: Array, w_scale: Array, tail: Tail, bias: Array | None, acc_bias: Array | None, *, gain: float = 1.0
+) -> Requantization | None:
+    """Multipliers of numerics.md section 4; None when the accumulator could leave int32 (the caller refuses the layer).
+
+    w: codes [O, ...]; w_scale [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain: factor on the product.
+    """
+    bound = int(accumulator_bound(w, x.zero, 0, 255, acc_bias).max(initial=0))
+    if bound > ACC_LIMIT:
+        return None
+    y_scale = tail.grid.scale if tail.grid is not None else 1.0
+    mult = make_multiplier(x.scale, w_scale.astype(np.float64) * gain, y_scale)
+    total: Array | None = None
+    if bias is not None or tail.shift is not None:
+        total = np.zeros(w.shape[0]) if bias is None else bias.astype(np.float64)
+        total = (total + (0.0 if tail.shift is None else tail.shift.astype(np.float64))) / y_scale
+    attrs: dict[str, Any] = {"x_zero": x.zero, "acc_bound": bound, **tail.limits()}
+    if tail.residual is not None:
+        attrs["r_zero"] = tail.residual.zero
+        attrs["r_mult"] = float(make_multiplier(tail.residual.scale, 1.0, y_scale))
+    real = None if total is None or not np.any(total) else total.astype(np.float32)
+    return Requantization(mult.astype(np.float32), real, acc_bias, attrs)
+
+
+def as_constant(before: ir.Node, array: Array | None, name: str) -> ir.Value | None:
+    """The array as an initializer, None as an absent input."""
+    assert before.graph is not None
+    return None if array is None else constant(before.graph, array, name)
+
+
+def layer_bias(node: ir.Node, index: int, x_scale: float, w_scale: Array) -> tuple[Array | None, Array | None] | None:
+    """(real bias, acc_bias) of a layer; None when the bias is no constant.
+
+    An int32 bias on the grid x_scale * w_scale (as other tools write it) is kept as integers.
+    """
+    value = operand(node, index)
+    if value is None:
+        return None, None
+    dequantize = value.producer() if is_op(value.producer(), "DequantizeLinear") else None
+    if dequantize is not None:
+        from netsuke.capture.graph import array_of
+
+        q, scale, zero = (array_of(operand(dequantize, i)) for i in range(3))
+        if q is not None and scale is not None and q.dtype == np.int32 and (zero is None or not zero.any()):
+            grid = np.float64(x_scale) * w_scale.astype(np.float64)
+            if np.allclose(np.broadcast_to(scale.reshape(-1), grid.shape).astype(np.float64), grid, rtol=1e-6, atol=0):
+                return None, q.reshape(-1)
+    real = float_constant(value)
+    return None if real is None else (real.reshape(-1), None)
