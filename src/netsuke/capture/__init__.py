@@ -46,13 +46,11 @@ def capture(
     Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be compiled).
     """
     from netsuke.capture.canonical import canonical
+    from netsuke.capture.shapes import forget_shapes
     from netsuke.capture.sources import load
 
-    found, trusted = load(model, shape=shape, weights=weights, dtype=dtype)
-    if not trusted:
-        from netsuke.capture.shapes import forget_shapes
-
-        forget_shapes(found.graph)
+    found = load(model, shape=shape, weights=weights, dtype=dtype)
+    forget_shapes(found.graph)
     if not found.graph.outputs:
         raise UsageError(Problem("the model has no outputs"))
     return canonical(found)

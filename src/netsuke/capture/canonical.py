@@ -15,7 +15,7 @@ from netsuke.capture.fuse_normalization import fuse_normalization
 from netsuke.capture.graph import sweep
 from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
-from netsuke.capture.shapes import fold_shapes, infer_shapes, simplify_reshapes
+from netsuke.capture.shapes import explicit_squeezes, fold_shapes, infer_shapes, simplify_reshapes
 from netsuke.capture.supported import check_supported
 from netsuke.capture.symbolic import name_free_dims
 
@@ -63,6 +63,6 @@ def _round(model: ir.Model) -> int:
     changed = inline_constant_ifs(graph) + fold_constants(graph) + clean(graph) + decompose(graph)
     infer_shapes(model)
     name_free_dims(graph)
-    changed += fold_shapes(graph) + simplify_reshapes(graph)
+    changed += explicit_squeezes(graph) + fold_shapes(graph) + simplify_reshapes(graph)
     sweep(graph)
     return changed

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from netsuke.capture.graph import array_of, attr, constant, dims_of, is_op, operand, replace
+from netsuke.capture.symbolic import shape_entries
 from netsuke.core.errors import FileError, Problem
 
 
@@ -80,56 +81,15 @@ def fold_shapes(graph: ir.Graph) -> int:
     return count
 
 
-def shape_entries(value: ir.Value | None) -> list[Any] | None:
-    """The entries of an integer vector: int, str (a named dimension) or None (unknown); None when nothing is known.
-
-    Follows Shape, Gather, Slice, Concat, Squeeze, Unsqueeze, Cast and Reshape of vectors.
-    """
-    array = array_of(value)
-    if array is not None:
-        return [int(v) for v in array.reshape(-1)] if array.dtype.kind in "iu" else None
-    node = value.producer() if value is not None else None
-    if node is None or value is None:
-        return None
-    if is_op(node, "Shape"):
-        dims = dims_of(node.inputs[0])
-        return None if dims is None else dims[slice(int(attr(node, "start", 0)), attr(node, "end"))]
-    if is_op(node, "Squeeze", "Unsqueeze", "Cast", "Identity", "Reshape"):
-        inner = shape_entries(node.inputs[0])
-        return inner if inner is not None and (not is_op(node, "Reshape") or len(inner) == 1) else None
-    if is_op(node, "Concat"):
-        parts = [shape_entries(v) for v in node.inputs]
-        return None if any(p is None for p in parts) else [e for p in parts if p for e in p]
-    if is_op(node, "Gather", "Slice"):
-        return _picked(node)
-    return [None] if value.shape is not None and (len(value.shape) == 0 or list(value.shape) == [1]) else None
-
-
-def _picked(node: ir.Node) -> list[Any] | None:
-    source = shape_entries(node.inputs[0])
-    if source is None:
-        return None
-    if node.op_type == "Gather":
-        index = array_of(node.inputs[1])
-        if index is None or any(not -len(source) <= int(i) < len(source) for i in index.reshape(-1)):
-            return None
-        return [source[int(i)] for i in index.reshape(-1)]
-    bounds = [array_of(operand(node, i)) for i in (1, 2)]
-    step = array_of(operand(node, 4))
-    if any(b is None or b.size != 1 for b in bounds) or (operand(node, 4) is not None and step is None):
-        return None
-    start, end = (int(b.reshape(-1)[0]) for b in bounds if b is not None)
-    return source[start : end : int(step.reshape(-1)[0]) if step is not None else 1]
-
-
 def _known_dims(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    if not is_op(node, "Shape", "Gather", "Slice", "Squeeze", "Concat") or node.outputs[0].dtype not in (
+    kinds = ("Shape", "Gather", "Slice", "Squeeze", "Concat", "Add", "Sub", "Mul", "Div", "Reshape", "Unsqueeze", "Cast")
+    if not is_op(node, *kinds) or node.outputs[0].dtype not in (
         ir.DataType.INT64,
         ir.DataType.INT32,
     ):
         return None
     rank = 0 if node.outputs[0].shape is None else len(node.outputs[0].shape)
-    if rank > 1 or (node.op_type == "Squeeze" and rank != 0):
+    if rank > 1 or node.outputs[0].shape is None:
         return None
     entries = shape_entries(node.outputs[0])
     if entries is None or not all(isinstance(e, int) for e in entries):
@@ -137,6 +97,20 @@ def _known_dims(node: ir.Node) -> np.ndarray[Any, Any] | None:
     kind = np.int64 if node.outputs[0].dtype == ir.DataType.INT64 else np.int32
     array = np.asarray(entries, kind)
     return array.reshape(()) if node.outputs[0].shape is not None and rank == 0 and array.size == 1 else array
+
+
+def explicit_squeezes(graph: ir.Graph) -> int:
+    """Squeeze without axes gets them where all dimensions are known: its output rank depends on it."""
+    count = 0
+    for node in graph:
+        dims = dims_of(node.inputs[0]) if is_op(node, "Squeeze") and operand(node, 1) is None else None
+        if dims is None or not all(isinstance(d, int) for d in dims):
+            continue
+        axes = np.asarray([i for i, d in enumerate(dims) if d == 1], np.int64)
+        node.resize_inputs(2)
+        node.replace_input_with(1, constant(graph, axes, f"{node.name}.axes"))
+        count += 1
+    return count
 
 
 def simplify_reshapes(graph: ir.Graph) -> int:

@@ -12,50 +12,50 @@ from netsuke.capture.onnx_file import check_proto, read_onnx
 from netsuke.core.errors import FileError, Problem, UsageError, near
 
 
-def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> tuple[ir.Model, bool]:
-    """The model, and whether its inner shapes can be trusted (they can when our own exporter run wrote them)."""
+def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> ir.Model:
+    """The model as onnx_ir holds it; objects given by the caller are copied."""
     if isinstance(model, ir.Model):
-        return _fixed(model.clone(deep_copy=False), shape), False
+        return _fixed(model.clone(deep_copy=False), shape)
     if isinstance(model, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return _fixed(check_proto(copy), shape), False
+        return _fixed(check_proto(copy), shape)
     if isinstance(model, (str, Path)):
         return _from_text(str(model), shape, weights, dtype)
     if hasattr(model, "forward") and hasattr(model, "state_dict"):
-        return _export(model, shape, weights, dtype), True
+        return _export(model, shape, weights, dtype)
     if type(model).__name__ == "ExportedProgram":
         from netsuke.capture.torch_export import to_onnx
 
-        return to_onnx(model), True
+        return to_onnx(model)
     raise UsageError(
         Problem("not a network", got=type(model).__name__,
                 allowed="a path, a torch.nn.Module, an onnx_ir.Model or an onnx.ModelProto")  # fmt: skip
     )
 
 
-def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> tuple[ir.Model, bool]:
+def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
     from netsuke.models import MODELS
 
     path = Path(text)
     if path.suffix == ".pt2":
         from netsuke.capture.torch_export import load_pt2
 
-        return load_pt2(path), True
+        return load_pt2(path)
     file, _, name = text.rpartition(":")
     if file.endswith(".py") and name.isidentifier():
         from netsuke.capture.torch_export import load_factory
 
-        return _export(load_factory(text), shape, weights, dtype), True
+        return _export(load_factory(text), shape, weights, dtype)
     if path.suffix in (".onnx", ".onnxtxt", ".pb") or path.is_file():
         if weights is not None:
             raise UsageError(Problem("an ONNX file has its own weights", got=str(weights), hint="leave weights out"))
-        return _fixed(read_onnx(path), shape), False
+        return _fixed(read_onnx(path), shape)
     if text in MODELS:
         from netsuke.models import build
 
         entry = MODELS[text]
-        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype), True
+        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype)
     raise FileError(
         Problem("no such file or reference network", got=text, allowed=near(text, MODELS),
                 hint="a path of an .onnx or .pt2 file, or file.py:factory")  # fmt: skip

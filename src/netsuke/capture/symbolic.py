@@ -46,8 +46,88 @@ def _anonymous(dim: Any) -> None:
     return None
 
 
+def shape_entries(value: ir.Value | None, depth: int = 0) -> list[Any] | None:
+    """The entries of an integer vector or scalar: int, str (a name as `name_free_dims` gives) or None (unknown).
+
+    Follows the operators that exporters write shapes with; None when not even the length is known.
+    """
+    array = array_of(value)
+    if array is not None:
+        return [int(v) for v in array.reshape(-1)] if array.dtype.kind in "iu" else None
+    node = value.producer() if value is not None else None
+    if node is None or value is None or node.domain != "" or depth > 64:
+        return _unknown_entries(value)
+    if node.op_type == "Shape":
+        dims = dims_of(node.inputs[0])
+        return None if dims is None else dims[slice(int(attr(node, "start", 0)), attr(node, "end"))]
+    if node.op_type in ("Squeeze", "Unsqueeze", "Cast", "Identity", "Reshape"):
+        inner = shape_entries(node.inputs[0], depth + 1)
+        return inner if inner is not None and (node.op_type != "Reshape" or len(inner) == 1) else _unknown_entries(value)
+    if node.op_type == "Concat":
+        parts = [shape_entries(v, depth + 1) for v in node.inputs]
+        return None if any(p is None for p in parts) else [e for p in parts if p for e in p]
+    if node.op_type in ("Gather", "Slice"):
+        return _picked(node, depth)
+    if node.op_type in ("Add", "Sub", "Mul", "Div"):
+        return _arithmetic(node, depth) or _unknown_entries(value)
+    return _unknown_entries(value)
+
+
+def _unknown_entries(value: ir.Value | None) -> list[Any] | None:
+    dims = dims_of(value)
+    return [None] if dims is not None and (len(dims) == 0 or dims == [1]) else None
+
+
+def _arithmetic(node: ir.Node, depth: int) -> list[Any] | None:
+    """One-element sums, products and quotients of dimensions."""
+    a, b = (shape_entries(v, depth + 1) for v in node.inputs[:2])
+    if a is None or b is None or len(a) != 1 or len(b) != 1 or a[0] is None or b[0] is None:
+        return None
+    x, y = a[0], b[0]
+    if node.op_type == "Add":
+        return [_plus(x, y)] if isinstance(y, int) else [_plus(y, x)] if isinstance(x, int) else None
+    if node.op_type == "Sub":
+        return [_plus(x, -y)] if isinstance(y, int) else None
+    if node.op_type == "Mul":
+        return [_times(x, y)]
+    return [_div(x, y)] if isinstance(y, int) and y > 0 else None
+
+
+def _picked(node: ir.Node, depth: int) -> list[Any] | None:
+    source = shape_entries(node.inputs[0], depth + 1)
+    if source is None:
+        return None
+    if node.op_type == "Gather":
+        index = array_of(node.inputs[1])
+        if index is None or any(not -len(source) <= int(i) < len(source) for i in index.reshape(-1)):
+            return None
+        return [source[int(i)] for i in index.reshape(-1)]
+    bounds = [array_of(operand(node, i)) for i in (1, 2)]
+    step = array_of(operand(node, 4))
+    if any(b is None or b.size != 1 for b in bounds) or (operand(node, 4) is not None and step is None):
+        return None
+    start, end = (int(b.reshape(-1)[0]) for b in bounds if b is not None)
+    return source[start : end : int(step.reshape(-1)[0]) if step is not None else 1]
+
+
+def _reshape(node: ir.Node, x: list[Any], rank: int) -> list[Any] | None:
+    wanted = shape_entries(operand(node, 1))
+    if wanted is None or len(wanted) != rank:
+        return None
+    copies = not int(attr(node, "allowzero", 0))
+    return [
+        (x[i] if copies and i < len(x) else 0) if e == 0 else None if isinstance(e, int) and e < 0 else e
+        for i, e in enumerate(wanted)
+    ]
+
+
 def _guess(node: ir.Node, rank: int) -> list[Any] | None:
     x = dims_of(node.inputs[0]) if node.inputs else None
+    if node.op_type == "Reshape" and x is not None:
+        return _reshape(node, x, rank)
+    if node.op_type in ("Expand", "ConstantOfShape"):
+        wanted = shape_entries(operand(node, 1 if node.op_type == "Expand" else 0))
+        return wanted if wanted is not None and len(wanted) == rank and 1 not in wanted and -1 not in wanted else None
     if node.op_type in _SAME:
         return x if x is not None and len(x) == rank else None
     if node.op_type in _BROADCAST:
@@ -99,10 +179,10 @@ def _window(node: ir.Node, x: list[Any]) -> list[Any]:
             result.append(None)
         elif node.op_type == "ConvTranspose":
             grown = attr(node, "output_padding", [0] * spatial)[axis] - extra - stride
-            result.append(_plus(dim if stride == 1 else f"{_wrapped(dim)}*{stride}", grown))
+            result.append(_plus(_times(dim, stride), grown))
         else:
             inner = _plus(dim, extra)
-            result.append(_plus(dim, extra + 1) if stride == 1 else _plus(f"{_wrapped(inner)}//{stride}", 1))
+            result.append(_plus(dim, extra + 1) if stride == 1 else _plus(_div(inner, stride), 1))
     return result
 
 
@@ -122,6 +202,37 @@ def _plus(dim: Any, number: int) -> Any:
     return f"{dim}{number:+d}"
 
 
+def _div(dim: Any, number: int) -> Any:
+    """Floor division by a positive number; (d // a) // b is d // (a * b)."""
+    if isinstance(dim, int):
+        return dim // number
+    if number == 1:
+        return dim
+    match = re.fullmatch(r"(\w+|\(.*\))//(\d+)", str(dim))
+    if match is not None and _balanced(match.group(1)):
+        return f"{match.group(1)}//{int(match.group(2)) * number}"
+    return f"{_wrapped(dim)}//{number}"
+
+
+def _balanced(text: str) -> bool:
+    """True when the first parenthesis closes at the end: the text is one operand."""
+    depth = 0
+    for index, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth == 0 and char == ")" and index < len(text) - 1:
+            return False
+    return depth == 0
+
+
+def _times(dim: Any, factor: Any) -> Any:
+    """A product, factors in one order."""
+    if isinstance(dim, int) and isinstance(factor, int):
+        return dim * factor
+    if factor == 1 or dim == 1:
+        return dim if factor == 1 else factor
+    return "*".join(sorted((_wrapped(dim), _wrapped(factor))))
+
+
 def _resize(node: ir.Node, x: list[Any]) -> list[Any] | None:
     scales = array_of(operand(node, 2))
     if scales is None or scales.size != len(x):
@@ -130,5 +241,5 @@ def _resize(node: ir.Node, x: list[Any]) -> list[Any] | None:
     for dim, scale in zip(x, scales.reshape(-1), strict=True):
         factor = float(scale)
         exact = dim is not None and factor.is_integer()
-        result.append(dim if factor == 1.0 else f"{_wrapped(dim)}*{int(factor)}" if exact else None)
+        result.append(_times(dim, int(factor)) if exact else None)
     return result

@@ -28,7 +28,7 @@ def simplify_views(graph: ir.Graph) -> int:
             if is_ns(node, "transpose"):
                 count += _transpose_to_view(node)
             elif is_ns(node, *_VIEWS):
-                count += _no_change(node) or _merge(node)
+                count += _no_change(node) or _merge(node) or _fixed_target(node)
             elif is_ns(node, "linear", "qlinear"):
                 count += _permute_weight(node)
         sweep(graph)
@@ -111,6 +111,19 @@ def _merge(node: ir.Node) -> bool:
     if target is None:
         return False
     _put(node, reshaped(node, x, target, after))
+    return True
+
+
+def _fixed_target(node: ir.Node) -> bool:
+    """A computed target whose entries the shapes know becomes a constant."""
+    if not is_ns(node, "reshape") or node.graph is None or is_constant(node.inputs[1]):
+        return False
+    before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
+    target = _plain_target(before, after) if before is not None and after is not None else None
+    if target is None:
+        return False
+    node.replace_input_with(1, constant(node.graph, np.asarray(target, np.int64), f"{node.name}.shape"))
+    node.attributes.pop("allowzero", None)
     return True
 
 
