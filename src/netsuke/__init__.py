@@ -88,11 +88,11 @@ sys.modules[__name__].__class__ = _Face
 if TYPE_CHECKING:
     from netsuke.core import errors as errors
     from netsuke.core.plan import Plan as Plan
-    from netsuke.engine import load as load
-    from netsuke.measure import bench as bench
-    from netsuke.measure import doctor as doctor
-    from netsuke.pipeline import compress as compress
-    from netsuke.pipeline import explain as explain
-    from netsuke.pipeline import inspect as inspect
-    from netsuke.pipeline import plan as plan
-    from netsuke.verify import check as check
+    from netsuke.engine.engine import load as load
+    from netsuke.measure.bench import bench as bench
+    from netsuke.measure.doctor import doctor as doctor
+    from netsuke.pipeline.compress import compress as compress
+    from netsuke.pipeline.explain import explain as explain
+    from netsuke.pipeline.inspect import inspect as inspect
+    from netsuke.pipeline.plan import plan as plan
+    from netsuke.verify.check import check as check

@@ -15,8 +15,7 @@ from netsuke.core.errors import ContractMissed, Problem, UsageError
 
 def _request(resume: Path | None, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """What to do, and the folder that keeps it: from the command line, or from an interrupted run."""
-    from netsuke.pipeline.compress import Request
-    from netsuke.pipeline.state import RunFolder
+    from netsuke.pipeline.state import Request, RunFolder
 
     if resume is not None:
         folder, request = RunFolder.open(resume)
@@ -74,10 +73,24 @@ def compress(
     from netsuke.pipeline.evaluate import load_function
 
     given = {
-        "model": model, "recipe": recipe, "plan": plan, "calib": calib, "evaluate": evaluate, "size": size, "drop": drop,
-        "time": time, "effort": effort, "shape": shape, "weights": weights, "seed": seed, "threads": threads,
-        "data_root": str(data_root or ""), "preprocess": preprocess, "output": output, "onnx": onnx,
-    }  # fmt: skip
+        **{"model": model, "recipe": recipe, "plan": plan, "calib": calib, "evaluate": evaluate},
+        **{
+            "size": size,
+            "drop": drop,
+            "time": time,
+            "effort": effort,
+            "shape": shape,
+            "weights": weights,
+            "seed": seed,
+        },
+        **{
+            "threads": threads,
+            "data_root": str(data_root or ""),
+            "preprocess": preprocess,
+            "output": output,
+            "onnx": onnx,
+        },
+    }
     budget = Budget.parse(size=size or None, drop=drop or None, time=time or None)
     request, folder = _request(resume, given)
     if resume is not None:

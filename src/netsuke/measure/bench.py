@@ -87,7 +87,7 @@ def _version(engine: Engine) -> str:
 
 
 def _candidates(settings: Settings) -> list[tuple[Engine, str]]:
-    pairs = []
+    pairs: list[tuple[Engine, str]] = []
     for name in settings.engines:
         engine = engines.engine(name)
         pairs.extend((engine, p) for p in engine.precisions if p in settings.precisions)

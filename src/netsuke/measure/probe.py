@@ -20,7 +20,8 @@ def write_request(subject: Subject, engine: str, precision: str, threads: int) -
     stem = f"probe-{engine}-{precision}-{threads}-{key}"
     feeds = subject.folder / f"feeds-{key}.npz"
     if not feeds.exists():
-        np.savez(feeds, **{f"{name}": value for name, value in subject.feeds.items()})
+        named: dict[str, Any] = dict(subject.feeds)
+        np.savez(feeds, **named)
     request = subject.folder / f"{stem}.json"
     paths = {k: str(v) if (v := getattr(subject, k)) else None for k in ("onnx", "nsk", "float_nsk", "calibration")}
     content: dict[str, Any] = {

@@ -35,7 +35,7 @@ class Prepared:
     def subject(self, batch: int) -> Subject:
         shapes = concrete_shapes(self.ports, self.shapes, batch)
         feeds = random_feeds(self.ports, shapes, self.seed)
-        return Subject(folder=self.folder, feeds=feeds, torch_spec=self.torch_spec, module=self.module, **self.files)  # type: ignore[arg-type]
+        return Subject(folder=self.folder, feeds=feeds, torch_spec=self.torch_spec, module=self.module, **self.files)
 
 
 def program_of(item: Any) -> Program | None:
@@ -101,7 +101,8 @@ def _add_calibration(ready: Prepared, calib: Mapping[str, Any] | None) -> None:
         )
     else:
         arrays = {name or ready.ports[0].name: np.asarray(a) for name, a in calib.items()}
-    np.savez(path, **{f"{name}": array for name, array in arrays.items()})
+    named: dict[str, Any] = dict(arrays)
+    np.savez(path, **named)
     ready.files["calibration"] = path
 
 

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
+from netsuke.data import Dataset, overlap
+from netsuke.pipeline.plan import dataset
+
+if TYPE_CHECKING:
+    from netsuke.pipeline.work import Work
+
+OVERLAP_SAMPLES = 256
 
 
 def load_function(spec: str) -> Any:
@@ -38,3 +46,26 @@ def metric_function(function: Callable[[Any], Any]) -> Callable[[Any], Mapping[s
         return found if isinstance(found, Mapping) else {getattr(function, "__name__", "metric"): float(found)}
 
     return call
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Data to judge by, or a function, or neither."""
+
+    data: Dataset | None = None
+    function: Callable[[Any], Mapping[str, float]] | None = None
+
+    def warn_overlap(self, work: Work) -> None:
+        """A note when calibration samples are evaluation samples too: the metric would be too kind."""
+        if work.calib is None or self.data is None:
+            return
+        shared = overlap(work.calib.take(min(OVERLAP_SAMPLES, work.calib.count), work.seed), self.data)
+        if shared:
+            work.notes.append(f"{shared} calibration samples are also evaluation samples: the metric is too kind")
+
+
+def open_evaluation(evaluate: Any, data_root: Any = None, preprocess: Any = None) -> Evaluation:
+    """From a data set, what names one, or a function of (inputs -> outputs)."""
+    if callable(evaluate) and not isinstance(evaluate, Dataset):
+        return Evaluation(function=metric_function(evaluate))
+    return Evaluation(data=dataset(evaluate, data_root, role="eval", preprocess=preprocess))

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netsuke.pipeline.layers import constant_bytes, is_integer
+from netsuke.pipeline.layers import aligned, constant_bytes, is_integer
 from netsuke.pipeline.small import size
 from netsuke.program.model import Port, Program
 from netsuke.verify.source import capture_model
@@ -68,32 +68,25 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        head = (
-            "layer",
-            "op",
-            "output",
-            "bytes",
-            "packed",
-            "MMAC",
-            "can be" if self.kind == "float network" else "is",
-            "reason",
-        )
-        body = [
-            (i.name, i.op, i.shape, f"{i.bytes:,}", "-" if i.packed is None else f"{i.packed:,}",
-             "-" if i.macs is None else f"{i.macs / 1e6:.2f}", i.status, i.reason)
-            for i in self.items
-        ]  # fmt: skip
-        widths = [max(len(r[k]) for r in [head, *body]) for k in range(len(head))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [head, *body]]
+        network = self.kind == "float network"
+        head = ["layer", "op", "output", "bytes", "packed", "MMAC", "can be" if network else "is", "reason"]
+        body = []
+        for i in self.items:
+            packed, macs = (
+                ("-" if i.packed is None else f"{i.packed:,}"),
+                ("-" if i.macs is None else f"{i.macs / 1e6:.2f}"),
+            )
+            body.append([i.name, i.op, i.shape, f"{i.bytes:,}", packed, macs, i.status, i.reason])
         t = self.totals()
         told = ", ".join(f"{n} {s}" for s, n in t["layers"].items())
-        lines.append("")
-        lines.append(f"{self.kind} {self.name}   {', '.join(self.inputs)} -> {', '.join(self.outputs)}")
-        lines.append(
-            f"{told}; {size(t['bytes'])} of weights"
-            + (f", {size(t['packed_bytes'])} packed" if self.kind == "float network" else "")
-            + f"; {t['macs_int8'] / 1e6:,.1f} MMAC in int8, {t['macs_float'] / 1e6:,.1f} in float"
-        )
+        packed = f", {size(t['packed_bytes'])} packed" if network else ""
+        macs = f"{t['macs_int8'] / 1e6:,.1f} MMAC in int8, {t['macs_float'] / 1e6:,.1f} in float"
+        lines = [
+            aligned([head, *body]),
+            "",
+            f"{self.kind} {self.name}   {', '.join(self.inputs)} -> {', '.join(self.outputs)}",
+        ]
+        lines.append(f"{told}; {size(t['bytes'])} of weights{packed}; {macs}")
         return "\n".join([*lines, *(f"{k}: {v}" for k, v in self.meta.items())])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from netsuke.core.plan import Plan
+from netsuke.core.plan import Plan, Row
 from netsuke.program.model import Node, Program
 from netsuke.verify.parity import LayerParity
 
@@ -70,16 +70,20 @@ class Layers:
         return [asdict(row) for row in self.rows]
 
     def __str__(self) -> str:
-        head = ("layer", "op", "bits", "status", "bytes", "ms", "float ms", "SQNR dB", "reason")
-        body = [
-            (r.name, r.op, f"{r.weight_bits or '-'}/{r.activation_bits}", r.status, f"{r.bytes:,}", _ms(r.ms), _ms(r.ms_before),
-             "-" if r.sqnr_db is None else f"{r.sqnr_db:.1f}", r.reason)
-            for r in self.rows
-        ]  # fmt: skip
-        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
-        return "\n".join(
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [head, *body]
-        )
+        head = ["layer", "op", "bits", "status", "bytes", "ms", "float ms", "SQNR dB", "reason"]
+        body = []
+        for r in self.rows:
+            bits = f"{r.weight_bits or '-'}/{r.activation_bits}"
+            decibel = "-" if r.sqnr_db is None else f"{r.sqnr_db:.1f}"
+            cells = [r.name, r.op, bits, r.status, f"{r.bytes:,}", _ms(r.ms), _ms(r.ms_before), decibel, r.reason]
+            body.append(cells)
+        return aligned([head, *body])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text in columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _ms(value: float | None) -> str:
@@ -128,27 +132,38 @@ def layer_table(
     """Rows of the plan with what the compiled program really holds. Profiles give milliseconds by node name."""
     names = [row.name for row in plan.rows]
     own, before = _by_layer(program, names), _by_layer(floating, names)
-    errors = {p.layer: p for p in parity}
+    errors = {p.layer: p.sqnr_db for p in parity}
     table = []
     for row in plan.rows:
         nodes, old = own.get(row.name, []), before.get(row.name, [])
-        main = _main(nodes)
-        integer = main is not None and is_integer(main)
-        status = row.status
-        if row.status == PACKED and main is not None and not integer:
-            status = FALLBACK
-        found = next((errors[n.name] for n in nodes if n.name in errors), None)
-        table.append(
-            Layer(
-                name=row.name, op=row.op, kernel=main.op if main else "fused", status=status, weight_bits=row.weight_bits,
-                activation_bits=row.activation_bits, bytes_before=sum(constant_bytes(floating, n) for n in old),
-                bytes=sum(constant_bytes(program, n) for n in nodes), macs=row.macs,
-                ms_before=_total(old, float_profile), ms=_total(nodes, profile),
-                sqnr_db=found.sqnr_db if found else None, sensitivity_db=row.sqnr_db,
-                reason=row.reason if status != FALLBACK else "planned packed, but the compiler left it in float",
-            )
-        )  # fmt: skip
+        layer = _layer(row, nodes)
+        layer.bytes_before = sum(constant_bytes(floating, n) for n in old)
+        layer.bytes = sum(constant_bytes(program, n) for n in nodes)
+        layer.ms_before, layer.ms = _total(old, float_profile), _total(nodes, profile)
+        layer.sqnr_db = next((errors[n.name] for n in nodes if n.name in errors), None)
+        table.append(layer)
     return Layers(table)
+
+
+def _layer(row: Row, nodes: Sequence[Node]) -> Layer:
+    """What the compiled program made of a row: packed only where an integer operator stands in the file."""
+    main = _main(nodes)
+    status, reason = row.status, row.reason
+    if row.status == PACKED and main is not None and not is_integer(main):
+        status, reason = FALLBACK, "planned packed, but the compiler left it in float"
+    return Layer(
+        name=row.name,
+        op=row.op,
+        kernel=main.op if main else "fused",
+        status=status,
+        weight_bits=row.weight_bits,
+        activation_bits=row.activation_bits,
+        bytes_before=0,
+        bytes=0,
+        macs=row.macs,
+        sensitivity_db=row.sqnr_db,
+        reason=reason,
+    )
 
 
 def _total(nodes: Sequence[Node], profile: Mapping[str, float] | None) -> float | None:

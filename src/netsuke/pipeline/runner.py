@@ -42,7 +42,7 @@ class EngineRunner:
         wanted = list(taps) or [port.name for port in program.outputs]
         for index, feeds in enumerate(batches):
             if index and self.may_stop and self._over():
-                self.cut = True
+                self.cut, self.may_stop = True, False
                 return
             values = runner.run(feeds)
             self.samples += len(next(iter(feeds.values())))

@@ -44,6 +44,7 @@ class Small:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    memory: dict[str, int | None] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Three lines of truth: before and after, the contract with counts, the verification."""
@@ -75,7 +76,7 @@ class Small:
             limit = f", limit {-100 * check.limits[name]:.1f}" if name in check.limits else ""
             before, after = check.float_metrics[name], check.compressed_metrics[name]
             shown = (before, after, lost) if name == "rmse" else (100 * before, 100 * after, 100 * lost)
-            lines.append(f"{name} {shown[0]:.2f} -> {shown[1]:.2f} ({-shown[2]:+.2f}{limit})")
+            lines.append(f"{name} {shown[0]:.2f} -> {shown[1]:.2f} ({0.0 - shown[2]:+.2f}{limit})")
         return lines
 
     def _contract(self) -> str:
@@ -126,6 +127,7 @@ class Small:
             "plan": self.plan.to_toml(),
             "summary": self.summary(),
             "notes": self.notes,
+            "memory": self.memory,
             "facts": self.facts,
             "interrupted": self.interrupted,
         }

@@ -19,6 +19,29 @@ from netsuke.core.plan import Plan
 VERSION = 1
 
 
+@dataclass
+class Request:
+    """Arguments of one run as they are stored. Live objects cannot be stored: a run over them cannot be resumed."""
+
+    model: str
+    recipe: str = "cpu-int8"
+    plan: str = ""
+    calib: str = ""
+    evaluate: str = ""
+    size: str = ""
+    drop: str = ""
+    time: str = ""
+    effort: str = "normal"
+    shape: str = ""
+    weights: str = ""
+    seed: int = 0
+    threads: int | None = None
+    data_root: str = ""
+    preprocess: str = ""
+    output: str = ""
+    onnx: str = ""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run on disk."""
@@ -46,6 +69,15 @@ class RunFolder:
         if request.pop("version", None) != VERSION:
             raise FileError(Problem("a run of another version", where=str(path), allowed=f"version {VERSION}"))
         return cls(path), request
+
+    def bind(self, digest: str) -> None:
+        """Remember what the run is about; FileError when it was about something else."""
+        file = self.path / "inputs.sha256"
+        if not file.exists():
+            file.write_text(digest, encoding="ascii")
+        elif file.read_text(encoding="ascii") != digest:
+            what = "the network or the calibration data changed since this run began"
+            raise FileError(Problem(what, where=str(self.path), hint="start a new run"))
 
     def plan(self) -> Plan | None:
         file = self.path / "plan.toml"

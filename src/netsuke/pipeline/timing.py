@@ -68,7 +68,7 @@ def why_not_faster(layers: list[dict[str, Any]], float_ms: float, isa: str) -> s
     if floating > 0.5:
         return f"layers left in float take {floating:.0%} of the time"
     if conversion > 0.2:
-        return f"converting between float and codes takes {conversion:.0%} of the time: too few layers in a row are integer"
+        return f"converting between float and codes takes {conversion:.0%} of the time: too few integer layers in a row"
     worst = max(layers, key=lambda r: r["ms"])
     return f"the slowest layer, {worst['name']} ({worst['kernel']}), takes {worst['ms'] / total:.0%} of the time"
 
@@ -81,9 +81,9 @@ def measure(floating: Runner, compressed: Runner, feeds: Mapping[str, Array], se
     sessions = {"float": _session(floating, feeds), "compressed": _session(compressed, feeds)}
     timings = interleave(sessions, seconds)
     disturbance.stop()
-    for timing in timings.values():
-        if timing.error:
-            raise RuntimeError(timing.error)
+    for timed in timings.values():
+        if timed.error:
+            raise RuntimeError(timed.error)
     a, b = timings["float"].rounds_ms, timings["compressed"].rounds_ms
     ratio = speed_ratio(a, b)
     batch = len(next(iter(feeds.values())))

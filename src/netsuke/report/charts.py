@@ -37,7 +37,8 @@ def paired_bars(bars: Sequence[Bar], unit: str, left: int = 190, width: int = 72
     for index, bar in enumerate(bars):
         y = 4 + index * step
         parts.append(
-            f'<g><title>{escape(bar.title)}</title><rect class="hit" x="0" y="{y - 2}" width="{width}" height="{step}"/>'
+            f"<g><title>{escape(bar.title)}</title>"
+            f'<rect class="hit" x="0" y="{y - 2}" width="{width}" height="{step}"/>'
         )
         parts.append(
             f'<text class="label" x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(_short(bar.label))}</text>'
@@ -89,7 +90,8 @@ def growth_line(points: Sequence[dict[str, Any]], border: float, width: int = 96
         mark = "dot low" if v is not None and v < border else "dot"
         told = "equal" if v is None else f"{v:.1f} dB"
         parts.append(
-            f'<circle class="{mark}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(p["layer"])}: {told}</title></circle>'
+            f'<circle class="{mark}" cx="{x:.1f}" cy="{y:.1f}" r="4">'
+            f"<title>{escape(p['layer'])}: {told}</title></circle>"
         )
     parts.append(f'<text class="tick" x="{left}" y="{height - 8}">first layer</text>')
     parts.append(f'<text class="tick" x="{width - right}" y="{height - 8}" text-anchor="end">output</text>')
@@ -103,6 +105,7 @@ def ratio_bar(before: float | None, after: float | None) -> str:
         return ""
     share = min(1.0, after / before)
     return (
-        '<svg class="ratio" viewBox="0 0 200 6" preserveAspectRatio="none" aria-hidden="true"><rect class="rest" width="200" height="6" '
-        f'rx="3"/><rect class="part" width="{200 * share:.1f}" height="6" rx="3"/></svg>'
+        '<svg class="ratio" viewBox="0 0 200 6" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect class="rest" width="200" height="6" rx="3"/>'
+        f'<rect class="part" width="{200 * share:.1f}" height="6" rx="3"/></svg>'
     )

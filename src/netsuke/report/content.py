@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
-from netsuke.program.model import Program
+from netsuke.program.model import Node, Program
 
 SCHEMA = "netsuke.report/1"
 _CONVERSIONS = ("quantize", "dequantize", "transpose")
 NOT_TESTED = (
-    "Robustness to shifted, noisy or adversarial inputs, calibration of confidence, and out-of-distribution behaviour were not tested.",
-    "Times are of this machine at the stated threads and batch; another CPU has other times. The outputs of integer layers "
-    "are the same bits on every CPU.",
+    "Robustness to shifted, noisy or adversarial inputs, calibration of confidence, and behaviour out of distribution "
+    "were not tested.",
+    "Times are of this machine at the stated threads and batch; another CPU has other times. The codes of integer "
+    "layers are the same bits on every CPU.",
 )
 
 
@@ -141,10 +142,7 @@ def _layers(facts: dict[str, Any], check: dict[str, Any] | None) -> list[dict[st
 
 
 def _growth(check: dict[str, Any] | None) -> list[dict[str, Any]]:
-    return [
-        {"layer": p["layer"], "op": p["op"], "sqnr_db": p["sqnr_db"], "cosine": p["cosine"]}
-        for p in (check or {}).get("layers", [])
-    ]
+    return [{k: p[k] for k in ("layer", "op", "sqnr_db", "cosine")} for p in (check or {}).get("layers", [])]
 
 
 def _verdict(facts: dict[str, Any], check: dict[str, Any] | None) -> dict[str, Any]:
@@ -160,30 +158,18 @@ def _steps(facts: dict[str, Any]) -> list[dict[str, str]]:
     plan = facts.get("plan_head", {})
     data = facts["facts"].get("calibration", {})
     count = f"{data['count']} samples of {data['source']}" if "count" in data else str(data.get("source", "no data"))
-    steps = [
-        {
-            "what": "captured the network as a graph",
-            "method": "",
-            "detail": "batch normalization folded, activations recognised",
-        },
-        {
-            "what": "planned every layer",
-            "method": plan.get("recipe", ""),
-            "detail": f"recipe {plan.get('recipe', '')}, seed {plan.get('seed', 0)}",
-        },
-    ]
-    steps += [{"what": "applied", "method": s, "detail": f"calibrated on {count}"} for s in plan.get("steps", [])]
     exact = facts.get("exactness")
     verified = f"{exact['samples']} samples, {exact['codes']:,} codes" if exact else "no compiled runtime: not compared"
-    steps += [
-        {
-            "what": "compiled to a program",
-            "method": "",
-            "detail": f"{facts['layers']['packed']} layers packed, fused and laid out for integer kernels",
-        },
-        {"what": "wrote, reloaded and verified the file", "method": "", "detail": verified},
+    packed = f"{facts['layers']['packed']} layers packed, fused and laid out for integer kernels"
+    recipe = plan.get("recipe", "")
+    steps = [
+        ("captured the network as a graph", "", "batch normalization folded, activations recognised"),
+        ("planned every layer", recipe, f"seed {plan.get('seed', 0)}"),
+        *(("applied", step, f"calibrated on {count}") for step in plan.get("steps", [])),
+        ("compiled to a program", "", packed),
+        ("wrote, reloaded and verified the file", "", verified),
     ]
-    return steps
+    return [{"what": what, "method": method, "detail": detail} for what, method, detail in steps]
 
 
 def build(
@@ -236,26 +222,42 @@ def _plan_head(text: str) -> dict[str, Any]:
     return {k: table[k] for k in ("recipe", "steps", "seed", "notes") if k in table}
 
 
+def _file_layer(program: Program, node: Node) -> dict[str, Any]:
+    """One operator as a row of the layer table: only what the file itself says."""
+    names = dict.fromkeys(n for n in node.inputs if n in program.constants)
+    stored = sum(program.constants[n].nbytes for n in names)
+    packed = node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
+    return {
+        "name": node.name,
+        "op": node.op,
+        "kernel": node.op,
+        "status": "packed" if packed else "float",
+        "weight_bits": 8 if packed and stored else None,
+        "activation_bits": 8 if packed else 32,
+        "bytes_before": None,
+        "bytes": stored,
+        "reason": "",
+        **dict.fromkeys(("macs", "ms_before", "ms", "sqnr_db", "sensitivity_db")),
+    }
+
+
 def _from_program(program: Program, path: Path) -> dict[str, Any]:
     """Facts of a file without its record: what stands in the file, and nothing else."""
-    layers = []
-    for node in program.nodes:
-        stored = sum(program.constants[n].nbytes for n in dict.fromkeys(node.inputs) if n in program.constants)
-        packed = node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
-        layers.append(
-            {
-                "name": node.name, "op": node.op, "kernel": node.op, "status": "packed" if packed else "float",
-                "weight_bits": 8 if packed and stored else None, "activation_bits": 8 if packed else 32, "bytes_before": 0,
-                "bytes": stored, "macs": None, "ms_before": None, "ms": None, "sqnr_db": None, "sensitivity_db": None, "reason": "",
-            }
-        )  # fmt: skip
+    layers = [_file_layer(program, node) for node in program.nodes]
     counts = {s: sum(r["status"] == s for r in layers) for s in ("packed", "simulated", "float", "fallback")}
-    note = f"{path.name}.json, the record compress leaves beside its result, is missing: only what stands in the file is shown"
+    note = f"{path.name}.json, the record compress leaves beside its result, is missing: only the file itself is shown"
     return {
-        "name": program.name, "bytes": {"before": None, "after": path.stat().st_size}, "layers": counts | {"total": len(layers)},
-        "layer_table": layers, "contract": {"given": {}, "met": True, "missed": []}, "check": None, "timing": None, "exactness": None,
-        "plan": program.plan, "summary": f"{program.name}: {len(layers)} operators", "notes": [note], "facts": {}, "memory": None,
-    }  # fmt: skip
+        "name": program.name,
+        "bytes": {"before": None, "after": path.stat().st_size},
+        "layers": counts | {"total": len(layers)},
+        "layer_table": layers,
+        "contract": {"given": {}, "met": True, "missed": []},
+        "plan": program.plan,
+        "summary": f"{program.name}: {len(layers)} operators",
+        "notes": [note],
+        "facts": {},
+        **dict.fromkeys(("check", "timing", "exactness", "memory")),
+    }
 
 
 def report(item: Any, *, check: Any = None, bench: Any = None) -> Report:

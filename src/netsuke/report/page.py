@@ -84,22 +84,15 @@ def _largest(layers: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 def _bars(layers: list[dict[str, Any]], key: str, unit: str) -> str:
     rows = _largest(layers, key)
-    scale = 1e-3 if unit == "kB" else 1.0
+    scale, shown = (1e-3, "B") if unit == "kB" else (1.0, unit)
     bars = []
     for r in rows:
         before, after = r[f"{key}_before"], r[key]
-        title = f"{r['name']}: {amount(before, 'B' if unit == 'kB' else unit)} to {amount(after, 'B' if unit == 'kB' else unit)}"
+        title = f"{r['name']}: {amount(before, shown)} to {amount(after, shown)}"
         mark = "" if r["status"] == "packed" else "kept"
-        bars.append(
-            Bar(
-                r["name"],
-                None if before is None else scale * before,
-                None if after is None else scale * after,
-                title,
-                mark,
-            )
-        )
-    return paired_bars(bars, unit) if bars else '<p class="quiet">Not measured.</p>'
+        scaled = [None if v is None else scale * v for v in (before, after)]
+        bars.append(Bar(r["name"], scaled[0], scaled[1], title, mark))
+    return paired_bars(bars, unit, left=150, width=500) if bars else '<p class="quiet">Not measured.</p>'
 
 
 def _cell(row: dict[str, Any], key: str) -> str:
@@ -126,29 +119,35 @@ def _table(layers: list[dict[str, Any]]) -> str:
     )
 
 
+def _bench_group(rows: list[dict[str, Any]]) -> str:
+    timed = sorted((r for r in rows if r["median_ms"] is not None), key=lambda r: r["median_ms"])
+    bars = []
+    for r in timed:
+        label = f"{r['engine']} {r['precision']}"
+        mark = "ours" if r["engine"].startswith("netsuke") else "theirs"
+        bars.append(Bar(label, None, r["median_ms"], f"{label}: {r['median_ms']:.3f} ms", mark))
+    threads, batch = rows[0]["threads"], rows[0]["batch"]
+    parts = [f"<h3>{threads} thread{'s' * (threads > 1)}, batch {batch}</h3>"]
+    parts += [paired_bars(bars, "ms", left=170, width=1060)] if bars else []
+    for r in rows:
+        if r["median_ms"] is None:
+            parts.append(f'<p class="quiet">{escape(r["engine"])} {r["precision"]}: {escape(r["reason"])}</p>')
+    return "".join(parts)
+
+
 def _bench(bench: dict[str, Any] | None) -> str:
     if not bench:
         return ""
-    parts = []
-    for threads, batch in dict.fromkeys((r["threads"], r["batch"]) for r in bench["rows"]):
-        rows = [r for r in bench["rows"] if (r["threads"], r["batch"]) == (threads, batch)]
-        timed = sorted((r for r in rows if r["median_ms"] is not None), key=lambda r: r["median_ms"])
-        bars = [
-            Bar(f"{r['engine']} {r['precision']}", None, r["median_ms"], f"{r['engine']} {r['precision']}: {r['median_ms']:.3f} ms",
-                "ours" if r["engine"].startswith("netsuke") else "theirs")
-            for r in timed
-        ]  # fmt: skip
-        parts.append(f"<h3>{threads} thread{'s' * (threads > 1)}, batch {batch}</h3>{paired_bars(bars, 'ms')}")
-        parts += [
-            f'<p class="quiet">{escape(r["engine"])} {r["precision"]}: {escape(r["reason"])}</p>'
-            for r in rows
-            if r["median_ms"] is None
-        ]
-    valid = bench["verdict"]["valid"]
-    told = "Measured in turns in one run; spread, drift and rounds within limits." if valid else (
-        "The machine was noisy: " + "; ".join([*bench["verdict"]["reasons"][:3], *bench["verdict"]["causes"]])
-    )  # fmt: skip
-    return f"<section><h2>Beside other engines</h2><p>Median milliseconds of one call. {escape(told)}</p>{''.join(parts)}</section>"
+    settings = dict.fromkeys((r["threads"], r["batch"]) for r in bench["rows"])
+    groups = [_bench_group([r for r in bench["rows"] if (r["threads"], r["batch"]) == s]) for s in settings]
+    verdict = bench["verdict"]
+    told = "Measured in turns in one run; spread, drift and rounds within limits."
+    if not verdict["valid"]:
+        told = "The machine was noisy: " + "; ".join([*verdict["reasons"][:3], *verdict["causes"]])
+    return (
+        f"<section><h2>Beside other engines</h2><p>Median milliseconds of one call. {escape(told)}</p>"
+        f"{''.join(groups)}</section>"
+    )
 
 
 def _pairs(table: dict[str, Any]) -> str:
@@ -167,25 +166,29 @@ def _verification(content: dict[str, Any]) -> str:
     lines = []
     exact, check = content["exactness"], content["check"]
     if exact:
-        state = "equal bit for bit" if exact["exact"] else f"<b>different</b>, first in {escape(exact['differing'][0])}"
-        lines.append(
-            f"{exact['codes']:,} codes of {exact['values']} integer values on {exact['samples']} samples: engine and reference {state}."
-        )
+        state = "equal bit for bit"
+        if not exact["exact"]:
+            state = f"<b>different</b>, first in {escape(exact['differing'][0])}"
+        what = f"{exact['codes']:,} codes of {exact['values']} integer values on {exact['samples']} samples"
+        lines.append(f"{what}: engine and reference {state}.")
     else:
         lines.append("The engine was not compared with the reference interpreter.")
     if check:
-        if check["agreement"] is not None:
-            lines.append(
-                f"Same answer as the float network on {100 * check['agreement']:.2f}% of {check['samples']} samples."
-            )
-        decibel = "equal outputs" if check["sqnr_db"] is None else f"SQNR {check['sqnr_db']:.1f} dB"
-        lines.append(f"Output similarity: cosine {check['cosine']:.6f}, {decibel}.")
-        told = ", ".join(f"{b['batch']} ({b['result']})" for b in check["batch_sizes"])
-        lines.append(f"Batch sizes tried: {escape(told)}." if told else "No other batch size was tried.")
-        lines.append(
-            f"Float side: {escape(check['float_engine'])}; compressed side: {escape(check['compressed_engine'])}."
-        )
+        lines += _similarity(check)
     return "<ul>" + "".join(f"<li>{line}</li>" for line in lines) + "</ul>"
+
+
+def _similarity(check: dict[str, Any]) -> list[str]:
+    lines = []
+    if check["agreement"] is not None:
+        share = 100 * check["agreement"]
+        lines.append(f"Same answer as the float network on {share:.2f}% of {check['samples']} samples.")
+    decibel = "equal outputs" if check["sqnr_db"] is None else f"SQNR {check['sqnr_db']:.1f} dB"
+    lines.append(f"Output similarity: cosine {check['cosine']:.6f}, {decibel}.")
+    told = ", ".join(f"{b['batch']} ({b['result']})" for b in check["batch_sizes"])
+    lines.append(f"Batch sizes tried: {escape(told)}." if told else "No other batch size was tried.")
+    engines = f"Float side: {check['float_engine']}; compressed side: {check['compressed_engine']}."
+    return [*lines, escape(engines)]
 
 
 def _steps(steps: list[dict[str, str]]) -> str:
@@ -207,55 +210,84 @@ def _growth(content: dict[str, Any]) -> str:
     if not content["growth"]:
         return '<p class="quiet">Not measured: no float network was compared layer by layer.</p>'
     first = content["first_departure"]
-    told = f"First layer below {DEPARTS_DB:.0f} dB: {first['layer']} ({first['sqnr_db']:.1f} dB)." if first else (
-        f"No layer falls below {DEPARTS_DB:.0f} dB."
-    )  # fmt: skip
-    return (
-        f"<p>{escape(told)} Each point is one layer's output against the float network, earlier errors included.</p>"
-        + growth_line(content["growth"], DEPARTS_DB)
-    )
+    told = f"No layer falls below {DEPARTS_DB:.0f} dB."
+    if first:
+        told = f"First layer below {DEPARTS_DB:.0f} dB: {first['layer']} ({first['sqnr_db']:.1f} dB)."
+    what = "Each point is one layer's output against the float network, earlier errors included."
+    return f"<p>{escape(told)} {what}</p>" + growth_line(content["growth"], DEPARTS_DB)
+
+
+_LEGEND = (
+    '<p class="legend"><i class="before"></i> float <i class="after"></i> packed '
+    '<i class="after kept"></i> kept in float</p>'
+)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>"
+
+
+def _two(left: str, right: str) -> str:
+    return f'<section class="two"><div>{left}</div><div>{right}</div></section>'
 
 
 def _sections(c: dict[str, Any]) -> str:
     size, time = _bars(c["layers"], "bytes", "kB"), _bars(c["layers"], "ms", "ms")
+    pair = f'<div class="pair"><div><h3>Stored bytes, kB</h3>{size}</div><div><h3>Time, ms</h3>{time}</div></div>'
     notes = "".join(f"<li>{escape(n)}</li>" for n in c["notes"])
-    legend = '<p class="legend"><i class="before"></i> float <i class="after"></i> packed <i class="after kept"></i> kept in float</p>'
-    return "".join(
-        [
-            f'<section><h2>Where the bytes and the time are</h2>{legend}<div class="pair"><div><h3>Stored bytes, kB</h3>{size}</div>'
-            f"<div><h3>Time, ms</h3>{time}</div></div></section>",
-            f"<section><h2>How the error grows</h2>{_growth(c)}</section>",
-            _bench(c["bench"]),
-            f"<section><h2>Layers</h2>{_counts(c['counts'])}{_table(c['layers'])}</section>",
-            f'<section class="two"><div><h2>What was done</h2>{_steps(c["steps"])}</div><div><h2>Verification</h2>{_verification(c)}'
-            + (f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "")
-            + "</div></section>",
-            f'<section class="two"><div><h2>Data</h2><h3>Calibration</h3>{_pairs(c["data"]["calibration"])}<h3>Evaluation</h3>'
-            f"{_pairs(c['data']['evaluation'])}</div><div><h2>Environment</h2>{_pairs(c['environment'])}</div></section>",
-            "<section><h2>Limits</h2><ul>" + "".join(f"<li>{escape(t)}</li>" for t in c["limits"]) + "</ul></section>",
-            f"<section><h2>Plan</h2><details><summary>The plan that was followed, as TOML</summary><pre>{escape(c['plan'])}</pre></details></section>",
-        ]
-    )
+    limits = "".join(f"<li>{escape(t)}</li>" for t in c["limits"])
+    data = f"<h3>Calibration</h3>{_pairs(c['data']['calibration'])}<h3>Evaluation</h3>{_pairs(c['data']['evaluation'])}"
+    checked = _verification(c) + (f"<h3>Notes</h3><ul>{notes}</ul>" if notes else "")
+    plan = f"<details><summary>The plan that was followed, as TOML</summary><pre>{escape(c['plan'])}</pre></details>"
+    parts = [
+        _section("Where the bytes and the time are", _LEGEND + pair),
+        _section("How the error grows", _growth(c)),
+        _bench(c["bench"]),
+        _section("Layers", _counts(c["counts"]) + _table(c["layers"])),
+        _two(f"<h2>What was done</h2>{_steps(c['steps'])}", f"<h2>Verification</h2>{checked}"),
+        _two(f"<h2>Data</h2>{data}", f"<h2>Environment</h2>{_pairs(_environment(c['environment']))}"),
+        _section("Limits", f"<ul>{limits}</ul>"),
+        _section("Plan", plan),
+    ]
+    return "".join(parts)
+
+
+def _environment(env: dict[str, Any]) -> dict[str, Any]:
+    """The environment block with the CPU on one readable line."""
+    if not env:
+        return {}
+    cpu = env["cpu"]
+    rest = {k: v for k, v in env.items() if k not in ("cpu", "memory_bytes")}
+    memory = f"{env['memory_bytes'] / 1e9:.1f} GB"
+    return {"cpu": f"{cpu['name']}, {cpu['cores']} cores usable", "features": cpu["features"], "memory": memory, **rest}
 
 
 def render(content: dict[str, Any]) -> str:
     """The page. The content is embedded as JSON too, so that the page alone is enough to read it again."""
     verdict = content["verdict"]
     missed = "".join(f"<li>{escape(m)}</li>" for m in verdict["missed"])
-    # "</" would end the script element early; "<\/" is the same string in JSON.
+    # "</" would end the script element early; "<\\/" is the same string in JSON.
     data = json.dumps(content, allow_nan=False).replace("</", "<\\/")
     title = f"{escape(content['name'])} · netsuke report"
+    file = content["file"]
+    facts = (
+        f"{escape(file['name'])} · {file['bytes']:,} bytes · {escape(content['created'])} · {escape(content['schema'])}"
+    )
+    head = (
+        f'<meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<style>{asset('style.css')}</style>"
+    )
+    top = (
+        '<div class="top"><p class="brand">netsuke<span>report</span></p>'
+        '<button id="theme" type="button" aria-label="switch between light and dark">◐</button></div>'
+        f'<p class="verdict {verdict["state"]}">{_STATES[verdict["state"]]}</p><h1>{escape(content["name"])}</h1>'
+        f'<pre class="summary">{escape(verdict["summary"])}</pre>'
+    )
+    missed = f'<ul class="missed">{missed}</ul>' if missed else ""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        '<link rel="icon" href="data:,">'
-        f"<style>{asset('style.css')}</style></head><body><header><div class='top'><p class='brand'>netsuke<span>report</span></p>"
-        f"<button id='theme' type='button' aria-label='switch between light and dark'>◐</button></div>"
-        f"<p class='verdict {verdict['state']}'>{_STATES[verdict['state']]}</p><h1>{escape(content['name'])}</h1>"
-        f"<pre class='summary'>{escape(verdict['summary'])}</pre>"
-        + (f"<ul class='missed'>{missed}</ul>" if missed else "")
-        + f"{_cards(content['numbers'])}</header><main>{_sections(content)}</main>"
-        f"<footer>{escape(content['file']['name'])} · {content['file']['bytes']:,} bytes · {escape(content['created'])} · "
-        f"{escape(content['schema'])}</footer><script type='application/json' id='data'>{data}</script>"
-        f"<script>{asset('page.js')}</script></body></html>\n"
+        f'<!doctype html><html lang="en"><head>{head}</head><body><header>{top}{missed}{_cards(content["numbers"])}'
+        f"</header><main>{_sections(content)}</main><footer>{facts}</footer>"
+        f'<script type="application/json" id="data">{data}</script><script>{asset("page.js")}</script></body></html>\n'
     )

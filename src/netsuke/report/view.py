@@ -42,7 +42,8 @@ def view_model(program: Program, notes: Mapping[str, Mapping[str, Any]] | None =
 
     nodes = []
     for node in program.nodes:
-        made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name, domain="netsuke", **node.attrs)
+        attrs: dict[str, Any] = dict(node.attrs)
+        made = helper.make_node(node.op, node.inputs, node.outputs, name=node.name, domain="netsuke", **attrs)
         made.doc_string = _note((notes or {}).get(node.name))
         nodes.append(made)
     constants = []

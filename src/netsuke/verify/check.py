@@ -12,7 +12,7 @@ import numpy as np
 from netsuke.core.errors import CheckFailed, Problem, UsageError
 from netsuke.program.model import Port, Program
 from netsuke.verify import batches, parity
-from netsuke.verify.metrics import Score, Similarity, drop, require_finite, same_answer
+from netsuke.verify.metrics import LOWER_IS_BETTER, Score, Similarity, drop, require_finite, same_answer
 from netsuke.verify.parity import Exactness, LayerParity
 from netsuke.verify.runners import Runner, open_runner
 from netsuke.verify.source import FloatNetwork, open_float
@@ -91,8 +91,9 @@ def percent(value: float) -> str:
 
 
 def _metric_line(name: str, before: float, after: float, lost: float, limit: float | None) -> str:
-    shown = (lambda v: f"{v:.4g}") if name in ("rmse", "sqnr_db") else (lambda v: f"{100 * v:.2f}")
-    text = f"{name:10} {shown(before)} -> {shown(after)}   ({-lost * (1 if name == 'rmse' else 100):+.2f}"
+    plain = name in LOWER_IS_BETTER
+    text = f"{before:.4g} -> {after:.4g}" if plain else f"{100 * before:.2f} -> {100 * after:.2f}"
+    text = f"{name:10} {text}   ({0.0 - lost * (1 if plain else 100):+.2f}"
     return text + (f", limit {-100 * limit:+.2f})" if limit is not None else ")")
 
 
