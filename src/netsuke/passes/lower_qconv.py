@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import attr, dims_of, replace
+from netsuke.capture.graph import attr, dims_of
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.nodes import F32, U8, codes_of, from_nhwc, nhwc_dims, ns, to_nhwc
-from netsuke.passes.tail import as_constant, find_tail, last_member, layer_bias, requantization
+from netsuke.passes.tail import as_constant, find_tail, last_member, layer_bias, place, requantization
 from netsuke.passes.weights import weight_codes
 
 
@@ -79,5 +79,5 @@ def _lower(node: ir.Node) -> bool:
     dtype = U8 if tail.codes else F32
     dims = nhwc_dims(node.outputs[0])
     y = ns(at, "qconv", inputs, {**window, **found.attrs}, dtype=dtype, dims=dims, name=name, source=tail.source)
-    replace(tail.end, from_nhwc(at, y, rank))
+    place(tail, node, y, from_nhwc(at, y, rank))
     return True

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import attr, constant, dims_of, ints_of, is_constant, made_by, operand, replace
+from netsuke.capture.graph import attr, constant, dims_of, ints_of, is_constant, made_by, operand
 from netsuke.formats.integer import make_multiplier
 from netsuke.passes.lower_qlinear import constant_codes
 from netsuke.passes.nodes import U8, Codes, codes_of, from_nhwc, ns, reshaped, to_nhwc
 from netsuke.passes.pools import pool_window
-from netsuke.passes.tail import Tail, find_tail, last_member
+from netsuke.passes.tail import Tail, find_tail, last_member, place
 
 
 def lower_qelementwise(graph: ir.Graph) -> int:
@@ -55,7 +55,7 @@ def _binary(node: ir.Node, tail: Tail) -> bool:
         attrs["b_mult"] = float(make_multiplier(b.scale, 1.0, scale))
     op = "qmul" if node.op_type == "Mul" else "qadd"
     dims = dims_of(node.outputs[0])
-    replace(tail.end, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source))
+    place(tail, node, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source))
     return True
 
 
@@ -77,7 +77,7 @@ def _average(node: ir.Node, tail: Tail) -> bool:
     q = to_nhwc(at, x.value)
     dims = _nhwc(dims_of(node.outputs[0]))
     y = ns(at, "qavgpool", [q], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source)
-    replace(tail.end, from_nhwc(at, y, rank))
+    place(tail, node, y, from_nhwc(at, y, rank))
     return True
 
 
@@ -113,7 +113,7 @@ def _mean(node: ir.Node, tail: Tail) -> bool:
         target = [0, channels, *([1] * (rank - 2))] if first else [0, *([1] * (rank - 2)), channels]
     else:
         target = [0, channels]
-    replace(tail.end, reshaped(at, y, target, wanted or None))
+    place(tail, node, y, reshaped(at, y, target, wanted or None))
     return True
 
 

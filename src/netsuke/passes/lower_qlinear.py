@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import attr, constant, dims_of, is_constant, made_by, operand, replace
+from netsuke.capture.graph import attr, constant, dims_of, is_constant, made_by, operand
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.formats.bound import ACC_LIMIT, matmul_bound
 from netsuke.formats.integer import make_multiplier
 from netsuke.passes.nodes import F32, U8, Codes, codes_of, ns
-from netsuke.passes.tail import Tail, as_constant, find_tail, last_member, layer_bias, requantization
+from netsuke.passes.tail import Tail, as_constant, find_tail, last_member, layer_bias, place, requantization
 from netsuke.passes.weights import WeightCodes, weight_codes
 
 
@@ -62,7 +62,7 @@ def _linear(node: ir.Node, *, transposed: bool, gain: float = 1.0) -> bool:
     inputs.append(tail.residual.value if tail.residual is not None else None)
     dims = dims_of(node.outputs[0])
     dtype = U8 if tail.codes else F32
-    replace(tail.end, ns(at, "qlinear", inputs, found.attrs, dtype=dtype, dims=dims, name=name, source=tail.source))
+    place(tail, node, ns(at, "qlinear", inputs, found.attrs, dtype=dtype, dims=dims, name=name, source=tail.source))
     return True
 
 
@@ -87,7 +87,7 @@ def _matmul(node: ir.Node) -> bool:
     dtype = U8 if tail.codes else F32
     y = ns(at, "qmatmul", [a.value, b.value], attrs, dtype=dtype, dims=dims_of(node.outputs[0]), name=node.name or "",
            source=tail.source)  # fmt: skip
-    replace(tail.end, y)
+    place(tail, node, y)
     return True
 
 

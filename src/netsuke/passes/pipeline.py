@@ -8,6 +8,7 @@ from netsuke.capture.clean import clean
 from netsuke.capture.graph import sweep
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.passes.fuse_float import fuse_float
+from netsuke.passes.fuse_tables import fuse_tables
 from netsuke.passes.lower import lower
 from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
@@ -31,6 +32,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     lower_qconv(graph)
     lower_qlinear(graph)
     lower_qelementwise(graph)
+    sweep(graph)
     simulated = fold_constant_dequantizers(graph)
     if simulated:
         meta["simulated"] = ", ".join(sorted(set(simulated)))
@@ -38,7 +40,9 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     for _ in range(8):
         if not sink_transposes(graph) + simplify_views(graph):
             break
+    fuse_tables(graph)
     fuse_float(graph)
+    fuse_tables(graph)
     clean(graph)
     sweep(graph)
     _outputs_are_nodes(graph)

@@ -67,7 +67,10 @@ def _again(node: ir.Node, inputs: list[ir.Value | None], perm: list[int], attrs:
     given = {name: a.value for name, a in node.attributes.items()} | (attrs or {})
     given = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
     dims = permuted(dims_of(out), inverse(perm))
-    return ns(node, node.op_type, inputs, given, dtype=out.dtype, dims=dims, name=node.name or "", source=source_of(out))
+    y = ns(node, node.op_type, inputs, given, dtype=out.dtype, dims=dims, name=node.name or "", source=source_of(out))
+    if "grid" in out.meta:
+        y.meta["grid"] = out.meta["grid"]
+    return y
 
 
 def _unary(node: ir.Node) -> bool:

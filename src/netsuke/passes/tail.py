@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import Array, constant, is_op, only_user, operand, source_of
+from netsuke.capture.graph import Array, array_of, constant, dead, is_op, only_user, operand, replace, source_of
 from netsuke.formats.bound import ACC_LIMIT, accumulator_bound
 from netsuke.formats.integer import make_multiplier
 from netsuke.passes.nodes import Codes, Grid, bounds_of, clamp_codes, codes_of, float_constant, grid_of, same_dims
@@ -143,6 +143,20 @@ def requantization(
     return Requantization(mult.astype(np.float32), real, acc_bias, attrs)
 
 
+def place(tail: Tail, layer: ir.Node, y: ir.Value, made: ir.Value | None = None) -> None:
+    """Let `made` (y behind its layout change; y itself by default) stand for the end of the chain, and note the grid of the codes of y."""
+    if tail.grid is not None:
+        y.meta["grid"] = (tail.grid.scale, tail.grid.zero)
+    source = tail.source
+    new = y if made is None else made
+    replace(tail.end, new)
+    new.meta["source"] = source
+    nodes = [layer, *tail.members]
+    for node in reversed(nodes):
+        if node.graph is not None and dead(node):
+            node.graph.remove(node, safe=True)
+
+
 def as_constant(before: ir.Node, array: Array | None, name: str) -> ir.Value | None:
     """The array as an initializer, None as an absent input."""
     assert before.graph is not None
@@ -159,8 +173,6 @@ def layer_bias(node: ir.Node, index: int, x_scale: float, w_scale: Array) -> tup
         return None, None
     dequantize = value.producer() if is_op(value.producer(), "DequantizeLinear") else None
     if dequantize is not None:
-        from netsuke.capture.graph import array_of
-
         q, scale, zero = (array_of(operand(dequantize, i)) for i in range(3))
         if q is not None and scale is not None and q.dtype == np.int32 and (zero is None or not zero.any()):
             grid = np.float64(x_scale) * w_scale.astype(np.float64)
