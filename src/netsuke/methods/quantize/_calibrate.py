@@ -1,0 +1,160 @@
+"""One streaming pass over the calibration data: statistics of every tensor that owns a quantizer, then its range."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from netsuke.core.errors import Problem, UsageError, near
+from netsuke.core.method import Method, methods
+from netsuke.core.options import configure
+from netsuke.core.recipe import Step
+from netsuke.methods.quantize._context import Context, Feeds, data_input
+from netsuke.methods.quantize._graph import Array
+from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
+from netsuke.methods.quantize.placement import Placement
+
+_BUDGET = 512 * 2**20  # bytes of activations held at a time; the batch is chosen to stay below
+
+
+def calibrator(text: str) -> tuple[Method, Any]:
+    """The record and the config of "quantize/name:options"; UsageError when there is no such calibrator."""
+    step = Step.parse(text)
+    known = {name: m for name, m in methods().items() if "calibrator" in m.tags}
+    if step.method not in known:
+        raise UsageError(Problem("no such calibrator", got=step.method, allowed=near(step.method, known)))
+    record = known[step.method]
+    return record, configure(record.config, step.options, step.method)
+
+
+def chosen(context: Context) -> dict[str, tuple[Method, Any]]:
+    """Calibrator by quantizer: the row of the first layer (in graph order) that reads the tensor decides."""
+    rows = {row.name: row for row in context.plan.rows}
+    table = {}
+    for root in context.placement.roots:
+        readers = context.placement.readers(root)
+        named = [rows[layer.name].method for layer in readers if layer.name in rows and not rows[layer.name].kept]
+        if not named:
+            raise ValueError(f"{root.name}: a quantizer that no quantized layer reads")
+        table[root.name or ""] = calibrator(named[0])
+    return table
+
+
+def gather(context: Context, limit: int | None = None) -> dict[str, Statistics]:
+    """Run the float network over the calibration data and return the statistics by tensor name."""
+    statistics: dict[str, Statistics] = {}
+    for _, statistics in stream(context, limit):  # noqa: B007
+        pass
+    if not statistics:
+        what = "no batch of calibration data reached the network"
+        raise UsageError(Problem(what, hint="at least one full batch is needed; is the batch dimension fixed?"))
+    return statistics
+
+
+def stream(context: Context, limit: int | None = None) -> Iterator[tuple[int, dict[str, Statistics]]]:
+    """After every batch: samples seen so far and the running statistics (the same objects, updated)."""
+    table = chosen(context)
+    statistics = {
+        name: Statistics(name, histogram="histogram" in m.tags, momentum=getattr(config, "momentum", 0.9))
+        for name, (m, config) in table.items()
+    }
+    source = data_input(context.model).name or ""
+    taps = [name for name in table if name != source]
+    count = context.calib.count if context.calib else 0
+    total = count if limit is None else min(count, limit)
+    done, fed = 0, deque[Array]()
+    for tapped in context.runner(context.model, _tee(context, limit, fed), taps):
+        x = fed.popleft()
+        if source in statistics:
+            statistics[source].add(x)
+        for name in taps:
+            statistics[name].add(tapped[name])
+        done += len(x)
+        context.progress("calibrate", done, total)
+        yield done, statistics
+
+
+def _tee(context: Context, limit: int | None, fed: deque[Array]) -> Iterator[Feeds]:
+    """Feeds for the runner; inputs it has taken and not yet answered stand in `fed`."""
+    for feed in context.feeds(limit):
+        fed.append(next(iter(feed.values())))  # type: ignore[arg-type]
+        yield feed
+
+
+def ranges(context: Context, statistics: dict[str, Statistics]) -> dict[str, tuple[float, float]]:
+    """(lo, hi) of each quantizer by its calibrator."""
+    table = chosen(context)
+    return {name: table[name][0].apply(statistics[name], table[name][1]) for name in table}
+
+
+def share_concats(placement: Placement, found: dict[str, tuple[float, float]]) -> None:
+    """Give the inputs and the output of a concat one quantizer where every part keeps more than half of its levels.
+
+    Codes can then be copied as they are (exact and cheaper); a part whose range is under half of the common one would
+    lose a bit and keeps its own quantizer (its codes pass a table).
+    """
+    owner = {root: root for root in placement.roots}
+    spans: dict[ir.Value, list[float]] = {root: [_span(found[root.name or ""])] for root in owner}
+    for inputs, output in placement.concats:
+        target = _find(owner, placement.group[output])
+        for value in inputs:
+            part = _find(owner, placement.group[value])
+            if part is target:
+                continue
+            low = min(found[part.name or ""][0], found[target.name or ""][0])
+            high = max(found[part.name or ""][1], found[target.name or ""][1])
+            if min(spans[part] + spans[target]) * 2 > high - low:
+                owner[part] = target
+                spans[target] += spans.pop(part)
+                found[target.name or ""] = (low, high)
+    for value, root in placement.group.items():
+        placement.group[value] = _find(owner, root)
+
+
+def _span(bounds: tuple[float, float]) -> float:
+    return bounds[1] - bounds[0]
+
+
+def _find(owner: dict[ir.Value, ir.Value], value: ir.Value) -> ir.Value:
+    while owner[value] is not value:
+        value = owner[value]
+    return value
+
+
+def memory_bound(model: ir.Model, batch: int, *, shapes: dict[str, Sequence[int]] | None = None) -> int | None:
+    """Most bytes that calibration holds at a time, besides the weights and what the runner needs to compute.
+
+    The tapped activations of one batch (twice: as the runner yields them and as they are read), the statistics, and
+    the index array of one slice. `shapes` gives sizes per sample of tensors whose height and width are free; None is
+    returned when a size is unknown and not given.
+    """
+    from netsuke.methods.quantize.placement import place
+
+    total = 8 * 2**20
+    for root in place(model).roots:
+        size = _elements(root, shapes or {})
+        if size is None:
+            return None
+        total += 2 * 4 * size * batch + STATE_BYTES
+    return total
+
+
+def choose_batch(model: ir.Model, samples: int) -> int:
+    """The largest power of two up to 32 whose `memory_bound` is at most 512 MiB; 1 when sizes are unknown."""
+    batch = 32
+    while batch > 1 and (batch >= 2 * samples or (memory_bound(model, batch) or _BUDGET + 1) > _BUDGET):
+        batch //= 2
+    return batch
+
+
+def _elements(value: ir.Value, shapes: dict[str, Sequence[int]]) -> int | None:
+    sizes = shapes.get(value.name or "") or (list(value.shape)[1:] if value.shape is not None else [None])
+    count = 1
+    for d in sizes:
+        if not isinstance(d, int):
+            return None
+        count *= d
+    return count

@@ -1,0 +1,93 @@
+"""What the steps of post-training quantization hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from netsuke.core.plan import Plan
+from netsuke.data import Dataset
+from netsuke.methods.quantize._graph import Array
+from netsuke.methods.quantize.placement import Placement
+
+Feeds = Mapping[str, npt.NDArray[np.generic]]
+Progress = Callable[[str, int, int], None]
+
+
+class Runner(Protocol):
+    """Runs a graph (float, or with QuantizeLinear/DequantizeLinear) batch by batch and yields the tapped values.
+
+    model    captured graph; it must not be changed
+    batches  feeds by input name, one mapping per batch
+    taps     names of values of the main graph; empty: the graph's outputs
+    yields   per batch a mapping from tap name to float32 array; only one batch is held at a time
+    """
+
+    def __call__(
+        self, model: ir.Model, batches: Iterable[Feeds], taps: Sequence[str]
+    ) -> Iterator[Mapping[str, npt.NDArray[np.float32]]]: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """The progress callback that says nothing."""
+
+
+@dataclass
+class Context:
+    """State of one quantization.
+
+    model      the copy that is being edited
+    plan       rows per layer; steps may add notes
+    placement  where quantizers go (set after the graph steps)
+    ranges     (lo, hi) by name of the tensor that owns the quantizer
+    scales     weight scales by layer, for steps that choose their own; else the row's rule
+    codes      weight codes by layer, for steps that choose their own rounding; else nearest
+    """
+
+    model: ir.Model
+    plan: Plan
+    calib: Dataset | None
+    runner: Runner
+    seed: int = 0
+    batch: int = 16
+    progress: Progress = silent
+    placement: Placement = field(default_factory=lambda: Placement({}))
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scales: dict[str, Array] = field(default_factory=dict)
+    codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+
+    def feeds(self, limit: int | None = None) -> Iterator[Feeds]:
+        """Calibration batches as feeds of the network's input, at most `limit` samples."""
+        if self.calib is None:
+            raise ValueError("a step asked for calibration data in a data-free run")
+        return feeds(self.model, self.calib, self.batch, limit)
+
+
+def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) -> Iterator[Feeds]:
+    """Batches of the data set as feeds of the network's only float input."""
+    name = data_input(model).name or ""
+    left = data.count if limit is None else min(limit, data.count)
+    fixed = fixed_batch(model)
+    for x, _ in data.batches(fixed or batch):
+        x = x[: max(left, 0)]
+        if len(x) == 0 or (fixed and len(x) < fixed):
+            return
+        yield {name: x}
+        left -= len(x)
+
+
+def data_input(model: ir.Model) -> ir.Value:
+    """The network's input that the data feed: the first that is not an initializer."""
+    return next(v for v in model.graph.inputs if v.name not in model.graph.initializers)
+
+
+def fixed_batch(model: ir.Model) -> int | None:
+    """The batch size, when the network was captured with a fixed one."""
+    shape = data_input(model).shape
+    first = shape[0] if shape is not None and len(shape) else None
+    return first if isinstance(first, int) else None

@@ -1,0 +1,102 @@
+"""Rows of a plan from a graph: what each layer is, costs, and what runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from netsuke.core.budget import Budget
+from netsuke.core.plan import KEEP, Plan, Row
+from netsuke.methods.quantize._graph import constant, macs
+from netsuke.methods.quantize.placement import Layer, Placement, place
+
+FLOAT_KERNELS = {"qconv": "conv", "qlinear": "linear", "qmatmul": "matmul", "qadd": "binary", "qmul": "binary"}
+FLOAT_KERNELS |= {"qavgpool": "avgpool", "qmean": "reduce", "lut": "unary"}
+
+
+def rows(model: ir.Model, defaults: Mapping[str, str | int]) -> list[Row]:
+    """One row per layer in graph order: quantized where an integer kernel exists and its codes are needed."""
+    layers = list(place(model).layers.values())
+    weighted = [layer for layer in layers if layer.weight is not None and not layer.blocked]
+    first, last = (weighted[0].name, weighted[-1].name) if weighted else ("", "")
+    return [_row(layer, defaults, first, last) for layer in layers]
+
+
+def _row(layer: Layer, defaults: Mapping[str, str | int], first: str, last: str) -> Row:
+    row = Row(layer.name, layer.node.op_type, macs=macs(layer.node))
+    row.weight_bits = 32 if layer.weight is not None else None
+    row.bytes_before = row.bytes_after = _stored(layer)
+    row.reason = layer.blocked or "no reader needs codes"
+    row.kernel = FLOAT_KERNELS.get(layer.kernel, layer.kernel)
+    if layer.quantized:
+        quantized(row, layer, defaults)
+        row.reason = {first: "first layer", last: "last layer"}.get(layer.name, "") if layer.weight is not None else ""
+    return row
+
+
+def quantized(row: Row, layer: Layer, defaults: Mapping[str, str | int]) -> None:
+    """Make the row one of a packed layer with these defaults."""
+    bits = int(defaults["bits"])
+    row.method, row.activation_bits = str(defaults["method"]), bits
+    row.kernel, row.status = layer.kernel, "packed"
+    if layer.weight is not None:
+        row.weight_bits, row.weights = bits, str(defaults["weights"])
+        row.granularity = str(defaults["granularity"])
+        row.bytes_after = _stored_packed(layer)
+
+
+def follow(plan: Plan, placement: Placement) -> None:
+    """Let rows say what the placement did: a planned layer that no longer has to produce codes is left float."""
+    for row in plan.rows:
+        layer = placement.layers[row.name]
+        if not row.kept and not layer.quantized:
+            keep(row, layer.blocked or "no reader needs codes")
+
+
+def keep(row: Row, reason: str) -> None:
+    """Make the row one of a layer left in float."""
+    row.method, row.status, row.reason = KEEP, "float", reason
+    row.activation_bits, row.weights, row.granularity = 32, "", ""
+    row.weight_bits = None if row.weight_bits is None else 32
+    row.kernel = FLOAT_KERNELS.get(row.kernel, row.kernel)
+    row.bytes_after = row.bytes_before
+
+
+def _constants(layer: Layer) -> list[np.ndarray]:
+    arrays = [constant(v) for node in layer.nodes for v in node.inputs]
+    return [a for a in arrays if a is not None and a.dtype == np.float32]
+
+
+def _stored(layer: Layer) -> int:
+    if layer.weight is None:
+        return 256 if layer.kernel == "lut" and layer.quantized else 0
+    return sum(a.nbytes for a in _constants(layer))
+
+
+def _stored_packed(layer: Layer) -> int:
+    """Codes one byte each; a float multiplier and a float bias per output channel."""
+    weight = constant(layer.weight)
+    channels = weight.shape[layer.axis] if weight is not None and layer.axis is not None else 0
+    return (0 if weight is None else weight.size) + 8 * channels
+
+
+def budget_table(budget: Budget) -> dict[str, Any]:
+    """The budget as a TOML table without empty entries."""
+    return {k: (dict(v) if isinstance(v, Mapping) else v) for k, v in dataclasses.asdict(budget).items() if v}
+
+
+def size_note(plan: Plan, budget: Budget) -> None:
+    """Note when the planned bytes break the size limit."""
+    before, after = plan.bytes()
+    limit = budget.size_bytes if budget.size_bytes is not None else None
+    if budget.size_ratio is not None:
+        limit = int(budget.size_ratio * before)
+    if limit is not None and after > limit:
+        text = (
+            f"size: {after:,} bytes of weights planned, {limit:,} allowed; fewer bits or fewer float layers are needed"
+        )
+        plan.notes.append(text)

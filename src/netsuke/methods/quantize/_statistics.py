@@ -1,0 +1,64 @@
+"""What calibration remembers of one tensor: bounded memory, whatever the number of samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from netsuke.core.errors import Problem, UsageError
+from netsuke.methods.quantize._histogram import Histogram
+
+STATE_BYTES = 8 * 8192 + 256  # a histogram and a few numbers
+
+
+class Statistics:
+    """Running facts of a tensor.
+
+    count              values seen
+    minimum, maximum   of all values
+    average_min/max    exponential moving average of the batches' minima and maxima, weight 1 - momentum for a new batch
+    histogram          None unless asked for
+    """
+
+    def __init__(self, name: str, *, histogram: bool = False, momentum: float = 0.9) -> None:
+        self.name = name
+        self.count = 0
+        self.minimum = np.inf
+        self.maximum = -np.inf
+        self.average_min = 0.0
+        self.average_max = 0.0
+        self.momentum = momentum
+        self.histogram = Histogram() if histogram else None
+
+    def add(self, x: npt.NDArray[np.float32]) -> None:
+        """Take a batch in; UsageError naming the tensor when it holds NaN or infinity."""
+        if x.size == 0:
+            return
+        low, high = float(x.min()), float(x.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise UsageError(_not_finite(self.name, x))
+        keep = self.momentum if self.count else 0.0
+        self.average_min = keep * self.average_min + (1 - keep) * low
+        self.average_max = keep * self.average_max + (1 - keep) * high
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.count += x.size
+        if self.histogram is not None:
+            self.histogram.add(x)
+
+    def full_histogram(self) -> Histogram:
+        """The histogram; a calibrator that needs one says so in its record's tags."""
+        if self.histogram is None:
+            raise ValueError(f"{self.name}: this calibrator needs a histogram and none was kept")
+        return self.histogram
+
+
+def _not_finite(name: str, x: npt.NDArray[np.float32]) -> Problem:
+    bad = int(x.size - np.isfinite(x).sum())
+    kind = "NaN" if np.isnan(x).any() else "infinity"
+    return Problem(
+        "not a finite number during calibration",
+        where=f"tensor {name}",
+        got=f"{kind} in {bad:,} of {x.size:,} values of one batch",
+        allowed="finite values",
+        hint="look at the preprocessing, or keep the layer that makes it in float",
+    )

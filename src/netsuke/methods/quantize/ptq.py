@@ -1,0 +1,173 @@
+"""Post-training quantization: a float graph and a plan in, a graph with quantizers out.
+
+    plan = make_plan(model, budget=budget, recipe="cpu-int8", calib=data, runner=runner)
+    quantized = quantize(model, plan=plan, calib=data, runner=runner)
+
+The steps are those of the recipe; each is a method record of this room (see the room's index card for the tags). Nothing here knows a
+particular method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from netsuke.core.budget import Budget
+from netsuke.core.errors import Problem, UsageError
+from netsuke.core.method import Method, find
+from netsuke.core.options import configure
+from netsuke.core.plan import Plan
+from netsuke.core.recipe import Recipe, Step
+from netsuke.data import Dataset
+from netsuke.methods.quantize import _rows, data_free, insert, sensitivity
+from netsuke.methods.quantize._calibrate import calibrator, choose_batch, gather, memory_bound, ranges, share_concats
+from netsuke.methods.quantize._context import Context, Progress, Runner, silent
+from netsuke.methods.quantize._graph import clone
+from netsuke.methods.quantize.placement import place
+
+__all__ = ["choose_batch", "make_plan", "memory_bound", "quantize"]
+
+EFFORTS = ("fast", "normal", "thorough")
+TAGS = ("graph", "weights", "recipe", "requant")
+
+
+def make_plan(
+    model: ir.Model,
+    *,
+    budget: Budget | None = None,
+    recipe: str | Recipe = "cpu-int8",
+    calib: Dataset | None = None,
+    runner: Runner,
+    effort: str = "normal",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Plan:
+    """A plan for the captured float graph: one row per layer, with sensitivities and reasons.
+
+    budget   limits on drop, size and time; `drop` decides which layers are raised or kept float
+    recipe   name or steps; exactly one step must be a recipe of this room (whitepaper_int8)
+    calib    calibration data; None: data-free, and the plan says so
+    runner   runs float and QDQ graphs, see `Runner`
+    effort   "fast": no sensitivities; "normal": on 16 samples; "thorough": on 64
+
+    Raises UsageError for an unknown recipe, step, option or effort.
+    """
+    steps = Recipe.make(recipe)
+    if effort not in EFFORTS:
+        raise UsageError(Problem("effort", got=effort, allowed=", ".join(EFFORTS)))
+    records = _records(steps.steps)
+    bases = [(m, c) for m, c in records if "recipe" in m.tags]
+    if len(bases) != 1:
+        got = ", ".join(m.name for m, _ in bases) or "none"
+        raise UsageError(
+            Problem("a recipe needs one step that sets the defaults", got=got, hint="quantize/whitepaper_int8")
+        )
+    record, config = bases[0]
+    plan = Plan(network=model.graph.name or "", recipe=steps.name, steps=[str(s) for s in steps.steps], seed=seed)
+    budget = budget or Budget()
+    plan.budget = _rows.budget_table(budget)
+    defaults = record.apply(config)
+    calibrator(str(defaults["method"]))
+    plan.rows = _rows.rows(model, defaults)
+    if calib is None:
+        plan.data = {"source": data_free.SOURCE}
+        plan.notes.append(
+            "data-free: no calibration data were given; ranges come from synthetic inputs and batch-norm statistics"
+        )
+    else:
+        plan.data = dict(calib.take(config.samples, seed).facts())
+    for method, options in records:
+        if "requant" in method.tags:
+            method.apply(plan, options)
+    if effort != "fast":
+        data = None if calib is None else calib.take(config.samples, seed)
+        sensitivity.refine(prepare(model, plan, data, runner, seed, progress), budget, effort, _finish)
+    _rows.size_note(plan, budget)
+    return plan
+
+
+def quantize(
+    model: ir.Model,
+    *,
+    plan: Plan,
+    calib: Dataset | None = None,
+    runner: Runner,
+    seed: int | None = None,
+    progress: Progress = silent,
+) -> ir.Model:
+    """The captured float graph with quantizers as the plan says; the model given is not changed.
+
+    Where a row cannot be as planned (its reader was kept in float, so nobody needs its codes), the row is changed and says why.
+    The calibration data are sampled as the recipe says (with the plan's seed unless another is given). Same model, plan, data and seed:
+    same graph. Raises UsageError when the plan does not fit the network or when calibration meets NaN or infinity.
+    """
+    seed = plan.seed if seed is None else seed
+    layers = place(model).layers
+    plan.validate(set(layers), calibrator)
+    blocked = [row for row in plan.rows if not row.kept and layers[row.name].blocked]
+    if blocked:
+        what = "the layer has no integer kernel"
+        raise UsageError([Problem(what, r.name, layers[r.name].blocked, hint="method = keep") for r in blocked])
+    data = None if calib is None else calib.take(_samples(plan), seed)
+    return _finish(prepare(model, plan, data, runner, seed, progress))
+
+
+def prepare(
+    model: ir.Model, plan: Plan, calib: Dataset | None, runner: Runner, seed: int, progress: Progress = silent
+) -> Context:
+    """A copy of the network after the graph steps, with placement and calibrated ranges; nothing is written yet."""
+    data = calib if calib is not None else data_free.dataset(model, seed)
+    context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count), progress)
+    for method, config in step_records(plan):
+        if "graph" in method.tags:
+            method.apply(context, config)
+    context.placement = place(context.model, {row.name for row in plan.rows if row.kept})
+    _rows.follow(plan, context.placement)
+    context.ranges = ranges(context, gather(context))
+    if calib is None:
+        data_free.from_batch_norm(context)
+    share_concats(context.placement, context.ranges)
+    return context
+
+
+def _finish(context: Context) -> ir.Model:
+    """Run the weight steps and write the quantizers; the context's model is the result."""
+    for method, config in step_records(context.plan):
+        if "weights" in method.tags:
+            method.apply(context, config)
+    insert.insert(context)
+    return context.model
+
+
+def step_records(plan: Plan) -> list[tuple[Method, Any]]:
+    """Records and configs of the plan's steps, in order."""
+    return _records(tuple(map(Step.parse, plan.steps)))
+
+
+def _records(steps: tuple[Step, ...]) -> list[tuple[Method, Any]]:
+    """Records and configs of the steps; UsageError lists every unknown step, option and kind."""
+    problems: list[Problem] = []
+    found = []
+    for step in steps:
+        try:
+            record = find(step.method)
+            if not set(TAGS) & set(record.tags):
+                what = "not a step of post-training quantization"
+                problems.append(Problem(what, got=step.method, hint="netsuke methods 'quantize/*'"))
+                continue
+            found.append((record, configure(record.config, step.options, step.method)))
+        except UsageError as error:
+            problems += error.problems
+    if problems:
+        raise UsageError(problems)
+    return found
+
+
+def _samples(plan: Plan) -> int:
+    for method, config in step_records(plan):
+        if "recipe" in method.tags:
+            return int(config.samples)
+    raise UsageError(
+        Problem("the plan has no step that sets the defaults", got=str(plan.steps), hint="quantize/whitepaper_int8")
+    )

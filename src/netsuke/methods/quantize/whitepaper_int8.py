@@ -1,0 +1,74 @@
+"""Whitepaper INT8: the standard 8-bit recipe.
+
+Paper: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference: A whitepaper", 2018 (arXiv 1806.08342).
+Idea: symmetric weights with one scale per output channel, affine activations with one scale per tensor, batch normalization folded first,
+ranges from a calibration run, nothing trained.
+Equations: s_w[c] = max|W_c| / 127; s_x = (hi - lo) / 255, z = rne(-lo / s_x); arithmetic of docs/numerics.md.
+Differences: the paper calibrates with about 100 mini-batches and keeps biases as int32 of scale s_w s_x; here 256 samples and float
+biases added after the exact accumulation (section 4 of numerics.md). The calibrator can be chosen; the default is the one that did best
+over the networks in docs/calibration.md.
+Cost: one float run over the calibration data. Limits: networks with very uneven activation channels lose accuracy; see
+quantize/equalization.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsuke.core.errors import Problem, UsageError
+from netsuke.core.method import Method, register
+
+WEIGHT_RULES = ("maxabs", "mse")
+
+
+@dataclass(frozen=True)
+class WhitepaperInt8:
+    """Defaults of the plan.
+
+    calibrator   name of a calibrator of this room, without "quantize/"
+    weights      rule for the weight scales: "maxabs" or "mse"
+    granularity  of the weight scales: "channel" or "tensor"
+    samples      calibration samples used, at most
+    """
+
+    calibrator: str = "minmax"
+    weights: str = "maxabs"
+    granularity: str = "channel"
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        where, problems = "quantize/whitepaper_int8", []
+        if self.weights not in WEIGHT_RULES:
+            problems.append(Problem("weights", where, self.weights, ", ".join(WEIGHT_RULES)))
+        if self.granularity not in ("channel", "tensor"):
+            problems.append(Problem("granularity", where, self.granularity, "channel, tensor"))
+        if self.samples < 1:
+            problems.append(Problem("samples", where, str(self.samples), "at least 1"))
+        if problems:
+            raise UsageError(problems)
+
+
+def apply(config: WhitepaperInt8) -> dict[str, str | int]:
+    """The plan's defaults for every layer: method, weights, granularity, bits."""
+    return {
+        "method": f"quantize/{config.calibrator}",
+        "weights": config.weights,
+        "granularity": config.granularity,
+        "bits": 8,
+    }
+
+
+METHOD = register(
+    Method(
+        name="quantize/whitepaper_int8",
+        purpose="8-bit weights per channel and activations per tensor, calibrated, nothing trained",
+        paper="krishnamoorthi2018",
+        config=WhitepaperInt8,
+        apply=apply,
+        needs=("data",),
+        touches=("weights", "activations"),
+        exports=("qconv", "qlinear", "qmatmul", "qadd", "qmul", "qavgpool", "qmean", "lut"),
+        cost="one float run over the calibration data",
+        tags=("recipe",),
+    )
+)
