@@ -82,10 +82,14 @@ size_t fgemm_padded_cols(const FgemmKernels& kernels, int64_t n) { return static
 
 size_t fgemm_packed_floats(const FgemmKernels& kernels, int64_t n, int64_t k) { return fgemm_padded_cols(kernels, n) * static_cast<size_t>(k); }
 
-void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed) {
+int64_t fgemm_panels(const FgemmKernels& kernels, int64_t n) { return ceil_div(n, static_cast<int64_t>(kernels.lanes) * kernels.vectors); }
+
+void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed,
+                int64_t panel, int64_t panel_end) {
   const int64_t nr = static_cast<int64_t>(kernels.lanes) * kernels.vectors;
-  for (int64_t col = 0; col < n; col += nr) {
-    const int64_t width = fgemm_panel_vectors(kernels, n, col / nr) * kernels.lanes;
+  packed += panel * nr * k;
+  for (; panel < panel_end; ++panel) {
+    const int64_t col = panel * nr, width = fgemm_panel_vectors(kernels, n, panel) * kernels.lanes;
     const int64_t cols = n - col < width ? n - col : width;
     for (int64_t i = 0; i < k; ++i) {
       const float* from = b + col * col_stride + i * k_stride;
@@ -149,6 +153,7 @@ void fgemm_task(const FgemmJob& job, int64_t task, void* scratch) {
   tile.bias = job.bias == nullptr ? nullptr : job.bias + group * padded;
   tile.r = job.r == nullptr ? nullptr : job.r + row * job.ldr + group * job.cols;
   tile.ldr = job.ldr;
+  tile.scale = job.scale;
   tile.lo = job.lo;
   tile.hi = job.hi;
   tile.first = true;

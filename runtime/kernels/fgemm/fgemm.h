@@ -1,6 +1,6 @@
 // The float32 matrix product behind conv, conv_transpose, linear, matmul, lstm and gru.
 //
-//   c[m][n] = act(sum over tap, ch of a[m][tap][ch] * b[tap * channels + ch][n] + bias[n] + r[m][n])
+//   c[m][n] = act(scale * sum over tap, ch of a[m][tap][ch] * b[tap * channels + ch][n] + bias[n] + r[m][n])
 //
 // a is given by pointers, one for each row and tap (an indirect convolution: no im2col copy; padded taps point at zeros). Each
 // output is one chain of fused multiply-adds in the order (tap, channel) starting from 0, whatever the tile, the cache block or the
@@ -29,10 +29,11 @@ struct FgemmTile {
   const float* bias;      // null or as wide as the panels
   const float* r;         // null or rows like c
   int64_t ldr;
+  float scale;            // of the sum
   float lo, hi;           // clamp of the result
   int rows, vectors, panels;
   int64_t cols;           // columns to write
-  bool first, last;       // start from 0 / finish with bias, residual and clamp
+  bool first, last;       // start from 0 / finish with scale, bias, residual and clamp
 };
 
 struct FgemmKernels {
@@ -51,7 +52,10 @@ NETSUKE_KERNEL_TABLES(FgemmKernels, fgemm_kernels)
 int fgemm_panel_vectors(const FgemmKernels& kernels, int64_t n, int64_t panel);
 size_t fgemm_packed_floats(const FgemmKernels& kernels, int64_t n, int64_t k);
 // b[j][i] at b[j * col_stride + i * k_stride], j < n, i < k; columns beyond n are zeros.
-void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed);
+// Panels [panel, panel_end); `packed` is the start of all of them.
+void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed,
+                int64_t panel, int64_t panel_end);
+int64_t fgemm_panels(const FgemmKernels& kernels, int64_t n);
 // bias padded to the packed width.
 size_t fgemm_padded_cols(const FgemmKernels& kernels, int64_t n);
 
@@ -65,6 +69,7 @@ struct FgemmJob {
   int64_t ldc = 0;
   const float* r = nullptr;
   int64_t ldr = 0;
+  float scale = 1;
   Activation act;
   UnaryRow act_row = nullptr;  // for activations that are no clamp
   bool bf16 = false;           // a and b hold pairs; channels counts pairs

@@ -44,7 +44,8 @@ Status FgemmWeights::pack(const Tensor& w) {
       bf16_pairs(w.as<uint16_t>() + offset, cols_ * taps_, input_channels_, reinterpret_cast<uint32_t*>(pairs.data()));
       from = reinterpret_cast<const float*>(pairs.data());
     }
-    fgemm_pack(*kernels_, from, cols_, k, k, 1, reinterpret_cast<float*>(packed_.data()) + group_floats * static_cast<size_t>(g));
+    float* to = reinterpret_cast<float*>(packed_.data()) + group_floats * static_cast<size_t>(g);
+    fgemm_pack(*kernels_, from, cols_, k, k, 1, to, 0, fgemm_panels(*kernels_, cols_));
   }
   return Status();
 }

@@ -1,0 +1,61 @@
+// Sums in the order of numerics.md section 8: element i goes to partial sum i mod 16, the 16 are combined as a binary tree
+// (8, 4, 2, 1). Same bits for every vector width.
+#ifndef NETSUKE_KERNELS_BASE_SUMS_H_
+#define NETSUKE_KERNELS_BASE_SUMS_H_
+
+#include "kernels/base/vec.h"
+
+namespace netsuke {
+namespace {
+
+constexpr int kSums = 16, kSumVectors = 16 / kLanes;
+
+// The accumulators of one row: vector v holds partial sums v * kLanes ... + kLanes - 1.
+struct Sums {
+  vf v[kSumVectors];
+};
+NK_INLINE Sums sums_of(float start) {
+  Sums s;
+  for (int i = 0; i < kSumVectors; ++i) s.v[i] = splat(start);
+  return s;
+}
+
+template <vf (*Combine)(vf, vf)>
+NK_INLINE float tree(const Sums& s) {
+  float p[kSums];
+  for (int i = 0; i < kSumVectors; ++i) store(p + i * kLanes, s.v[i]);
+  for (int half = kSums / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) p[i] = Combine(splat(p[i]), splat(p[i + half]))[0];
+  }
+  return p[0];
+}
+
+// Combine(partial sum, F(element)) over a row of n; elements beyond the end leave their partial sum alone.
+template <vf (*Combine)(vf, vf), typename F>
+NK_INLINE float reduce_row(const float* x, int64_t n, float start, const F& f) {
+  Sums s = sums_of(start);
+  int64_t i = 0;
+  for (; i + kSums <= n; i += kSums) {
+    for (int v = 0; v < kSumVectors; ++v) s.v[v] = Combine(s.v[v], f(load(x + i + v * kLanes), i + v * kLanes, int64_t{kLanes}));
+  }
+  for (int v = 0; i < n; ++v, i += kLanes) {
+    const int64_t left = n - i < kLanes ? n - i : kLanes;
+    const vf y = Combine(s.v[v], f(load_part(x + i, left), i, left));
+    float before[kLanes], after[kLanes];
+    store(before, s.v[v]);
+    store(after, y);
+    for (int64_t l = 0; l < left; ++l) before[l] = after[l];
+    s.v[v] = load(before);
+  }
+  return tree<Combine>(s);
+}
+
+NK_INLINE vf plus(vf a, vf b) { return a + b; }
+NK_INLINE vf times(vf a, vf b) { return a * b; }
+NK_INLINE vf lesser(vf a, vf b) { return select((a < b) | (a != a), a, b); }  // a NaN on either side is the result
+NK_INLINE vf greater(vf a, vf b) { return select((a > b) | (a != a), a, b); }
+
+}  // namespace
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_BASE_SUMS_H_

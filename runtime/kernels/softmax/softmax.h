@@ -1,0 +1,19 @@
+// Rows of softmax: y = exp(x - max) / sum, or x - max - log(sum).
+#ifndef NETSUKE_KERNELS_SOFTMAX_SOFTMAX_H_
+#define NETSUKE_KERNELS_SOFTMAX_SOFTMAX_H_
+
+#include <cstdint>
+
+#include "kernels/base/isa.h"
+
+namespace netsuke {
+
+struct SoftmaxKernels {
+  void (*row)(const float* x, float* y, int64_t n, bool log);  // y may be x
+  const char* name;
+};
+NETSUKE_KERNEL_TABLES(SoftmaxKernels, softmax_kernels)
+
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_SOFTMAX_SOFTMAX_H_
