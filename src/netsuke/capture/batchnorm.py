@@ -45,7 +45,11 @@ def fold_batchnorm(graph: ir.Graph) -> int:
 def _affine_of(node: ir.Node) -> _Affine | None:
     if is_op(node, "BatchNormalization"):
         arrays = [array_of(v) for v in node.inputs[1:5]]
-        if any(a is None for a in arrays) or attr(node, "training_mode", 0) or any(list(o.uses()) for o in node.outputs[1:]):
+        if (
+            any(a is None for a in arrays)
+            or attr(node, "training_mode", 0)
+            or any(list(o.uses()) for o in node.outputs[1:])
+        ):
             return None
         gamma, beta, mean, var = (np.asarray(a, np.float64) for a in arrays)
         scale = gamma / np.sqrt(var + float(attr(node, "epsilon", 1e-5)))
@@ -119,7 +123,11 @@ def _output_axis(target: ir.Node, weight: Array, channels: int) -> tuple[int, ..
         return None if grouped or weight.shape[1] != channels else (1, channels, *([1] * (weight.ndim - 2)))
     if is_op(target, "Gemm"):
         transposed = bool(attr(target, "transB", 0))
-        return ((channels, 1) if transposed else (1, channels)) if weight.shape[0 if transposed else 1] == channels else None
+        return (
+            ((channels, 1) if transposed else (1, channels))
+            if weight.shape[0 if transposed else 1] == channels
+            else None
+        )
     if is_op(target, "MatMul"):
         return (1, channels) if weight.ndim == 2 and weight.shape[1] == channels else None
     return None

@@ -51,7 +51,9 @@ def _variadic(node: ir.Node) -> ir.Value | None:
     total = values[0]
     for index, value in enumerate(values[1:]):
         last = index == len(values) - 2
-        total = emit(node, binary, [total, value], dtype=node.outputs[0].dtype, dims=dims_of(node.outputs[0]) if last else None)
+        total = emit(
+            node, binary, [total, value], dtype=node.outputs[0].dtype, dims=dims_of(node.outputs[0]) if last else None
+        )
     if node.op_type == "Mean":
         total = _like(node, "Mul", [total, _const(node, 1.0 / len(values))])
     return total

@@ -85,6 +85,8 @@ def _evaluate(node: ir.Node, inputs: list[Any]) -> list[Any]:
             results = ReferenceEvaluator(model).run(None, {n: a for n, a in zip(names, inputs, strict=True) if n})
     except Exception as error:  # the evaluator raises whatever the broken node trips over
         got = f"{type(error).__name__}: {str(error)[:160]}"
-        raise FileError(Problem("a constant node cannot be computed", where=f"{node.op_type} {node.name}", got=got)) from None
+        raise FileError(
+            Problem("a constant node cannot be computed", where=f"{node.op_type} {node.name}", got=got)
+        ) from None
     found = iter(results)
     return [next(found) if name else np.zeros(0) for name in proto.output]

@@ -134,7 +134,8 @@ def _closed(group: list[ir.Node]) -> bool:
     """True when inner values of the group are read only inside it."""
     inside = {id(n) for n in group}
     return all(
-        not n.outputs[0].is_graph_output() and all(id(use.node) in inside for use in n.outputs[0].uses()) for n in group[1:]
+        not n.outputs[0].is_graph_output() and all(id(use.node) in inside for use in n.outputs[0].uses())
+        for n in group[1:]
     )
 
 

@@ -37,8 +37,13 @@ def read_onnx(path: str | Path) -> ir.Model:
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise FileError(
-            Problem("file too large", where=str(path), got=f"{size} bytes", allowed=f"{MAX_FILE_BYTES}",
-                    hint="store the weights as external data")  # fmt: skip
+            Problem(
+                "file too large",
+                where=str(path),
+                got=f"{size} bytes",
+                allowed=f"{MAX_FILE_BYTES}",
+                hint="store the weights as external data",
+            )  # fmt: skip
         )
     return parse_onnx(path.read_bytes(), where=str(path), folder=path.parent)
 
@@ -122,7 +127,9 @@ def _check_nodes(nodes, known: set[str], problems: list[Problem], folder: Path |
         for name in node.input:
             if name and name not in known:
                 what = "input computed only later: the graph has a cycle or is out of order"
-                problems.append(Problem(what if name in later else "input that nothing computes", where=label, got=name))
+                problems.append(
+                    Problem(what if name in later else "input that nothing computes", where=label, got=name)
+                )
         for attribute in node.attribute:
             _check_attribute(attribute, label, known, problems, folder, depth)
         for name in node.output:
@@ -133,7 +140,12 @@ def _check_nodes(nodes, known: set[str], problems: list[Problem], folder: Path |
 
 
 def _check_attribute(
-    attribute: onnx.AttributeProto, label: str, known: set[str], problems: list[Problem], folder: Path | None, depth: int
+    attribute: onnx.AttributeProto,
+    label: str,
+    known: set[str],
+    problems: list[Problem],
+    folder: Path | None,
+    depth: int,
 ) -> None:
     tensors = [*attribute.tensors, attribute.t] if attribute.HasField("t") else list(attribute.tensors)
     for tensor in tensors:
@@ -166,7 +178,9 @@ def _check_tensor(tensor: onnx.TensorProto, label: str, problems: list[Problem],
     count = math.prod(tensor.dims)
     expected = (count * _BITS[tensor.data_type] + 7) // 8
     if expected > MAX_TENSOR_BYTES:
-        problems.append(Problem("tensor too large", where=label, got=f"{expected} bytes", allowed=f"{MAX_TENSOR_BYTES}"))
+        problems.append(
+            Problem("tensor too large", where=label, got=f"{expected} bytes", allowed=f"{MAX_TENSOR_BYTES}")
+        )
     elif tensor.data_location == onnx.TensorProto.EXTERNAL:
         _check_external(tensor, label, expected, problems, folder)
     elif tensor.HasField("raw_data"):
@@ -175,7 +189,9 @@ def _check_tensor(tensor: onnx.TensorProto, label: str, problems: list[Problem],
                                     allowed=f"{expected} bytes for {list(tensor.dims)}"))  # fmt: skip
     elif not _field_count_fits(tensor, count):
         got = sum(len(getattr(tensor, name)) for name in _FIELDS)
-        problems.append(Problem("tensor data of the wrong size", where=label, got=f"{got} elements", allowed=str(count)))
+        problems.append(
+            Problem("tensor data of the wrong size", where=label, got=f"{got} elements", allowed=str(count))
+        )
 
 
 def _field_count_fits(tensor: onnx.TensorProto, count: int) -> bool:

@@ -82,7 +82,20 @@ def fold_shapes(graph: ir.Graph) -> int:
 
 
 def _known_dims(node: ir.Node) -> np.ndarray[Any, Any] | None:
-    kinds = ("Shape", "Gather", "Slice", "Squeeze", "Concat", "Add", "Sub", "Mul", "Div", "Reshape", "Unsqueeze", "Cast")
+    kinds = (
+        "Shape",
+        "Gather",
+        "Slice",
+        "Squeeze",
+        "Concat",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Reshape",
+        "Unsqueeze",
+        "Cast",
+    )
     if not is_op(node, *kinds) or node.outputs[0].dtype not in (
         ir.DataType.INT64,
         ir.DataType.INT32,

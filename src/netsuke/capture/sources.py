@@ -29,8 +29,11 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> ir.Model:
 
         return to_onnx(model)
     raise UsageError(
-        Problem("not a network", got=type(model).__name__,
-                allowed="a path, a torch.nn.Module, an onnx_ir.Model or an onnx.ModelProto")  # fmt: skip
+        Problem(
+            "not a network",
+            got=type(model).__name__,
+            allowed="a path, a torch.nn.Module, an onnx_ir.Model or an onnx.ModelProto",
+        )  # fmt: skip
     )
 
 
@@ -57,8 +60,12 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
         entry = MODELS[text]
         return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype)
     raise FileError(
-        Problem("no such file or reference network", got=text, allowed=near(text, MODELS),
-                hint="a path of an .onnx or .pt2 file, or file.py:factory")  # fmt: skip
+        Problem(
+            "no such file or reference network",
+            got=text,
+            allowed=near(text, MODELS),
+            hint="a path of an .onnx or .pt2 file, or file.py:factory",
+        )  # fmt: skip
     )
 
 
@@ -85,10 +92,16 @@ def _fixed(model: ir.Model, shape: Any) -> ir.Model:
     problems = []
     for value, wanted in zip(inputs, shapes, strict=True):
         given = list(value.shape) if value.shape is not None else [None] * len(wanted)
-        fits = len(given) == len(wanted) and all(not isinstance(g, int) or g == w for g, w in zip(given, wanted, strict=True))
+        fits = len(given) == len(wanted) and all(
+            not isinstance(g, int) or g == w for g, w in zip(given, wanted, strict=True)
+        )
         if not fits:
-            problems.append(Problem("shape does not fit the input", where=value.name or "", got=str(wanted), allowed=str(given)))
-        value.shape = ir.Shape([g if isinstance(g, int) or i == 0 else w for i, (g, w) in enumerate(zip(given, wanted, strict=False))])
+            problems.append(
+                Problem("shape does not fit the input", where=value.name or "", got=str(wanted), allowed=str(given))
+            )
+        value.shape = ir.Shape(
+            [g if isinstance(g, int) or i == 0 else w for i, (g, w) in enumerate(zip(given, wanted, strict=False))]
+        )
     if problems:
         raise UsageError(problems)
     return model

@@ -26,7 +26,9 @@ def check_supported(model: ir.Model) -> None:
             problems.append(_problem(node, reason))
     if problems:
         count = len(problems)
-        raise UnsupportedError(problems, summary=f"{count} node{'s' if count > 1 else ''} of the network cannot be compiled")
+        raise UnsupportedError(
+            problems, summary=f"{count} node{'s' if count > 1 else ''} of the network cannot be compiled"
+        )
 
 
 def unsupported_reason(node: ir.Node) -> str:
@@ -179,7 +181,11 @@ def _quantize(node: ir.Node) -> str:
         return "scale and zero point must be constants"
     if int(attr(node, "block_size", 0)):
         return "" if is_constant(node.inputs[0]) else "blocked quantization of an activation"
-    kind = node.outputs[0].dtype if node.op_type == "QuantizeLinear" else (node.inputs[0].dtype if node.inputs[0] else None)
+    kind = (
+        node.outputs[0].dtype
+        if node.op_type == "QuantizeLinear"
+        else (node.inputs[0].dtype if node.inputs[0] else None)
+    )
     if is_constant(node.inputs[0]):
         return ""
     if kind not in (ir.DataType.UINT8, ir.DataType.INT8):

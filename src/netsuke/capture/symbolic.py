@@ -18,7 +18,9 @@ _SAME = frozenset(
     LayerNormalization BatchNormalization InstanceNormalization QuantizeLinear DequantizeLinear Cast Abs Neg Exp Log Sqrt Erf Floor Ceil Round Sign
     Sin Cos Reciprocal Not IsNaN GroupNormalization LpNormalization""".split()
 )
-_BROADCAST = frozenset("Add Sub Mul Div Pow Min Max Mod Where And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual".split())
+_BROADCAST = frozenset(
+    "Add Sub Mul Div Pow Min Max Mod Where And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual".split()
+)
 
 
 def name_free_dims(graph: ir.Graph) -> None:
@@ -62,7 +64,9 @@ def shape_entries(value: ir.Value | None, depth: int = 0) -> list[Any] | None:
         return None if dims is None else dims[slice(int(attr(node, "start", 0)), attr(node, "end"))]
     if node.op_type in ("Squeeze", "Unsqueeze", "Cast", "Identity", "Reshape"):
         inner = shape_entries(node.inputs[0], depth + 1)
-        return inner if inner is not None and (node.op_type != "Reshape" or len(inner) == 1) else _unknown_entries(value)
+        return (
+            inner if inner is not None and (node.op_type != "Reshape" or len(inner) == 1) else _unknown_entries(value)
+        )
     if node.op_type == "Concat":
         parts = [shape_entries(v, depth + 1) for v in node.inputs]
         return None if any(p is None for p in parts) else [e for p in parts if p for e in p]

@@ -47,8 +47,12 @@ def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32") -> ir
             first = first or error
     got = re.sub(r"\s+", " ", str(first))[:400]
     raise UnsupportedError(
-        Problem("torch.export cannot trace this network", where=type(module).__name__, got=got,
-                hint="export it to ONNX yourself and give the .onnx file")  # fmt: skip
+        Problem(
+            "torch.export cannot trace this network",
+            where=type(module).__name__,
+            got=got,
+            hint="export it to ONNX yourself and give the .onnx file",
+        )  # fmt: skip
     )
 
 

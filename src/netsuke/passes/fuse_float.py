@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import array_of, attr, constant, dims_of, is_constant, only_user, operand, replace, source_of, sweep
+from netsuke.capture.graph import (
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    is_constant,
+    only_user,
+    operand,
+    replace,
+    source_of,
+    sweep,
+)
 from netsuke.passes.nodes import F32, U8, bounds_of, is_ns, ns, same_dims
 
 # Position of the residual among the inputs.
@@ -89,7 +100,13 @@ def _residual(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
     """layer + float value of the same shape. Of two layers the later one takes the sum."""
     index = _RESIDUAL.get(node.op_type) if node.domain == "netsuke" else None
     user = only_user(node.outputs[0]) if index is not None else None
-    if index is None or user is None or not _is_binary(user, "add") or operand(node, index) is not None or not _bare(node):
+    if (
+        index is None
+        or user is None
+        or not _is_binary(user, "add")
+        or operand(node, index) is not None
+        or not _bare(node)
+    ):
         return None
     other = _other(user, node.outputs[0])
     if other is None or other is node.outputs[0] or is_constant(other) or other.dtype != F32:
@@ -97,7 +114,12 @@ def _residual(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
     if not same_dims(node.outputs[0], other):
         return None
     producer = other.producer()
-    if producer is not None and _takes_residual(producer) and only_user(other) is user and _later(producer, node, order):
+    if (
+        producer is not None
+        and _takes_residual(producer)
+        and only_user(other) is user
+        and _later(producer, node, order)
+    ):
         return None
     inputs = [*node.inputs, *[None] * (index - len(node.inputs))]
     return _again(node, user, [*inputs[:index], other], {})
@@ -136,7 +158,11 @@ def _quantize(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
     if not is_ns(node, *_QUANTIZING) or node.outputs[0].dtype != F32 or "quant_scale" in node.attributes:
         return None
     user = only_user(node.outputs[0])
-    if user is None or not is_ns(user, "quantize") or (int(attr(user, "lo", 0)), int(attr(user, "hi", 255))) != (0, 255):
+    if (
+        user is None
+        or not is_ns(user, "quantize")
+        or (int(attr(user, "lo", 0)), int(attr(user, "hi", 255))) != (0, 255)
+    ):
         return None
     extra = {"quant_scale": float(attr(user, "scale")), "quant_zero": int(attr(user, "zero"))}
     return _again(node, user, list(node.inputs), extra, dtype=U8)

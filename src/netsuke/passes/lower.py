@@ -15,7 +15,9 @@ def lower(graph: ir.Graph) -> int:
     """Rewrite in place; returns how many nodes were lowered. Operators without a rule are listed in one UnsupportedError."""
     unknown = [n for n in graph if n.domain != "netsuke" and (n.domain != "" or n.op_type not in RULES)]
     if unknown:
-        raise UnsupportedError([Problem(f"{n.domain}::{n.op_type} has no place in a program", where=n.name or "") for n in unknown])
+        raise UnsupportedError(
+            [Problem(f"{n.domain}::{n.op_type} has no place in a program", where=n.name or "") for n in unknown]
+        )
     count = 0
     for node in list(graph):
         if node.domain == "netsuke":

@@ -88,7 +88,11 @@ def _conv_transpose(node: ir.Node) -> ir.Value:
     window["output_padding"] = [0, *extra] if rank == 3 else extra
     name = node.name or "conv_transpose"
     w = np.ascontiguousarray(full.transpose(0, 2, 3, 1))
-    inputs = [to_nhwc(node, x), as_constant(node, w, f"{name}.w"), as_constant(node, array_of(operand(node, 2)), f"{name}.bias")]
+    inputs = [
+        to_nhwc(node, x),
+        as_constant(node, w, f"{name}.w"),
+        as_constant(node, array_of(operand(node, 2)), f"{name}.bias"),
+    ]
     y = ns(node, "conv_transpose", inputs, window, dtype=F32, dims=nhwc_dims(node.outputs[0]), name=name,
            source=source_of(node.outputs[0]))  # fmt: skip
     return from_nhwc(node, y, rank)
@@ -109,7 +113,11 @@ def _gemm(node: ir.Node) -> ir.Value:
         w = np.ascontiguousarray(weight if trans_b else weight.T)
         w = w if alpha == 1.0 else (w.astype(np.float64) * alpha).astype(np.float32)
         vector = bias is not None and (bias.size in (1, w.shape[0]) and bias.shape[-1:] in ((), (1,), (w.shape[0],)))
-        shift = None if bias is None or not vector else (np.broadcast_to(bias.reshape(-1), (w.shape[0],)) * np.float32(beta))
+        shift = (
+            None
+            if bias is None or not vector
+            else (np.broadcast_to(bias.reshape(-1), (w.shape[0],)) * np.float32(beta))
+        )
         name = node.name or "linear"
         inputs = [a, as_constant(node, w, f"{name}.w"), as_constant(node, shift, f"{name}.bias")]
         y = ns(node, "linear", inputs, dtype=F32, dims=out, name=name, source=source_of(node.outputs[0]))
@@ -210,7 +218,9 @@ def _prelu(node: ir.Node) -> ir.Value:
         return like(node, "prelu", [x, as_constant(node, slope.reshape(-1), name)])
     last = transposed(node, x, [0, *range(2, rank), 1])
     dims = dims_of(last)
-    y = ns(node, "prelu", [last, as_constant(node, slope.reshape(-1), name)], dtype=F32, dims=dims, name=node.name or "")
+    y = ns(
+        node, "prelu", [last, as_constant(node, slope.reshape(-1), name)], dtype=F32, dims=dims, name=node.name or ""
+    )
     return transposed(node, y, [0, rank - 1, *range(1, rank - 1)])
 
 
@@ -235,7 +245,9 @@ def _reduce(fn: str) -> Rule:
         if not axes and int(attr(node, "noop_with_empty_axes", 0)):
             return like(node, "identity", [node.inputs[0]])
         wanted = sorted(a + rank if a < 0 else a for a in axes) if axes else list(range(rank))
-        return like(node, "reduce", [node.inputs[0]], {"fn": fn, "axes": wanted, "keepdims": int(attr(node, "keepdims", 1))})
+        return like(
+            node, "reduce", [node.inputs[0]], {"fn": fn, "axes": wanted, "keepdims": int(attr(node, "keepdims", 1))}
+        )
 
     return rule
 
@@ -257,7 +269,9 @@ def _global_max_codes(node: ir.Node, rank: int) -> ir.Value:
         raise refuse(node, "codes with a dynamic image size; quantize behind it instead")
     kernel = [1, *dims[2:]] if rank == 3 else dims[2:]
     attrs = {"kernel": kernel, "strides": [1, 1], "pads": [0, 0, 0, 0]}
-    y = ns(node, "maxpool", [to_nhwc(node, x)], attrs, dtype=x.dtype, dims=[dims[0], 1, 1, dims[1]], name=node.name or "")
+    y = ns(
+        node, "maxpool", [to_nhwc(node, x)], attrs, dtype=x.dtype, dims=[dims[0], 1, 1, dims[1]], name=node.name or ""
+    )
     return from_nhwc(node, y, rank)
 
 
@@ -276,7 +290,9 @@ def _pool(node: ir.Node) -> ir.Value:
 
 def _argmax(node: ir.Node) -> ir.Value:
     rank = len(dims_of(node.inputs[0]) or ())
-    return like(node, "argmax", [node.inputs[0]], {"axis": axis_of(node, rank, 0), "keepdims": int(attr(node, "keepdims", 1))})
+    return like(
+        node, "argmax", [node.inputs[0]], {"axis": axis_of(node, rank, 0), "keepdims": int(attr(node, "keepdims", 1))}
+    )
 
 
 def _where(node: ir.Node) -> ir.Value:

@@ -174,7 +174,9 @@ def _spatial(node: ir.Node, value: ir.Value | None, rank: int, dtype: type) -> i
         raise refuse(node, "computed size of one-dimensional data")
     kind = I64 if dtype is np.int64 else ir.DataType.FLOAT
     picked = _int_constant(node, [2, 3], "spatial")
-    return ns(node, "gather", [as_i64(node, value) if kind == I64 else value, picked], {"axis": 0}, dtype=kind, dims=[2])
+    return ns(
+        node, "gather", [as_i64(node, value) if kind == I64 else value, picked], {"axis": 0}, dtype=kind, dims=[2]
+    )
 
 
 def _block(node: ir.Node) -> ir.Value:
@@ -185,7 +187,16 @@ def _block(node: ir.Node) -> ir.Value:
     if op == "depth_to_space":
         attrs["mode"] = attr(node, "mode", "DCR")
     dims = nhwc_dims(node.outputs[0])
-    y = ns(node, op, [to_nhwc(node, x)], attrs, dtype=x.dtype, dims=dims, name=node.name or "", source=source_of(node.outputs[0]))
+    y = ns(
+        node,
+        op,
+        [to_nhwc(node, x)],
+        attrs,
+        dtype=x.dtype,
+        dims=dims,
+        name=node.name or "",
+        source=source_of(node.outputs[0]),
+    )
     return from_nhwc(node, y, 4)
 
 

@@ -34,7 +34,9 @@ def conv_window(node: ir.Node) -> dict[str, Any] | None:
     return {"strides": strides, "pads": pads, "dilations": dilations, "groups": int(attr(node, "group", 1))}
 
 
-def window_pads(node: ir.Node, dims: list[Any], kernel: list[int], strides: list[int], dilations: list[int]) -> list[int]:
+def window_pads(
+    node: ir.Node, dims: list[Any], kernel: list[int], strides: list[int], dilations: list[int]
+) -> list[int]:
     """Explicit pads [begins..., ends...]; auto_pad SAME needs the image size, which the capture has checked."""
     spatial = len(kernel)
     mode = attr(node, "auto_pad", "NOTSET")
@@ -69,11 +71,17 @@ def _lower(node: ir.Node) -> bool:
     found = requantization(x, ohwi(w.codes), w.scale, tail, *biases)
     if found is None:
         raise UnsupportedError(
-            Problem("the accumulator can leave int32", where=node.name or "", hint="keep this layer float or use fewer bits")
+            Problem(
+                "the accumulator can leave int32", where=node.name or "", hint="keep this layer float or use fewer bits"
+            )
         )
     at, name = last_member(node, tail), node.name or "conv"
     rank = len(dims_of(node.inputs[0]) or ())
-    inputs = [to_nhwc(at, x.value), as_constant(at, ohwi(w.codes), f"{name}.w"), as_constant(at, found.mult, f"{name}.mult")]
+    inputs = [
+        to_nhwc(at, x.value),
+        as_constant(at, ohwi(w.codes), f"{name}.w"),
+        as_constant(at, found.mult, f"{name}.mult"),
+    ]
     inputs += [as_constant(at, found.bias, f"{name}.bias"), as_constant(at, found.acc_bias, f"{name}.acc_bias")]
     inputs.append(to_nhwc(at, tail.residual.value) if tail.residual is not None else None)
     dtype = U8 if tail.codes else F32

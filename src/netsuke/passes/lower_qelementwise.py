@@ -55,7 +55,9 @@ def _binary(node: ir.Node, tail: Tail) -> bool:
         attrs["b_mult"] = float(make_multiplier(b.scale, 1.0, scale))
     op = "qmul" if node.op_type == "Mul" else "qadd"
     dims = dims_of(node.outputs[0])
-    place(tail, node, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source))
+    place(
+        tail, node, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source)
+    )
     return True
 
 

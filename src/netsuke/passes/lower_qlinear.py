@@ -128,5 +128,7 @@ def constant_codes(node: ir.Node, dequantize: ir.Node) -> Codes | None:
 
 def _overflow(node: ir.Node) -> UnsupportedError:
     return UnsupportedError(
-        Problem("the accumulator can leave int32", where=node.name or "", hint="keep this layer float or use fewer bits")
+        Problem(
+            "the accumulator can leave int32", where=node.name or "", hint="keep this layer float or use fewer bits"
+        )
     )

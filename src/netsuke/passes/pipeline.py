@@ -78,5 +78,3 @@ def _outputs_are_nodes(graph: ir.Graph) -> None:
             graph.append(anchor)
             graph.outputs[index] = out
         seen.add(id(value))
-
-

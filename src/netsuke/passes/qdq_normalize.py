@@ -55,7 +55,9 @@ def _quantize(node: ir.Node, signed: set[int]) -> None:
     scale, zero = _scale_zero(node)
     kind = out.dtype or ir.DataType.UINT8
     if kind not in _TYPES:
-        raise UnsupportedError(Problem(f"activation quantized to {kind.name}", where=node.name or "", allowed="8 or 4 bits"))
+        raise UnsupportedError(
+            Problem(f"activation quantized to {kind.name}", where=node.name or "", allowed="8 or 4 bits")
+        )
     bits, is_signed = _TYPES[kind]
     shift = 128 if is_signed else 0
     lo = shift - (1 << (bits - 1)) if is_signed else 0
@@ -76,7 +78,9 @@ def _dequantize(node: ir.Node, signed: set[int]) -> None:
     # a graph input of signed codes is left to the check below: only codes made here have been re-encoded
     if q.dtype in (ir.DataType.INT8, ir.DataType.INT4):
         raise UnsupportedError(
-            Problem("signed codes from outside the network", where=node.name or "", hint="give the network a float input")
+            Problem(
+                "signed codes from outside the network", where=node.name or "", hint="give the network a float input"
+            )
         )
     shift = 128 if id(q) in signed else 0
     attrs = {"scale": scale, "zero": zero + shift}

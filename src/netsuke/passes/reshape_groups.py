@@ -127,7 +127,15 @@ def sink_through_reshape(node: ir.Node, x: ir.Value, perm: list[int]) -> bool:
             return False  # the part inside groups would move as much as the whole, and the part outside comes on top
         mid = transposed(node, x, inner)
     mid_dims = permuted(out_dims, outer_axes)
-    y = ns(node, "reshape", [mid, shape], dtype=x.dtype, dims=mid_dims, name=node.name or "", source=source_of(node.outputs[0]))
+    y = ns(
+        node,
+        "reshape",
+        [mid, shape],
+        dtype=x.dtype,
+        dims=mid_dims,
+        name=node.name or "",
+        source=source_of(node.outputs[0]),
+    )
     source = source_of(node.outputs[0])
     new = transposed(node, y, outer, name=f"{node.name}.transpose")
     replace(node.outputs[0], new)

@@ -61,7 +61,9 @@ def _finish(node: ir.Node, y: ir.Value, perm: list[int]) -> bool:
     return True
 
 
-def _again(node: ir.Node, inputs: list[ir.Value | None], perm: list[int], attrs: dict[str, Any] | None = None) -> ir.Value:
+def _again(
+    node: ir.Node, inputs: list[ir.Value | None], perm: list[int], attrs: dict[str, Any] | None = None
+) -> ir.Value:
     """The node on permuted axes: dimensions of the output are those of the old output before `perm`."""
     out = node.outputs[0]
     given = {name: a.value for name, a in node.attributes.items()} | (attrs or {})
@@ -78,7 +80,9 @@ def _unary(node: ir.Node) -> bool:
     if found is None:
         return False
     x, perm = found
-    per_channel = operand(node, 1) is not None and len(dims_of(node.inputs[1]) or ()) and (array_of(node.inputs[1]) is not None)
+    per_channel = (
+        operand(node, 1) is not None and len(dims_of(node.inputs[1]) or ()) and (array_of(node.inputs[1]) is not None)
+    )
     if node.op_type in ("prelu", "lut") and per_channel and _varies(node) and perm[-1] != len(perm) - 1:
         return False
     return _finish(node, _again(node, [x, *node.inputs[1:]], perm), perm)
@@ -148,7 +152,9 @@ def _concat(node: ir.Node) -> bool:
         if hit is not None:
             inputs.append(hit[0])
         elif array is not None and node.graph is not None and value is not None:
-            inputs.append(constant(node.graph, np.ascontiguousarray(array.transpose(inverse(perm))), f"{value.name}.nhwc"))
+            inputs.append(
+                constant(node.graph, np.ascontiguousarray(array.transpose(inverse(perm))), f"{value.name}.nhwc")
+            )
     axis = perm[int(attr(node, "axis")) % len(perm)]
     return _finish(node, _again(node, inputs, perm, {"axis": axis}), perm)
 
@@ -301,7 +307,18 @@ def _shape(node: ir.Node) -> bool:
     whole = ns(node, "shape", [x], {"start": 0}, dtype=ir.DataType.INT64, dims=[len(perm)])
     index = constant(node.graph, picked, f"{node.name}.perm")
     out = node.outputs[0]
-    replace(out, ns(node, "gather", [whole, index], {"axis": 0}, dtype=ir.DataType.INT64, dims=[len(picked)], name=node.name or ""))
+    replace(
+        out,
+        ns(
+            node,
+            "gather",
+            [whole, index],
+            {"axis": 0},
+            dtype=ir.DataType.INT64,
+            dims=[len(picked)],
+            name=node.name or "",
+        ),
+    )
     node.graph.remove(node, safe=True)
     return True
 
@@ -425,6 +442,6 @@ _RULES: dict[str, Callable[[ir.Node], bool]] = {
 
 def count_transposes(graph: ir.Graph) -> int:
     """Transposes left that move data."""
-    return sum(1 for node in graph if is_ns(node, "transpose") and not _moves_only_ones(node.inputs[0], attr(node, "perm")))  # type: ignore[arg-type]
-
-
+    return sum(
+        1 for node in graph if is_ns(node, "transpose") and not _moves_only_ones(node.inputs[0], attr(node, "perm"))
+    )  # type: ignore[arg-type]

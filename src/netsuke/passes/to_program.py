@@ -50,7 +50,13 @@ def _add_nodes(graph: ir.Graph, names: dict[int, str], program: Program) -> None
         wanted = OPERATORS[node.op_type].inputs
         if not wanted[-1].many:
             inputs += [""] * (len(wanted) - len(inputs))
-        made = Node(node.op_type, _unique(node.name or node.op_type, used), inputs, [names[id(v)] for v in node.outputs], _attrs(node))
+        made = Node(
+            node.op_type,
+            _unique(node.name or node.op_type, used),
+            inputs,
+            [names[id(v)] for v in node.outputs],
+            _attrs(node),
+        )
         program.nodes.append(made)
         kinds = output_dtypes(made, [dtypes[n] if n else "" for n in inputs])
         for value, key, kind in zip(node.outputs, made.outputs, kinds, strict=True):
@@ -140,5 +146,3 @@ def _grid(value: ir.Value) -> tuple[float | None, int | None]:
             return None, None
         value = node.inputs[0]
     return None, None
-
-
