@@ -1,0 +1,120 @@
+// Small .nsk files made in memory, for tests and the fuzzer.
+#ifndef NETSUKE_GRAPH_SAMPLE_H_
+#define NETSUKE_GRAPH_SAMPLE_H_
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace netsuke {
+
+struct SampleTensor {
+  std::string name, dtype, shape;  // "F32", "[2,3]"
+  std::string bytes;
+};
+
+template <typename T>
+std::string bytes_of(const std::vector<T>& values) {
+  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+}
+
+inline std::string json_string(const std::string& text) {
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c;
+  }
+  return out + "\"";
+}
+
+inline std::string with_header(const std::string& header, const std::string& data) {
+  const uint64_t length = header.size();
+  std::string out(8, '\0');
+  for (int i = 0; i < 8; ++i) out[static_cast<size_t>(i)] = static_cast<char>(length >> (8 * i));
+  return out + header + data;
+}
+
+inline std::string sample_file(const std::string& program, const std::vector<SampleTensor>& tensors = {}) {
+  std::string header = "{\"__metadata__\":{\"netsuke\":" + json_string(program) + "}", data;
+  for (const SampleTensor& tensor : tensors) {
+    header += "," + json_string(tensor.name) + ":{\"dtype\":\"" + tensor.dtype + "\",\"shape\":" + tensor.shape +
+              ",\"data_offsets\":[" + std::to_string(data.size()) + "," + std::to_string(data.size() + tensor.bytes.size()) + "]}";
+    data += tensor.bytes;
+  }
+  header += "}";
+  while ((header.size() + 8) % 64 != 0) header += ' ';
+  return with_header(header, data);
+}
+
+inline std::string sample_program(const std::string& inputs, const std::string& outputs, const std::string& nodes,
+                                  const std::string& values = "{}") {
+  return "{\"format\":\"netsuke-program\",\"version\":1,\"producer\":\"test\",\"name\":\"sample\",\"inputs\":[" + inputs +
+         "],\"outputs\":[" + outputs + "],\"nodes\":[" + nodes + "],\"values\":" + values + ",\"plan\":\"\",\"meta\":{}}";
+}
+
+inline std::string sample_port(const std::string& name, const std::string& dtype, const std::string& shape) {
+  return "{\"name\":\"" + name + "\",\"dtype\":\"" + dtype + "\",\"shape\":" + shape + "}";
+}
+
+inline std::string sample_node(const std::string& op, const std::string& in, const std::string& out, const std::string& attrs = "{}") {
+  const std::string name = op + " " + out;
+  return "{\"op\":\"" + op + "\",\"name\":" + json_string(name) + ",\"in\":" + in + ",\"out\":" + out + ",\"attrs\":" + attrs + "}";
+}
+
+// Movement, shapes computed at plan time, views, two outputs, free dimensions: everything the loader and the planner do.
+inline std::string sample_movement() {
+  std::string nodes;
+  const auto add = [&](const std::string& node) { nodes += (nodes.empty() ? "" : ",") + node; };
+  add(sample_node("transpose", "[\"x\"]", "[\"t\"]", "{\"perm\":[0,2,3,1]}"));
+  add(sample_node("shape", "[\"t\"]", "[\"s\"]"));
+  add(sample_node("slice", "[\"s\",\"zero\",\"one\",\"\",\"\"]", "[\"n\"]"));
+  add(sample_node("concat", "[\"n\",\"minus\"]", "[\"flat\"]", "{\"axis\":0}"));
+  add(sample_node("reshape", "[\"t\",\"flat\"]", "[\"r\"]"));
+  add(sample_node("concat", "[\"r\",\"r\"]", "[\"c\"]", "{\"axis\":1}"));
+  add(sample_node("split", "[\"c\",\"\"]", "[\"a\",\"b\"]", "{\"axis\":1}"));
+  add(sample_node("pad", "[\"t\",\"pads\",\"\"]", "[\"p\"]", "{\"mode\":\"edge\"}"));
+  add(sample_node("gather", "[\"p\",\"index\"]", "[\"g\"]", "{\"axis\":3}"));
+  const std::string inputs = sample_port("x", "f32", "[\"N\",2,\"H\",3]");
+  const std::string outputs = sample_port("a", "f32", "[\"N\",\"K\"]") + "," + sample_port("b", "f32", "[\"N\",\"L\"]") + "," +
+                              sample_port("g", "f32", "[\"N\",\"A\",\"B\",2]");
+  const std::string values = "{\"t\":{\"dtype\":\"f32\",\"source\":\"nhwc\"},\"s\":{\"dtype\":\"i64\"}}";
+  return sample_file(sample_program(inputs, outputs, nodes, values),
+                     {{"index", "I64", "[2]", bytes_of<int64_t>({1, -2})},
+                      {"minus", "I64", "[1]", bytes_of<int64_t>({-1})},
+                      {"one", "I64", "[1]", bytes_of<int64_t>({1})},
+                      {"pads", "I64", "[8]", bytes_of<int64_t>({0, 1, 0, 0, 0, 0, 2, 0})},
+                      {"zero", "I64", "[1]", bytes_of<int64_t>({0})}});
+}
+
+// A small quantized network: quantize, a convolution with a fused residual, a table, a linear layer, dequantize.
+inline std::string sample_quantized() {
+  std::string nodes;
+  const auto add = [&](const std::string& node) { nodes += (nodes.empty() ? "" : ",") + node; };
+  add(sample_node("quantize", "[\"x\"]", "[\"q\"]", "{\"scale\":0.1,\"zero\":128}"));
+  add(sample_node("qconv", "[\"q\",\"w\",\"mult\",\"bias\",\"\",\"q\"]", "[\"c\"]",
+                  "{\"acc_bound\":1000000,\"dilations\":[1,1],\"groups\":1,\"hi\":200,\"lo\":10,\"out\":\"u8\",\"pads\":[1,1,1,1],"
+                  "\"r_mult\":0.5,\"r_zero\":128,\"strides\":[1,1],\"x_zero\":128,\"zero\":10}"));
+  add(sample_node("lut", "[\"c\",\"table\"]", "[\"l\"]"));
+  add(sample_node("reshape", "[\"l\",\"flat\"]", "[\"f\"]"));
+  add(sample_node("qlinear", "[\"f\",\"v\",\"mult\",\"\",\"acc\",\"\"]", "[\"y\"]",
+                  "{\"acc_bound\":1000000,\"out\":\"f32\",\"x_zero\":3}"));
+  std::vector<int8_t> w, v;
+  std::vector<uint8_t> table;
+  for (int i = 0; i < 4 * 9 * 4; ++i) w.push_back(static_cast<int8_t>(i * 37 % 255 - 127));
+  for (int i = 0; i < 4 * 64; ++i) v.push_back(static_cast<int8_t>(i * 91 % 255 - 127));
+  for (int i = 0; i < 256; ++i) table.push_back(static_cast<uint8_t>(255 - i));
+  return sample_file(sample_program(sample_port("x", "f32", "[\"N\",4,4,4]"), sample_port("y", "f32", "[\"N\",4]"), nodes,
+                                    "{\"c\":{\"dtype\":\"u8\",\"scale\":0.2,\"zero\":10},\"y\":{\"dtype\":\"f32\"}}"),
+                     {{"flat", "I64", "[2]", bytes_of<int64_t>({0, -1})},
+                      {"acc", "I32", "[4]", bytes_of<int32_t>({1, -2, 3, -4})},
+                      {"bias", "F32", "[4]", bytes_of<float>({0.5f, -1, 2, 0})},
+                      {"mult", "F32", "[4]", bytes_of<float>({0.01f, 0.02f, 0.005f, 0.03f})},
+                      {"table", "U8", "[256]", bytes_of(table)},
+                      {"v", "I8", "[4,64]", bytes_of(v)},
+                      {"w", "I8", "[4,3,3,4]", bytes_of(w)}});
+}
+
+}  // namespace netsuke
+
+#endif  // NETSUKE_GRAPH_SAMPLE_H_
