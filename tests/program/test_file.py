@@ -1,0 +1,219 @@
+"""The .nsk file: same bytes, round trip, and damaged or hostile files give FileError."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from netsuke.core.errors import FileError
+from netsuke.formats import accumulator_bound, f32_to_bf16
+from netsuke.program import Node, Port, Program, Value, from_bytes, read, to_bytes, write
+from netsuke.program.model_json import shortest
+
+
+def small_program() -> Program:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-127, 128, (5, 3, 3, 7)).astype(np.int8)
+    window = {"strides": [1, 1], "pads": [1, 1, 1, 1], "x_zero": 3, "acc_bound": int(accumulator_bound(w, 3).max())}
+    nodes = [
+        Node("quantize", "q", ["x"], ["xq"], {"scale": 0.05, "zero": 3}),
+        Node("qconv", "c", ["xq", "w", "m", "b", "", ""], ["y"], window),
+        Node("dequantize", "d", ["y"], ["yf"], {"scale": 0.1, "zero": 0}),
+        Node("linear", "l", ["yf", "wb", "", ""], ["z"], {"act": "relu"}),
+    ]
+    constants = {
+        "w": w,
+        "m": np.full(5, 0.01, np.float32),
+        "b": rng.normal(size=5).astype(np.float32),
+        "wb": f32_to_bf16(rng.normal(size=(4, 5)).astype(np.float32)),
+    }
+    values = {"xq": Value("u8", 0.05, 3, "ünï"), "y": Value("u8", 0.1, 0)}
+    ports = [Port("x", "f32", ("N", 8, "W", 7))], [Port("z", "f32", ("N", 8, "W", 4))]
+    return Program("small", *ports, nodes, constants, values, {"wb"}, 'plan = "α"\n', {"seed": "0"})
+
+
+def test_round_trip(tmp_path):
+    program = small_program()
+    size = write(program, tmp_path / "p.nsk")
+    assert size == (tmp_path / "p.nsk").stat().st_size
+    back = read(tmp_path / "p.nsk")
+    assert (back.name, back.inputs, back.outputs, back.plan, back.meta, back.bf16) == (
+        program.name,
+        program.inputs,
+        program.outputs,
+        program.plan,
+        program.meta,
+        program.bf16,
+    )
+    assert [n.op for n in back.nodes] == [n.op for n in program.nodes]
+    assert back.nodes[1].attrs == program.nodes[1].attrs
+    assert np.float32(back.nodes[0].attrs["scale"]) == np.float32(0.05)
+    for name, array in program.constants.items():
+        assert back.constants[name].dtype == array.dtype
+        assert np.array_equal(back.constants[name], array)
+    assert to_bytes(back) == to_bytes(program)
+
+
+def test_bytes_do_not_depend_on_insertion_order():
+    program, other = small_program(), small_program()
+    other.constants = dict(reversed(other.constants.items()))
+    other.nodes[1].attrs = dict(reversed(other.nodes[1].attrs.items()))
+    assert to_bytes(program) == to_bytes(other)
+
+
+def test_the_container_is_safetensors(tmp_path):
+    from safetensors import safe_open
+
+    write(small_program(), tmp_path / "p.nsk")
+    with safe_open(tmp_path / "p.nsk", "np") as file:
+        assert set(file.keys()) == {"w", "m", "b", "wb"}
+        document = json.loads(file.metadata()["netsuke"])
+        assert np.array_equal(file.get_tensor("w"), small_program().constants["w"])
+    assert document["format"] == "netsuke-program"
+    assert '"scale":0.05' in json.dumps(document, separators=(",", ":"))  # fewest digits, not 0.05000000074505806
+
+
+def test_data_starts_aligned_and_arrays_are_views(tmp_path):
+    write(small_program(), tmp_path / "p.nsk")
+    data = (tmp_path / "p.nsk").read_bytes()
+    assert (8 + int.from_bytes(data[:8], "little")) % 64 == 0
+    array = read(tmp_path / "p.nsk").constants["m"]
+    assert not array.flags.owndata
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1.0
+
+
+def test_write_replaces_in_one_step(tmp_path):
+    path = tmp_path / "p.nsk"
+    write(small_program(), path)
+    before = path.read_bytes()
+    broken = small_program()
+    broken.nodes[0].op = "quantise"
+    with pytest.raises(FileError, match="did you mean"):
+        write(broken, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["p.nsk"]
+    with pytest.raises(FileError, match="cannot write"):
+        write(small_program(), tmp_path / "missing" / "p.nsk")
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_shortest_float_keeps_the_f32(value):
+    assert np.float32(shortest(value)) == np.float32(value)
+    assert len(repr(shortest(value))) <= len(repr(value))
+
+
+def test_missing_empty_and_foreign_files(tmp_path):
+    with pytest.raises(FileError, match="No such file"):
+        read(tmp_path / "none.nsk")
+    (tmp_path / "empty.nsk").touch()
+    with pytest.raises(FileError, match="empty"):
+        read(tmp_path / "empty.nsk")
+    (tmp_path / "text.nsk").write_text("hello, this is not a program")
+    with pytest.raises(FileError, match="not a .nsk file"):
+        read(tmp_path / "text.nsk")
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3)}, tmp_path / "weights.nsk")
+    with pytest.raises(FileError, match="no netsuke program"):
+        read(tmp_path / "weights.nsk")
+
+
+def container(header: object, data: bytes = b"") -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def document(**changes: object) -> bytes:
+    plain = {"format": "netsuke-program", "version": 1, "producer": "", "name": "", "inputs": [], "outputs": []}
+    plain |= {"nodes": [], "values": {}, "plan": "", "meta": {}, **changes}
+    return container({"__metadata__": {"netsuke": json.dumps(plain)}})
+
+
+NODE = {"op": "identity", "name": "n", "in": ["x"], "out": ["y"], "attrs": {}}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (container(b"[" * 100_000), "not valid JSON|nested"),
+        (container(b'{"a":' * 100_000), "not valid JSON|nested"),
+        (container(b"\xff\xfe"), "UTF-8"),
+        (container([]), "JSON object"),
+        (container(b'{"__metadata__":{},"__metadata__":{}}'), "twice"),
+        (container({"__metadata__": {"netsuke": "[" * 40 + "]" * 40}}), "nested too deep"),
+        (container({"__metadata__": {"netsuke": "1e999"}}), "out of range"),
+        (container({"__metadata__": {"netsuke": "NaN"}}), "not a JSON number"),
+        (container({"__metadata__": {"netsuke": "9" * 5000}}), "out of range"),
+        (container({"__metadata__": {"netsuke": "{}", "other": ""}}), "unknown metadata"),
+        (document(version=2), "unknown version"),
+        (document(format="other"), "unknown format"),
+        (document(extra=1), "unknown key"),
+        (document(nodes={}), "not a JSON list"),
+        (document(nodes=[{**NODE, "attrs": {"a": None}}]), "neither a number"),
+        (document(nodes=[{**NODE, "attrs": {"a": True}}]), "neither a number"),
+        (document(nodes=[{**NODE, "in": [1]}]), "expected a text"),
+        (document(inputs=[{"name": "x", "dtype": "f32", "shape": [1] * 9}]), "at most 8"),
+        (document(inputs=[{"name": "x", "dtype": "f32", "shape": [-1]}]), "sizes or dimension names"),
+        (document(values={"y": {"dtype": "u8", "scale": -1.0}}), "not a positive number"),
+        ((2**63).to_bytes(8, "little"), "cut short"),
+        (b"\x00" * 7, "cut short"),
+    ],
+)
+def test_hostile_files(data, message):
+    with pytest.raises(FileError, match=message):
+        from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"dtype": "F32", "shape": [1], "data_offsets": [0, 8]}, "disagree"),
+        ({"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}, "disagree"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [0, 800]}, "outside"),
+        ({"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}, "outside"),
+        ({"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}, "unknown dtype"),
+        ({"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 8]}, "at most 8"),
+        ({"dtype": "F32", "shape": [True], "data_offsets": [0, 8]}, "at most 8"),
+        ({"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}, "belong to no tensor"),
+        ({"dtype": "U8", "shape": [4], "data_offsets": [4, 8]}, "overlap or leave a hole"),
+        ({"dtype": "U8", "shape": [4]}, "expected dtype"),
+    ],
+)
+def test_hostile_tensors(entry, message):
+    header = {"__metadata__": {"netsuke": "{}"}, "t": entry}
+    with pytest.raises(FileError, match=message):
+        from_bytes(container(header, b"\x00" * 8))
+
+
+@pytest.fixture(scope="module")
+def good() -> bytes:
+    return to_bytes(small_program())
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_mutated_files_give_a_program_or_an_error(good, seed):
+    rng = np.random.default_rng(seed)
+    data = bytearray(good)
+    for _ in range(rng.integers(1, 4)):
+        kind, at = rng.integers(0, 4), int(rng.integers(0, len(data)))
+        if kind == 0:
+            data[at] ^= 1 << int(rng.integers(0, 8))
+        elif kind == 1:
+            del data[at:]
+        elif kind == 2:
+            del data[at : at + int(rng.integers(1, 9))]
+        else:
+            data[at:at] = bytes(rng.integers(32, 127, rng.integers(1, 5)).astype(np.uint8))
+        if not data:
+            break
+    try:
+        program = from_bytes(bytes(data))
+    except FileError as error:
+        assert str(error)
+    else:
+        assert to_bytes(program)
