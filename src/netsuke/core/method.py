@@ -1,7 +1,8 @@
 """The `Method` record and the registry of all methods.
 
-A method lives in one file under `netsuke.methods.<room>` and ends with `METHOD = register(Method(...))`. Catalogue, docs, command-line
-completion, support matrix and contract tests are generated from these records. Importing a record must not import torch.
+A method lives in one file under `netsuke.methods.<room>` and ends with `METHOD = register(Method(...))`.
+Catalogue, docs, command-line completion, support matrix and contract tests are generated from these records.
+Importing a record must not import torch.
 """
 
 from __future__ import annotations

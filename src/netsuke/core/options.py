@@ -12,7 +12,8 @@ Scalar = str | int | float | bool
 
 
 def parse_options(text: str, where: str = "") -> dict[str, Scalar]:
-    """ "a=1,b=x,flag" as a dictionary; a key without a value is a flag (True). Numbers and true/false are recognised."""
+    """ "a=1,b=x,flag" as a dictionary; a key without a value is a flag (True). Numbers and true/false are
+    recognised."""
     options: dict[str, Scalar] = {}
     if not text.strip():
         return options
@@ -56,7 +57,7 @@ def configure(config: type, options: Mapping[str, Scalar], where: str = "") -> A
         kinds = get_args(hints[key]) or (hints[key],)
         if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
             value = float(value)
-        if isinstance(value, bool) and bool not in kinds or not isinstance(value, kinds):
+        if (isinstance(value, bool) and bool not in kinds) or not isinstance(value, kinds):
             wanted = " or ".join(k.__name__ for k in kinds)
             problems.append(
                 Problem("an option has the wrong type", where=f"{where} {key}".strip(), got=repr(value), allowed=wanted)

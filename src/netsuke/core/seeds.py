@@ -1,4 +1,5 @@
-"""Random streams. Everything random takes a seed (default 0) and draws from its own generator, never from global state."""
+"""Random streams. Everything random takes a seed (default 0) and draws from its own generator, never from global
+state."""
 
 from __future__ import annotations
 

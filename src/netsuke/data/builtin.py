@@ -1,6 +1,7 @@
 """Data sets known by name: digits (in the package), fashion-mnist and cifar10 (from a directory).
 
-The directory is `root`, else the environment variable NETSUKE_DATA. Looked-for files, tried in the directory itself and in a subfolder:
+The directory is `root`, else the environment variable NETSUKE_DATA. Looked-for files, tried in the directory
+itself and in a subfolder:
 
     cifar10        train_20k.npz, test_1k.npz, test_10k_jpeg.npz    x uint8 [N, 32, 32, 3], y
     fashion-mnist  {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz

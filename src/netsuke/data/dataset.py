@@ -133,7 +133,8 @@ class Dataset:
 
 
 def overlap(first: Dataset, second: Dataset) -> int:
-    """Number of samples of `first` whose input also occurs in `second`: calibration and evaluation should share none."""
+    """Number of samples of `first` whose input also occurs in `second`: calibration and evaluation should share
+    none."""
     known = second.digests()
     return sum(
         hashlib.blake2b(_row_bytes(row), digest_size=16).digest() in known for x, _ in first.batches(CHUNK) for row in x
@@ -151,6 +152,6 @@ def _finite(x: AnyArray, start: int, source: str) -> None:
     good = np.isfinite(flat).all(axis=1)
     if not good.all():
         bad = np.flatnonzero(~good)
-        kind = "NaN" if np.isnan(flat[bad[0]]).any() else "infinity"  # type: ignore[type-var]
+        kind = "NaN" if np.isnan(flat[bad[0]]).any() else "infinity"
         where = f"{source}, sample {start + int(bad[0])}"
         raise UsageError(Problem("a value is not a finite number", where, kind, "finite values", "clean the data"))

@@ -20,11 +20,12 @@ def load_data(
 ) -> Dataset:
     """A data set from an .npz file, a folder of images, or a built-in name.
 
-    spec        "calib.npz" with x (model layout) and optional y; "images/" with one folder per class; "digits", "cifar10:test" ...
+    spec        "calib.npz" with x (model layout) and optional y; "images/" with one folder per class; "digits",
+                "cifar10:test" ...
     root        directory of the built-in data sets; else NETSUKE_DATA
     role        "calib" or "eval": the split of a built-in name without one (train or test)
-    preprocess  for images and for .npz files with raw pixels: a `Preprocess`, its text form or a TOML file; a folder may carry
-                it as preprocess.toml
+    preprocess  for images and for .npz files with raw pixels: a `Preprocess`, its text form or a TOML file; a
+                folder may carry it as preprocess.toml
     """
     if isinstance(spec, Dataset):
         return spec

@@ -114,8 +114,8 @@ class Preprocess:
             if len(value) not in (1, channels):
                 got = f"{len(value)} numbers for {channels} channels"
                 raise UsageError(Problem(name, "preprocess", got, f"1 or {channels} numbers"))
-        y = x.astype(np.float32) / np.float32(self.scale)
-        y = (y - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        y = np.asarray(x, np.float32) / np.float32(self.scale)
+        y = np.asarray((y - np.array(self.mean, np.float32)) / np.array(self.std, np.float32), np.float32)
         return np.ascontiguousarray(y.transpose(0, 3, 1, 2)) if self.layout == "nchw" else y
 
 

@@ -6,19 +6,27 @@ import gzip
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy
 
-from netsuke.core.errors import FileError, NetsukeError, Problem, UsageError
+from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.data.dataset import AnyArray
 
 Rows = npt.NDArray[np.int64]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+
+class Stream(Protocol):
+    """What is read from: a file, a member of an archive, a decompressor."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 _LIMIT = 2**40  # elements: a header that asks for more is damaged
 
 
@@ -92,7 +100,7 @@ class FolderReader:
     Images lying in the folder itself give a data set without labels. Rows are uint8 arrays [H, W, 3 or 1].
     """
 
-    def __init__(self, folder: Path, load: object) -> None:
+    def __init__(self, folder: Path, load: Callable[[Path], AnyArray]) -> None:
         self.folder, self._load = folder, load
         groups = sorted(p for p in folder.iterdir() if p.is_dir())
         named = [(f, i) for i, g in enumerate(groups) for f in sorted(g.rglob("*")) if f.suffix.lower() in IMAGES]
@@ -111,7 +119,7 @@ class FolderReader:
         rows = np.arange(self.count) if wanted is None else wanted
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
-            x = [self._load(self.files[i]) for i in part]  # type: ignore[operator]
+            x = [self._load(self.files[i]) for i in part]
             if len({a.shape for a in x}) > 1:
                 sizes = ", ".join(sorted({"x".join(map(str, a.shape)) for a in x})[:4])
                 hint = "give resize and crop in the preprocessing"
@@ -138,12 +146,12 @@ def _agree(x: tuple[int, ...], y: tuple[int, ...] | None, where: str) -> None:
         raise UsageError(Problem("y does not fit x", where, f"x {x}, y {y}", f"y of shape ({x[0]},)"))
 
 
-def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
-    version = npy.read_magic(stream)  # type: ignore[no-untyped-call]
+def _header(stream: Stream, where: str) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise FileError(Problem("array header of an unknown version", where, str(version)))
-    shape, fortran, dtype = read(stream)  # type: ignore[no-untyped-call]
+    shape, fortran, dtype = read(stream)
     if dtype.hasobject or dtype.kind not in "fiu" or fortran or not shape or math.prod(shape) > _LIMIT:
         order = "Fortran order" if fortran else f"{dtype}, shape {shape}"
         raise UsageError(Problem("x must be a plain array of numbers [samples, ...] in C order", where, order))
@@ -152,14 +160,14 @@ def _header(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[np
 
 def _labels(archive: zipfile.ZipFile, member: str, path: Path) -> npt.NDArray[np.int64]:
     with archive.open(member) as stream:
-        y = npy.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
+        y = npy.read_array(stream, allow_pickle=False)
     if y.dtype.kind not in "iub":
         raise UsageError(Problem("y has the wrong dtype", str(path), str(y.dtype), "integer class numbers"))
     return np.asarray(y, np.int64)
 
 
 def _stream(
-    stream: IO[bytes],
+    stream: Stream,
     dtype: np.dtype[np.generic],
     shape: tuple[int, ...],
     count: int,
@@ -194,7 +202,7 @@ def _chunk(
     return x, None if y is None else y[picked]
 
 
-def _exactly(stream: IO[bytes], size: int) -> bytes:
+def _exactly(stream: Stream, size: int) -> bytes:
     data = stream.read(size)
     while len(data) < size:
         more = stream.read(size - len(data))
@@ -204,7 +212,7 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return data
 
 
-def _skip(stream: IO[bytes], size: int) -> None:
+def _skip(stream: Stream, size: int) -> None:
     while size > 0:
         step = min(size, 1 << 20)
         _exactly(stream, step)
@@ -233,6 +241,3 @@ def _idx_labels(path: Path) -> npt.NDArray[np.int64]:
             return np.frombuffer(_exactly(stream, count), np.uint8).astype(np.int64)
     except (OSError, EOFError) as error:
         raise FileError(Problem("the label file is damaged", str(path), str(error))) from error
-
-
-__all__ = ["ArrayReader", "FolderReader", "IdxReader", "NetsukeError", "NpzReader", "ready"]

@@ -1,13 +1,14 @@
 """Post-training quantization of a captured ONNX graph.
 
-Belongs here: where quantizers go, calibrators, weight scales and rounding, corrections of the float network before and after.
+Belongs here: where quantizers go, calibrators, weight scales and rounding, corrections of the float network before
+and after.
 Does not belong here: training, bit search across layers, the compiler, running anything (a `Runner` is handed in).
 Contract, by the record's tag:
-  calibrator   apply(statistics, config, *, bits) -> (lo, hi); reads the running statistics of one tensor; the further tag "histogram" asks
-               for a histogram
+  calibrator   apply(statistics, config, *, bits) -> (lo, hi); reads the running statistics of one tensor; the
+               further tag "histogram" asks for a histogram
   graph        apply(context, config) -> None; edits the float network in `context.model`; runs before placement
-  weights      apply(context, config) -> None; runs when `context.placement` and `context.ranges` are known and before the quantizers
-               are written; may set `context.scales`, `context.codes`, change biases
+  weights      apply(context, config) -> None; runs when `context.placement` and `context.ranges` are known and
+               before the quantizers are written; may set `context.scales`, `context.codes`, change biases
   recipe       apply(plan_defaults, config) -> None; sets defaults of the plan
   requant      apply(plan, config) -> None; sets how results are requantized
 The result is an ONNX graph with QuantizeLinear/DequantizeLinear and metadata "netsuke.requant" = "float" or "dyadic".

@@ -13,7 +13,7 @@ from netsuke.core.method import Method, methods
 from netsuke.core.options import configure
 from netsuke.core.recipe import Step
 from netsuke.methods.quantize._context import Context, Feeds, data_input
-from netsuke.methods.quantize._graph import Array
+from netsuke.methods.quantize._graph import Array, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 from netsuke.methods.quantize.placement import Placement
 
@@ -151,7 +151,7 @@ def choose_batch(model: ir.Model, samples: int) -> int:
 
 
 def _elements(value: ir.Value, shapes: dict[str, Sequence[int]]) -> int | None:
-    sizes = shapes.get(value.name or "") or (list(value.shape)[1:] if value.shape is not None else [None])
+    sizes: Sequence[object] = shapes.get(value.name or "") or (dims(value) or [None, None])[1:]
     count = 1
     for d in sizes:
         if not isinstance(d, int):

@@ -54,7 +54,7 @@ def weight_codes(weight: Array, scales: Array, axis: int | None, bits: int = 8) 
     top = 2 ** (bits - 1) - 1
     steps = scales.reshape(()) if axis is None else along(scales, axis, weight.ndim)
     codes = np.rint(weight / steps)
-    return np.clip(codes, -top, top).astype(np.int8)
+    return np.asarray(np.clip(codes, -top, top), np.int8)
 
 
 def fake_quantize(x: Array, scale: float, zero: int, bits: int = 8) -> Array:

@@ -1,7 +1,8 @@
 """Which part of a graph is a function of one tensor, element by element: such a part becomes one lookup table.
 
-An 8-bit tensor has at most 256 values, so any elementwise function of it (a single Sigmoid, or the five nodes of a GELU) is a table of
-256 entries, or one table per channel when constants differ by channel. `region` finds the largest such part behind a value.
+An 8-bit tensor has at most 256 values, so any elementwise function of it (a single Sigmoid, or the five nodes of a
+GELU) is a table of 256 entries, or one table per channel when constants differ by channel. `region` finds the
+largest such part behind a value.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import onnx_ir as ir
 from netsuke.methods.quantize._graph import constant, dims, is_float
 
 UNARY = frozenset(
-    "Abs Ceil Celu Clip Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish LeakyRelu Log Mish Neg PRelu Reciprocal Relu "
-    "Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tanh ThresholdedRelu BatchNormalization".split()
+    (
+        *("Abs", "Ceil", "Celu", "Clip", "Cos", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"),
+        *("LeakyRelu", "Log", "Mish", "Neg", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin"),
+        *("Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "BatchNormalization"),
+    )
 )
 BINARY = frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max"))
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from netsuke.methods.quantize.placement import Layer
 
 
+CLAMPING = ("qconv", "conv_transpose", "qlinear", "qmatmul", "qadd", "qmul", "qavgpool", "qmean")
+
+
 def weighted(node: ir.Node, name: str) -> Layer | None:
     """The layer of a Conv, ConvTranspose, Gemm or MatMul; `blocked` says why it has no integer kernel."""
     from netsuke.methods.quantize.placement import Layer
@@ -82,7 +85,7 @@ def _residual(layer: Layer, taken: set[ir.Node]) -> None:
 def activation(layer: Layer, taken: set[ir.Node]) -> None:
     """Relu and Clip with constant bounds become the code limits of the layer in front (not of a concat or a table)."""
     node = only_use(layer.output)
-    if layer.kernel in ("concat", "lut", "binary") or node is None or node in taken:
+    if layer.kernel not in CLAMPING or node is None or node in taken:
         return
     bounds_known = all(v is None or constant(v) is not None for v in node.inputs[1:])
     if node.op_type == "Relu" or (node.op_type == "Clip" and bounds_known):

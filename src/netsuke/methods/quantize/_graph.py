@@ -56,6 +56,26 @@ def attribute(node: ir.Node, name: str, default: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
+def integer(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute."""
+    value = attribute(node, name, default)
+    assert isinstance(value, int)
+    return value
+
+
+def integers(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    """An attribute that is a list of integers."""
+    value = attribute(node, name, default)
+    assert isinstance(value, list)
+    return [int(v) for v in value]
+
+
+def number(value: ir.Value | None) -> Array | None:
+    """The float32 array of a constant; None when it is computed."""
+    array = constant(value)
+    return None if array is None else np.asarray(array, np.float32)
+
+
 def set_constant(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
     """Replace the contents of an initializer, keeping its name."""
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
@@ -83,7 +103,8 @@ def replace_parameters(
 def bn_statistics(node: ir.Node) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
     """Mean and standard deviation per channel of the node's output, where a folded normalization left them.
 
-    The captured graph keeps them in the node's metadata, "netsuke.bn_mean" (beta) and "netsuke.bn_std" (|gamma|), as JSON lists.
+    The captured graph keeps them in the node's metadata, "netsuke.bn_mean" (beta) and "netsuke.bn_std" (|gamma|),
+    as JSON lists.
     """
     if BN_MEAN not in node.metadata_props or BN_STD not in node.metadata_props:
         return None

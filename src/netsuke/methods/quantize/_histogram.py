@@ -1,9 +1,10 @@
 """A histogram of fixed size for a stream of unknown range.
 
-Bins are half-open, [k w, (k+1) w) for k = -HALF .. HALF-1, with w a power of two. When a value falls outside, w doubles and bins are merged
-in pairs. Because w is a power of two and bins are anchored at 0, x / w is exact and merging commutes with binning: the result is the
-histogram of all data at the final width, whatever the order and the size of the batches. Exact zeros are counted apart, because every
-quantizer here represents 0 without error and activations behind a ReLU are mostly zeros.
+Bins are half-open, [k w, (k+1) w) for k = -HALF .. HALF-1, with w a power of two. When a value falls outside, w
+doubles and bins are merged in pairs. Because w is a power of two and bins are anchored at 0, x / w is exact and
+merging commutes with binning: the result is the histogram of all data at the final width, whatever the order and
+the size of the batches. Exact zeros are counted apart, because every quantizer here represents 0 without error and
+activations behind a ReLU are mostly zeros.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ class Histogram:
     @property
     def centers(self) -> npt.NDArray[np.float64]:
         """Middle of each bin."""
-        return (np.arange(-HALF, HALF) + 0.5) * self.width
+        return np.asarray((np.arange(-HALF, HALF) + 0.5) * self.width, np.float64)
 
     @property
     def edges(self) -> npt.NDArray[np.float64]:
         """Left edge of each bin and the right edge of the last, 2 * HALF + 1 values."""
-        return np.arange(-HALF, HALF + 1) * self.width
+        return np.asarray(np.arange(-HALF, HALF + 1) * self.width, np.float64)
 
     def add(self, x: npt.NDArray[np.float32]) -> None:
         """Count a batch of finite float32 values of any shape."""

@@ -1,14 +1,18 @@
 """Bias correction: remove the mean error that quantization leaves in each output channel.
 
-Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv 1906.04721), section 4.2;
-Finkelstein et al., "Fighting Quantization Bias With Bias", 2019 (arXiv 1906.03193).
-Idea: rounding a channel's few weights does not average out, and clipping has a sign; both shift the channel's mean, and a bias can undo it.
-Equations: with W, x the float weight and input and Q(W), Q(x) the quantized ones, b' = b - (Q(W) * E[Q(x)] - W * E[x]), per output channel,
-averaged over positions; * is the layer's convolution or product, so padding at the borders is exact. A fused residual r adds
--(E[Q(r)] - E[r]). E[x], E[Q(x)] are means over the calibration data, per position and channel (empirical). Without data, behind batch-norm
-statistics and a ReLU: E[x] = gamma phi(-beta / gamma) + beta (1 - Phi(-beta / gamma)), E[Q(x)] = E[x] (analytic).
-Differences: the paper corrects the weight error only; the activation's clipping error is included here. Means come from the float network, so
-layers are corrected independently (the paper's empirical variant works through the layers one after the other).
+Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv
+1906.04721), section 4.2; Finkelstein et al., "Fighting Quantization Bias With Bias", 2019 (arXiv 1906.03193).
+Idea: rounding a channel's few weights does not average out, and clipping has a sign; both shift the channel's
+mean, and a bias can undo it.
+Equations: with W, x the float weight and input and Q(W), Q(x) the quantized ones, b' = b - (Q(W) * E[Q(x)] - W *
+E[x]), per output channel, averaged over positions; * is the layer's convolution or product, so padding at the
+borders is exact. A fused residual r adds
+-(E[Q(r)] - E[r]). E[x], E[Q(x)] are means over the calibration data, per position and channel (empirical). Without
+data, behind batch-norm statistics and a ReLU: E[x] = gamma phi(-beta / gamma) + beta (1 - Phi(-beta / gamma)),
+E[Q(x)] = E[x] (analytic).
+Differences: the paper corrects the weight error only; the activation's clipping error is included here. Means come
+from the float network, so layers are corrected independently (the paper's empirical variant works through the
+layers one after the other).
 Cost: one float run over the calibration data, one mean image per layer input. Limits: needs a bias that stays float.
 """
 
@@ -25,7 +29,17 @@ from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._codes import affine, fake_quantize
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._graph import along, attribute, bn_statistics, constant, dims, replace_parameters
+from netsuke.methods.quantize._graph import (
+    along,
+    attribute,
+    bn_statistics,
+    dims,
+    integer,
+    integers,
+    new_constant,
+    number,
+    replace_parameters,
+)
 from netsuke.methods.quantize.insert import layer_codes
 from netsuke.methods.quantize.placement import Layer
 
@@ -61,7 +75,7 @@ class Means:
 def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
     """Correct the bias of every quantized convolution and linear layer in the context's model."""
     layers = [x for x in context.placement.layers.values() if x.quantized and x.weight is not None]
-    means = {v.name or "": Means(_bounds(context, v)) for layer in layers for v in _reads(layer)}
+    means = {v.name or "": Means(_bounds(context, v)) for layer in layers for v in layer.reads}
     source = context.model.graph.inputs[0].name or ""
     taps = [name for name in means if name != source]
     batches = list(context.feeds()) if source in means else []
@@ -76,18 +90,18 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
 
 def correct(context: Context, layer: Layer, means: dict[str, tuple[Mean, Mean]]) -> None:
     """Subtract the layer's mean error from its bias."""
-    weight = constant(layer.weight)
+    weight = number(layer.weight)
     assert weight is not None
     row = context.plan[layer.name].rows[0]
     scales, codes = layer_codes(context, layer, row, weight)
     axis = layer.axis if row.granularity == "channel" else None
-    steps = scales.reshape(()) if axis is None else along(scales, axis, weight.ndim)
+    steps = np.float64(scales.reshape(())) if axis is None else along(scales.astype(np.float64), axis, weight.ndim)
     exact, coded = means[layer.inputs[0].name or ""]
     if context.plan.data.get("source") == data_free.SOURCE:
         analytic = _analytic(layer)
         if analytic is not None:
             exact = coded = np.broadcast_to(analytic[:, None, None], exact.shape) if exact.ndim == 3 else analytic
-    shift = response(layer.node, codes * steps.astype(np.float64), coded) - response(layer.node, weight, exact)
+    shift = response(layer.node, codes * steps, coded) - response(layer.node, weight.astype(np.float64), exact)
     if layer.residual is not None and layer.reached:
         before, after = means[layer.residual.name or ""]
         shift = shift + channel_mean(after - before, layer.node)
@@ -102,12 +116,12 @@ def response(node: ir.Node, weight: Mean, mean: Mean) -> Mean:
         matrix = weight.T if node.op_type == "Gemm" and attribute(node, "transB", 0) else weight
         return np.asarray(mean.reshape(-1, mean.shape[-1]).mean(axis=0) @ matrix)
     spatial = weight.ndim - 2
-    image, pads = _padded(node, mean, weight.shape[2:])
+    image = _padded(node, mean, weight.shape[2:])
     strides, dilations = _ints(node, "strides", spatial), _ints(node, "dilations", spatial)
     sizes = [
         (image.shape[1 + i] - dilations[i] * (weight.shape[2 + i] - 1) - 1) // strides[i] + 1 for i in range(spatial)
     ]
-    groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+    groups = integer(node, "group", 1)
     per_group = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     total = np.zeros(per_group.shape[:2])
     for tap in np.ndindex(*weight.shape[2:]):
@@ -116,15 +130,13 @@ def response(node: ir.Node, weight: Mean, mean: Mean) -> Mean:
         )
         average = image[(slice(None), *window)].reshape(groups, -1, int(np.prod(sizes))).mean(axis=2)
         total += np.einsum("goi,gi->go", per_group[(..., *tap)], average)
-    del pads
     return total.reshape(-1)
 
 
-def _padded(node: ir.Node, mean: Mean, kernel: tuple[int, ...]) -> tuple[Mean, list[int]]:
+def _padded(node: ir.Node, mean: Mean, kernel: tuple[int, ...]) -> Mean:
     spatial = len(kernel)
-    pads = attribute(node, "pads", [0] * (2 * spatial))
+    pads = integers(node, "pads", [0] * (2 * spatial))
     mode = str(attribute(node, "auto_pad", "NOTSET"))
-    assert isinstance(pads, list)
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         strides, dilations = _ints(node, "strides", spatial), _ints(node, "dilations", spatial)
         pads = [0] * (2 * spatial)
@@ -134,48 +146,49 @@ def _padded(node: ir.Node, mean: Mean, kernel: tuple[int, ...]) -> tuple[Mean, l
             small, large = need // 2, need - need // 2
             pads[i], pads[spatial + i] = (small, large) if mode == "SAME_UPPER" else (large, small)
     widths = [(0, 0), *((pads[i], pads[spatial + i]) for i in range(spatial))]
-    return np.pad(mean, widths), pads
+    return np.pad(mean, widths)
 
 
 def _ints(node: ir.Node, name: str, count: int) -> list[int]:
-    return list(attribute(node, name, [1] * count))  # type: ignore[call-overload]
+    return integers(node, name, [1] * count)
 
 
 def channel_mean(x: Mean, node: ir.Node) -> Mean:
     """Mean over positions per output channel: the first axis behind a convolution, the last one else."""
-    return x.reshape(len(x), -1).mean(axis=1) if node.op_type == "Conv" else x.reshape(-1, x.shape[-1]).mean(axis=0)
+    flat, axis = (x.reshape(len(x), -1), 1) if node.op_type == "Conv" else (x.reshape(-1, x.shape[-1]), 0)
+    return np.asarray(flat.mean(axis=axis))
 
 
 def add_to_bias(graph: ir.Graph, layer: Layer, shift: Mean) -> None:
     """Add a vector to the layer's bias, making one where there is none."""
     node = layer.node
-    weight = constant(node.inputs[1])
+    weight = number(node.inputs[1])
     assert weight is not None
     if node.op_type == "MatMul":
         _matmul_bias(graph, layer, shift)
         return
-    old = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    old = number(node.inputs[2]) if len(node.inputs) > 2 else None
     replace_parameters(graph, node, weight, shift + (0.0 if old is None else old.reshape(-1)))
 
 
 def _matmul_bias(graph: ir.Graph, layer: Layer, shift: Mean) -> None:
-    """MatMul has no bias input: change the constant of the add behind it, or write one."""
+    """MatMul has no bias input: change the constant of the add fused behind it, or write such an add."""
     node = layer.node
-    behind = layer.nodes[1] if len(layer.nodes) > 1 else None
-    if behind is not None and behind.op_type == "Add":
+    for behind in layer.nodes[1:2]:
         for index, value in enumerate(behind.inputs):
-            old = constant(value)
+            old = number(value) if behind.op_type == "Add" else None
             if old is not None:
-                from netsuke.methods.quantize._graph import new_constant
-
                 behind.replace_input_with(
-                    index, new_constant(graph, f"{node.name}.bias", (old + shift).astype(np.float32))
+                    index, new_constant(graph, f"{node.name}.bias", np.asarray(old + shift, np.float32))
                 )
                 return
-
-
-def _reads(layer: Layer) -> list[ir.Value]:
-    return [*layer.inputs, *([layer.residual] if layer.residual is not None else [])]
+    out = node.outputs[0]
+    total = ir.Value(name=f"{out.name}.corrected", shape=out.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=False)
+    bias = new_constant(graph, f"{node.name}.bias", np.asarray(shift, np.float32))
+    add = ir.node("Add", [out, bias], outputs=[total], name=f"{node.name}.bias_add")
+    graph.insert_after(node, add)
+    layer.nodes.insert(1, add)
 
 
 def _bounds(context: Context, value: ir.Value) -> tuple[float, float] | None:

@@ -1,13 +1,16 @@
 """Calibration without data: synthetic inputs, and ranges from batch-norm statistics where the graph still has them.
 
-Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv 1906.04721), section 4.1, for
-the ranges: a channel behind a batch normalization has mean beta and standard deviation |gamma|.
-Equations: lo = min_c (beta_c - 6 |gamma_c|), hi = max_c (beta_c + 6 |gamma_c|), lo = 0 behind a ReLU; used for tensors that are the output of
-a normalized layer (with at most an activation in between). All other ranges come from running 32 synthetic inputs through the float
-network: noise with the 1/f spectrum of natural images, mean 0 and standard deviation 1 per sample.
-Differences: the paper propagates statistics through adds; synthetic inputs stand in for that here, and work without batch-norm too.
-Cost: one float run on 32 samples. Limits: inputs are assumed to be normalised (mean 0, deviation 1) floats; the plan and the report name the
-result data-free.
+Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv
+1906.04721), section 4.1, for the ranges: a channel behind a batch normalization has mean beta and standard
+deviation |gamma|.
+Equations: lo = min_c (beta_c - 6 |gamma_c|), hi = max_c (beta_c + 6 |gamma_c|), lo = 0 behind a ReLU; used for
+tensors that are the output of a normalized layer (with at most an activation in between). All other ranges come
+from running 32 synthetic inputs through the float network: noise with the 1/f spectrum of natural images, mean 0
+and standard deviation 1 per sample.
+Differences: the paper propagates statistics through adds; synthetic inputs stand in for that here, and work
+without batch-norm too.
+Cost: one float run on 32 samples. Limits: inputs are assumed to be normalised (mean 0, deviation 1) floats; the
+plan and the report name the result data-free.
 """
 
 from __future__ import annotations
@@ -50,14 +53,15 @@ def dataset(model: ir.Model, seed: int = 0) -> Dataset:
 
 
 def _sample(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """One input: pink noise over the last two axes when there are three or more, white noise else; mean 0, deviation 1."""
+    """One input: pink noise over the last two axes when there are three or more, white noise else; mean 0,
+    deviation 1."""
     x = rng.standard_normal(shape)
     if len(shape) >= 3:
         frequency = np.hypot(np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1])[None])
         frequency[0, 0] = 1 / max(shape[-2:])
         x = np.fft.irfft2(np.fft.rfft2(x) / frequency, s=shape[-2:])
     deviation = float(x.std())
-    return ((x - x.mean()) / (deviation if deviation > 0 else 1)).astype(np.float32)
+    return np.asarray((x - x.mean()) / (deviation if deviation > 0 else 1), np.float32)
 
 
 def from_batch_norm(context: Context) -> int:
@@ -73,7 +77,8 @@ def from_batch_norm(context: Context) -> int:
 
 
 def layer_bounds(layer: Layer) -> tuple[float, float] | None:
-    """(lo, hi) of the layer's output from its batch-norm statistics; None when there are none or an add lies between."""
+    """(lo, hi) of the layer's output from its batch-norm statistics; None when there are none or an add lies
+    between."""
     found = bn_statistics(layer.node)
     between = layer.nodes[1:]
     if found is None or layer.residual is not None or any(n.op_type != "Relu" for n in between):

@@ -1,13 +1,13 @@
 """Dyadic requantization: integers only, from the first code to the last.
 
 Paper: Yao et al., "HAWQ-V3: Dyadic Neural Network Quantization", 2021 (arXiv 2011.10680), sections 3.1 and 3.2.
-Idea: the factor s_x s_w / s_y of each output channel is replaced by m / 2^e, one integer multiplication and one shift; a residual is
-scaled with its own dyadic number and added.
+Idea: the factor s_x s_w / s_y of each output channel is replaced by m / 2^e, one integer multiplication and one
+shift; a residual is scaled with its own dyadic number and added.
 Equations: docs/numerics.md section 5; m has 31 bits, so |M - m / 2^e| <= 2^-31 M.
-Differences: rounding is half to even (the paper rounds half up); activations are affine; the sum of both branches is clamped once.
-The bit assignment of the paper is a method of its own, not this one.
-Cost: none in accuracy that can be measured; on CPUs with fast float conversion it is not faster. Limits: layers whose output stays float
-(the last one) keep the float multiplier, because they have no output scale.
+Differences: rounding is half to even (the paper rounds half up); activations are affine; the sum of both branches
+is clamped once. The bit assignment of the paper is a method of its own, not this one.
+Cost: none in accuracy that can be measured; on CPUs with fast float conversion it is not faster. Limits: layers
+whose output stays float (the last one) keep the float multiplier, because they have no output scale.
 """
 
 from __future__ import annotations

@@ -1,14 +1,18 @@
 """Entropy calibration: the clipping threshold whose quantized distribution is closest to the original one.
 
-Paper: Migacz, "8-bit Inference with TensorRT", 2017 (conference slides); analysed in Wu et al. 2020 (arXiv 2004.09602), section 3.3.
+Paper: Migacz, "8-bit Inference with TensorRT", 2017 (conference slides); analysed in Wu et al. 2020 (arXiv
+2004.09602), section 3.3.
 Idea: keep the information of the distribution instead of the values' squared error.
-Equations: histogram of |x| with bins of width d; levels L = 2^(b-1) for tensors of both signs, 2^b for tensors of one sign. For every
-i = L .. n bins: P = bins 0 .. i-1 with the mass beyond i added to bin i-1; Q = P (without that mass) merged into L runs of bins, each run's
-mass spread evenly over its non-empty bins; both normalised; KL(P||Q). Threshold T = (i + 0.5) d at the least KL;
-lo = max(min x, -T), hi = min(max x, T), 0 included.
-Differences: L depends on the sign (the slides use 128 throughout); the histogram has 512 to 1024 bins up to the largest |x| for speed;
-exact zeros count in bin 0; bins where P > 0 = Q are smoothed with 1e-9.
-Cost: a histogram per tensor and about 900 divergences. Limits: assumes that 8-bit resolution suffices inside T; worse than MSE at 4 bits.
+Equations: histogram of |x| with bins of width d; levels L = 2^(b-1) for tensors of both signs, 2^b for tensors of
+one sign. For every i = L .. n bins: P = bins 0 .. i-1 with the mass beyond i added to bin i-1; Q = P (without that
+mass) merged into L runs of bins, each run's mass spread evenly over its non-empty bins; both normalised; KL(P||Q).
+Threshold T = (i + 0.5) d at the least KL; lo = max(min x, -T), hi = min(max x, T), 0 included.
+Differences: L depends on the sign (the slides use 128 throughout); the histogram has 512 to 1024 bins up to the
+largest |x| for speed; exact zeros are left out, because every quantizer
+here represents them without error and behind a ReLU they would outweigh everything else; bins where P > 0 = Q are
+smoothed with 1e-9.
+Cost: a histogram per tensor and about 900 divergences. Limits: assumes that 8-bit resolution suffices inside T;
+worse than MSE at 4 bits.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ class Entropy:
     """No options."""
 
 
-def apply(statistics: Statistics, config: Entropy = Entropy(), *, bits: int = 8) -> tuple[float, float]:  # noqa: ARG001, B008
+def apply(statistics: Statistics, config: Entropy = Entropy(), *, bits: int = 8) -> tuple[float, float]:  # noqa: ARG001
     """The range (lo, hi), lo <= 0 <= hi."""
     histogram = statistics.full_histogram()
     low, high = min(0.0, statistics.minimum), max(0.0, statistics.maximum)
@@ -45,7 +49,6 @@ def apply(statistics: Statistics, config: Entropy = Entropy(), *, bits: int = 8)
 def magnitudes(histogram: Histogram) -> tuple[npt.NDArray[np.float64], float]:
     """Counts of |x| in at most BINS bins up to the largest |x|, and the bin width."""
     folded = histogram.counts[HALF:] + histogram.counts[:HALF][::-1]
-    folded[0] += histogram.zeros
     merge = HALF // BINS
     counts = folded.reshape(-1, merge).sum(axis=1).astype(np.float64)
     last = int(np.flatnonzero(counts)[-1])

@@ -1,13 +1,15 @@
 """Cross-layer equalization: even out the ranges of the channels between two layers.
 
-Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv 1906.04721), section 4.1.
-Idea: for f(s x) = s f(x) with s > 0 (ReLU, leaky ReLU, identity), channel i between two layers can be scaled by c_i in the first and by
-1 / c_i in the second without changing the function.
-Equations: r1_i = max|W1 row i|, r2_i = max|W2 column i|; c_i = sqrt(r1_i r2_i) / r1_i; W1 row i and b1_i times c_i, W2 column i over c_i; both
-ranges become sqrt(r1_i r2_i). All pairs are swept until no factor is further than 1e-3 from 1, at most 20 times. Then, where batch-norm
-statistics are known (scaled by c too), the optional bias absorption (section 4.1.3): a_i = max(0, beta_i - 3 gamma_i), b1 -= a, b2 += W2 a.
-Differences: ranges are max|.|, as weights are symmetric here; channels with a zero range on either side keep c = 1. ReLU6 is left alone
-(replacing it by ReLU changes the function). Bias absorption is off by default.
+Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv
+1906.04721), section 4.1.
+Idea: for f(s x) = s f(x) with s > 0 (ReLU, leaky ReLU, identity), channel i between two layers can be scaled by
+c_i in the first and by 1 / c_i in the second without changing the function.
+Equations: r1_i = max|W1 row i|, r2_i = max|W2 column i|; c_i = sqrt(r1_i r2_i) / r1_i; W1 row i and b1_i times
+c_i, W2 column i over c_i; both ranges become sqrt(r1_i r2_i). All pairs are swept until no factor is further than
+1e-3 from 1, at most 20 times. Then, where batch-norm statistics are known (scaled by c too), the optional bias
+absorption (section 4.1.3): a_i = max(0, beta_i - 3 gamma_i), b1 -= a, b2 += W2 a.
+Differences: ranges are max|.|, as weights are symmetric here; channels with a zero range on either side keep c =
+1. ReLU6 is left alone (replacing it by ReLU changes the function). Bias absorption is off by default.
 Cost: none at run time. Limits: only where one layer alone feeds one other; a residual add breaks the pair.
 """
 
@@ -30,6 +32,8 @@ from netsuke.methods.quantize._graph import (
     bn_statistics,
     channel_axis,
     constant,
+    integer,
+    integers,
     only_use,
     replace_parameters,
 )
@@ -51,7 +55,8 @@ def apply(context: Context, config: Equalization) -> None:
     """Equalize all pairs of the context's model."""
     found = pairs(context.model.graph)
     for _ in range(SWEEPS):
-        if all([equalize(context.model.graph, *pair) for pair in found]):
+        settled = [equalize(context.model.graph, *pair) for pair in found]
+        if all(settled):
             break
     absorbed = sum(absorb(context.model.graph, *pair) for pair in found) if config.absorb else 0
     context.plan.notes.append(
@@ -60,7 +65,8 @@ def apply(context: Context, config: Equalization) -> None:
 
 
 def pairs(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
-    """(first, second) convolutions or linear layers where the second alone reads the first, over scalable activations only."""
+    """(first, second) convolutions or linear layers where the second alone reads the first, over scalable
+    activations only."""
     found = []
     for first in graph:
         if first.op_type not in ("Conv", "Gemm") or not _editable(first):
@@ -68,9 +74,9 @@ def pairs(graph: ir.Graph) -> list[tuple[ir.Node, ir.Node]]:
         follower = only_use(first.outputs[0])
         while follower is not None and follower.op_type in SCALABLE:
             follower = only_use(follower.outputs[0])
-        if follower is not None and follower.op_type == first.op_type and _editable(follower):
-            if follower.inputs[1] is not first.inputs[1]:
-                found.append((first, follower))
+        same_kind = follower is not None and follower.op_type == first.op_type
+        if follower is not None and same_kind and _editable(follower):
+            found.append((first, follower))
     return found
 
 
@@ -119,7 +125,7 @@ def by_input(node: ir.Node) -> npt.NDArray[np.floating]:
     weight = _parameters(node)[0]
     if node.op_type != "Conv":
         return weight.T if attribute(node, "transB", 0) else weight
-    groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+    groups = integer(node, "group", 1)
     split = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
     return np.asarray(split.transpose(0, 2, 1, 3).reshape(groups * weight.shape[1], -1))
 
@@ -136,7 +142,7 @@ def scale_columns(graph: ir.Graph, node: ir.Node, factor: Vector) -> None:
         shaped = factor[None] if attribute(node, "transB", 0) else factor[:, None]
         replace_parameters(graph, node, weight * shaped, None)
         return
-    groups = int(attribute(node, "group", 1))  # type: ignore[call-overload]
+    groups = integer(node, "group", 1)
     shaped = np.repeat(factor.reshape(groups, -1), weight.shape[0] // groups, axis=0)
     replace_parameters(graph, node, weight * shaped.reshape(*weight.shape[:2], *[1] * (weight.ndim - 2)), None)
 
@@ -144,7 +150,7 @@ def scale_columns(graph: ir.Graph, node: ir.Node, factor: Vector) -> None:
 def absorb(graph: ir.Graph, first: ir.Node, second: ir.Node) -> bool:
     """Move the part of the first layer's bias that its ReLU passes almost always into the second layer's bias."""
     statistics, behind = bn_statistics(first), only_use(first.outputs[0])
-    padded = any(attribute(second, "pads", [0])) or attribute(second, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")  # type: ignore[call-overload]
+    padded = any(integers(second, "pads", [0])) or attribute(second, "auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     if statistics is None or behind is None or behind.op_type != "Relu" or padded:
         return False  # with padding the constant would be missing at the borders
     high = np.maximum(0.0, statistics[0] - 3 * statistics[1])
@@ -156,7 +162,7 @@ def absorb(graph: ir.Graph, first: ir.Node, second: ir.Node) -> bool:
     later, old = _parameters(second)
     columns = by_input(second)
     if second.op_type == "Conv":
-        groups = int(attribute(second, "group", 1))  # type: ignore[call-overload]
+        groups = integer(second, "group", 1)
         sums = columns.reshape(groups, -1, later.shape[0] // groups, int(np.prod(later.shape[2:]))).sum(axis=3)
         gained = np.einsum("gio,gi->go", sums, high.reshape(groups, -1)).reshape(-1)
     else:

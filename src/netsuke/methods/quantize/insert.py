@@ -1,7 +1,7 @@
 """Write the quantizers into the graph: standard ONNX QuantizeLinear / DequantizeLinear.
 
-Activations: uint8, per tensor, affine. Weights: int8 codes behind a DequantizeLinear with one scale per output channel. Biases stay
-float. Any ONNX runtime can execute the result; `netsuke.passes` turns it into integer operators.
+Activations: uint8, per tensor, affine. Weights: int8 codes behind a DequantizeLinear with one scale per output
+channel. Biases stay float. Any ONNX runtime can execute the result; `netsuke.passes` turns it into integer operators.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ def weight(context: Context, layer: Layer, row: Row) -> None:
     node = ir.node("DequantizeLinear", [stored, scale, zero], attributes, outputs=[back], name=f"{layer.name}/weight")
     graph.insert_before(layer.node, node)
     layer.node.replace_input_with(1, back)
-    if not list(value.uses()) and value.name in graph.initializers and not value.is_graph_output():
-        del graph.initializers[value.name]
+    name = value.name or ""
+    if not list(value.uses()) and name in graph.initializers and not value.is_graph_output():
+        del graph.initializers[name]
 
 
 def layer_codes(context: Context, layer: Layer, row: Row, array: Array) -> tuple[Array, np.ndarray]:

@@ -1,13 +1,14 @@
 """MSE (L_p) calibration: the range with the smallest quantization error.
 
-Paper: Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient Inference", 2019 (arXiv 1902.06822); the grid over shrunken
-ranges with exponent 2.4 as in Li et al., "BRECQ", 2021 (arXiv 2102.05426).
+Paper: Choukroun et al., "Low-bit Quantization of Neural Networks for Efficient Inference", 2019 (arXiv
+1902.06822); the grid over shrunken ranges with exponent 2.4 as in Li et al., "BRECQ", 2021 (arXiv 2102.05426).
 Idea: clipping error of the tails against rounding error of the rest, measured on the data.
-Equations: for i = 0 .. 79: (lo_i, hi_i) = (1 - 0.01 i) (min x, max x); e_i = mean |x - Q_i(x)|^p; take the i with the smallest e_i
-(the first on ties). Q_i is the affine quantizer of docs/numerics.md sections 1 and 2 for that range.
-Differences: the mean runs over a histogram (bin centres, exact zeros apart) instead of the tensor, so that memory is bounded.
-Cost: a histogram per tensor, then 80 x 8192 evaluations. Limits: minimises the error of the tensor, not of the network; min and max
-shrink together.
+Equations: for i = 0 .. 79: (lo_i, hi_i) = (1 - 0.01 i) (min x, max x); e_i = mean |x - Q_i(x)|^p; take the i with
+the smallest e_i (the first on ties). Q_i is the affine quantizer of docs/numerics.md sections 1 and 2 for that range.
+Differences: the mean runs over a histogram (bin centres, exact zeros apart) instead of the tensor, so that memory
+is bounded.
+Cost: a histogram per tensor, then 80 x 8192 evaluations. Limits: minimises the error of the tensor, not of the
+network; min and max shrink together.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Mse:
 STEPS = 80
 
 
-def apply(statistics: Statistics, config: Mse = Mse(), *, bits: int = 8) -> tuple[float, float]:  # noqa: B008
+def apply(statistics: Statistics, config: Mse = Mse(), *, bits: int = 8) -> tuple[float, float]:
     """The range (lo, hi), lo <= 0 <= hi."""
     histogram = statistics.full_histogram()
     used = np.flatnonzero(histogram.counts)

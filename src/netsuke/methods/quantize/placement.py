@@ -1,19 +1,22 @@
 """Graph-aware placement: which tensors get a quantizer, and which tensors share one.
 
-Idea. Every quantized operator needs its inputs as codes. So demand starts at the inputs of convolutions and matrix products and walks
-back: an operator that can produce codes (a fused layer, a pool, an add, a table) passes the demand on to its own inputs; one that cannot
-(LayerNormalization, Softmax, anything kept float) stops it, and a quantizer stands behind it. What nobody demands stays float: the
-logits, the residual stream of a transformer, the tail of a detector.
+Idea. Every quantized operator needs its inputs as codes. So demand starts at the inputs of convolutions and matrix
+products and walks back: an operator that can produce codes (a fused layer, a pool, an add, a table) passes the
+demand on to its own inputs; one that cannot (LayerNormalization, Softmax, anything kept float) stops it, and a
+quantizer stands behind it. What nobody demands stays float: the logits, the residual stream of a transformer, the
+tail of a detector.
 
 Rules.
 - One quantizer per tensor; every reader sees the quantized tensor.
 - None between a convolution or matrix product and the residual add and clipping activation fused behind it.
-- Operators that only move data (reshape, transpose, slice, max pool, nearest resize, zero pad ...) share the quantizer of their input.
+- Operators that only move data (reshape, transpose, slice, max pool, nearest resize, zero pad ...) share the
+quantizer of their input.
 - Inputs of a concat share one where that is exact and costs under one bit (decided with the ranges, `share_concats`).
 - An elementwise function of one tensor is a table, quantized on both sides, nothing inside.
 - Standalone add and mul read two quantized tensors.
 
-Source: the usual rules of integer inference as in Krishnamoorthi 2018, sections 3 and 4; the demand formulation is ours.
+Source: the usual rules of integer inference as in Krishnamoorthi 2018, sections 3 and 4; the demand formulation is
+ours.
 Cost: linear in the number of nodes. Limits: float32 tensors of the main graph; subgraphs (If, Loop) are left alone.
 """
 
@@ -26,11 +29,21 @@ import onnx_ir as ir
 
 from netsuke.methods.quantize import _fusion
 from netsuke.methods.quantize._elementwise import per_channel, region
-from netsuke.methods.quantize._graph import attribute, channel_axis, constant, dims, is_float, layer_names
+from netsuke.methods.quantize._graph import attribute, constant, dims, integers, is_float, layer_names
 
 MOVES = frozenset(
-    "Reshape Flatten Transpose Squeeze Unsqueeze Slice Gather Split Identity Dropout Expand Tile DepthToSpace SpaceToDepth MaxPool".split()
+    (
+        *("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Identity", "Dropout"),
+        *("Expand", "Tile", "DepthToSpace", "SpaceToDepth", "MaxPool"),
+    )
 )
+FLOAT = {
+    "Softmax": "softmax and its input stay float: small probabilities carry the result",
+    "LogSoftmax": "softmax and its input stay float",
+    "LayerNormalization": "normalization stays float: it rescales what it reads",
+    "LSTM": "recurrent layers have float kernels only",
+    "GRU": "recurrent layers have float kernels only",
+}
 MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
 
@@ -58,6 +71,11 @@ class Layer:
     quantized: bool = False
     reached: bool = False
 
+    @property
+    def reads(self) -> list[ir.Value]:
+        """Inputs and the residual."""
+        return self.inputs if self.residual is None else [*self.inputs, self.residual]
+
 
 @dataclass
 class Placement:
@@ -75,8 +93,7 @@ class Placement:
     def readers(self, root: ir.Value) -> list[Layer]:
         """Quantized layers that read a tensor of the root's group, in graph order."""
         members = {value for value, owner in self.group.items() if owner is root}
-        reads = lambda layer: members.intersection([*layer.inputs, *([layer.residual] if layer.residual else [])])  # noqa: E731
-        return [layer for layer in self.layers.values() if layer.quantized and reads(layer)]
+        return [layer for layer in self.layers.values() if layer.quantized and members.intersection(layer.reads)]
 
 
 def place(model: ir.Model, keep: Collection[str] = ()) -> Placement:
@@ -93,14 +110,14 @@ def place(model: ir.Model, keep: Collection[str] = ()) -> Placement:
         if layer.kernel in ("qconv", "qlinear", "qmatmul") and not layer.blocked and layer.name not in keep:
             layer.quantized = True
             demand += layer.inputs
-    position = {node: index for index, node in enumerate(model.graph)}
+    position: dict[ir.Node | None, int] = {node: index for index, node in enumerate(model.graph)}
     while demand:
         value = demand.pop()
         if value not in placement.group:
             demand += _demand(value, placement, ends, keep)
-    order = sorted(placement.group, key=lambda v: position.get(v.producer(), -1))  # type: ignore[arg-type]
+    order = sorted(placement.group, key=lambda v: position.get(v.producer(), -1))
     placement.group = {value: _root(placement.group, value) for value in order}
-    placement.concats.sort(key=lambda pair: position[pair[1].producer()])  # type: ignore[index]
+    placement.concats.sort(key=lambda pair: position[pair[1].producer()])
     return placement
 
 
@@ -124,7 +141,7 @@ def _demand(
         layer.quantized = True
         if layer.kernel == "concat":
             placement.concats.append((list(layer.inputs), value))
-        return [*layer.inputs, *([layer.residual] if layer.residual is not None else [])]
+        return layer.reads
     if node is not None and is_move(node):
         source = node.inputs[0]
         if source is not None and is_float(source) and constant(source) is None:
@@ -177,6 +194,8 @@ def _arithmetic(node: ir.Node, name: str) -> Layer | None:
     if not inputs or not node.outputs or not is_float(node.outputs[0]):
         return None
     out = node.outputs[0]
+    if node.op_type in FLOAT:
+        return Layer(name, node, node.op_type.lower(), [], out, [node], blocked=FLOAT[node.op_type])
     if node.op_type == "Concat":
         blocked = "an input is a constant" if any(constant(v) is not None for v in inputs) else ""
         return Layer(name, node, "concat", inputs, out, [node], blocked=blocked)
@@ -190,9 +209,9 @@ def _arithmetic(node: ir.Node, name: str) -> Layer | None:
         if all(a is None or per_channel(a.shape, rank) for a in arrays):
             return None
         return Layer(name, node, "binary", [], out, [node], blocked="adds or multiplies by a full constant tensor")
-    if part := region(out, set()):
-        if len(part[1]) > 1 or inputs[0] is inputs[1]:
-            return None
+    part = region(out, set())
+    if part is not None and (len(part[1]) > 1 or inputs[0] is inputs[1]):
+        return None
     return Layer(name, node, "qadd" if node.op_type == "Add" else "qmul", inputs, out, [node])
 
 
@@ -202,16 +221,12 @@ def _mean(node: ir.Node, name: str, out: ir.Value) -> Layer:
     rank, blocked = len(dims(source) or ()), ""
     kernel = "qavgpool" if node.op_type == "AveragePool" else "qmean"
     if node.op_type == "ReduceMean":
-        axes = constant(node.inputs[1]) if len(node.inputs) > 1 else attribute(node, "axes", None)
-        spatial = axes is not None and rank == 4 and sorted(int(a) % rank for a in axes) == [2, 3]  # type: ignore[attr-defined,union-attr]
+        axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        listed = integers(node, "axes", []) if axes is None else [int(a) for a in axes.reshape(-1).tolist()]
+        spatial = rank == 4 and sorted(a % rank for a in listed) == [2, 3]
         blocked = "" if spatial else "the mean is not over height and width"
     elif rank not in (3, 4):
         blocked = "pools over more than two spatial dimensions"
-    elif node.op_type == "AveragePool" and any(d != 1 for d in attribute(node, "dilations", [1])):  # type: ignore[attr-defined]
+    elif node.op_type == "AveragePool" and set(integers(node, "dilations", [1])) != {1}:
         blocked = "dilated average pooling has no integer kernel"
     return Layer(name, node, kernel, [source], out, [node], blocked=blocked)
-
-
-def weight_axis(layer: Layer) -> int | None:
-    """Output-channel axis of the layer's weight."""
-    return channel_axis(layer.node) if layer.weight is not None else None

@@ -3,8 +3,8 @@
     plan = make_plan(model, budget=budget, recipe="cpu-int8", calib=data, runner=runner)
     quantized = quantize(model, plan=plan, calib=data, runner=runner)
 
-The steps are those of the recipe; each is a method record of this room (see the room's index card for the tags). Nothing here knows a
-particular method.
+The steps are those of the recipe; each is a method record of this room (see the room's index card for the tags).
+Nothing here knows a particular method.
 """
 
 from __future__ import annotations
@@ -98,9 +98,10 @@ def quantize(
 ) -> ir.Model:
     """The captured float graph with quantizers as the plan says; the model given is not changed.
 
-    Where a row cannot be as planned (its reader was kept in float, so nobody needs its codes), the row is changed and says why.
-    The calibration data are sampled as the recipe says (with the plan's seed unless another is given). Same model, plan, data and seed:
-    same graph. Raises UsageError when the plan does not fit the network or when calibration meets NaN or infinity.
+    Where a row cannot be as planned (its reader was kept in float, so nobody needs its codes), the row is changed
+    and says why. The calibration data are sampled as the recipe says (with the plan's seed unless another is
+    given). Same model, plan, data and seed: same graph. Raises UsageError when the plan does not fit the network
+    or when calibration meets NaN or infinity.
     """
     seed = plan.seed if seed is None else seed
     layers = place(model).layers

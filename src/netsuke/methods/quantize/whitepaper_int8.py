@@ -1,12 +1,13 @@
 """Whitepaper INT8: the standard 8-bit recipe.
 
-Paper: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference: A whitepaper", 2018 (arXiv 1806.08342).
-Idea: symmetric weights with one scale per output channel, affine activations with one scale per tensor, batch normalization folded first,
-ranges from a calibration run, nothing trained.
+Paper: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference: A whitepaper", 2018 (arXiv
+1806.08342).
+Idea: symmetric weights with one scale per output channel, affine activations with one scale per tensor, batch
+normalization folded first, ranges from a calibration run, nothing trained.
 Equations: s_w[c] = max|W_c| / 127; s_x = (hi - lo) / 255, z = rne(-lo / s_x); arithmetic of docs/numerics.md.
-Differences: the paper calibrates with about 100 mini-batches and keeps biases as int32 of scale s_w s_x; here 256 samples and float
-biases added after the exact accumulation (section 4 of numerics.md). The calibrator can be chosen; the default is the one that did best
-over the networks in docs/calibration.md.
+Differences: the paper calibrates with about 100 mini-batches and keeps biases as int32 of scale s_w s_x; here 256
+samples and float biases added after the exact accumulation (section 4 of numerics.md). The calibrator can be
+chosen; the default is the one that did best over the networks in docs/calibration.md.
 Cost: one float run over the calibration data. Limits: networks with very uneven activation channels lose accuracy; see
 quantize/equalization.
 """
