@@ -26,7 +26,7 @@ def stages(progress: Progress) -> Callable[[str, int, int], None]:
 
 def dataset(spec: Any, root: Any = None, *, role: str, preprocess: Any = None) -> Dataset | None:
     """The data set the user named, or arrays, or None when nothing was named."""
-    if spec is None or spec == "":
+    if spec is None or (isinstance(spec, str) and not spec):
         return None
     if hasattr(spec, "dtype"):
         return Dataset.from_arrays(spec)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def _prepare(subject: Subject, precision: str) -> None:
     if subject.calibration is None:
         raise Unavailable("no calibration data for its own quantization (--calib DATA)")
     logging.getLogger("nncf").setLevel(logging.ERROR)
+    os.environ.setdefault("NNCF_CI", "1")  # NNCF sends usage data home unless this is set before it is imported
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         import nncf
         import openvino

@@ -1,0 +1,243 @@
+"""`compress` end to end on a small network."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import netsuke
+from netsuke.core.budget import Budget
+from netsuke.core.errors import FileError, UsageError
+from netsuke.core.plan import Plan
+from netsuke.pipeline import compress, interrupt
+from netsuke.pipeline.runner import EngineRunner
+from netsuke.pipeline.small import Small, meets
+from netsuke.pipeline.state import RunFolder
+from netsuke.verify.runners import runtime_available
+from tiny_network import inputs, labels, network, write_all
+
+needs_runtime = pytest.mark.skipif(not runtime_available(), reason="the compiled runtime is not built")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp("compress"))
+
+
+@pytest.fixture(scope="module")
+def small(files: dict[str, Path]) -> Small:
+    output = files["tiny.onnx"].with_suffix(".nsk")
+    budget = Budget.parse(drop="top1:10%")
+    return compress(
+        files["tiny.onnx"], calib=str(files["calib.npz"]), evaluate=str(files["eval.npz"]), budget=budget, output=output
+    )
+
+
+def test_the_line_of_truth(small: Small) -> None:
+    first, second, third = small.summary().splitlines()[:3]
+    assert first.startswith("tiny   ")
+    assert "top1 100.00 ->" in first
+    assert "limit -10.0" in first
+    assert second.startswith("contract met.  5 layers: 5 packed int8, 0 float; 0 simulated, 0 fallbacks")
+    assert third.startswith("tiny.nsk ")
+    if runtime_available():
+        assert "integer layers equal to the reference bit for bit" in third
+        assert " ms (" in first
+
+
+def test_what_is_claimed_stands_in_the_file(small: Small) -> None:
+    assert small.path is not None
+    assert small.path.stat().st_size == small.bytes_after
+    on_disk = netsuke.program.read(small.path)  # type: ignore[attr-defined]
+    assert [n.op for n in on_disk.nodes] == [n.op for n in small.program.nodes]
+    weights = [on_disk.constants[n.inputs[1]] for n in on_disk.nodes if n.op in ("qconv", "qlinear")]
+    assert len(weights) == 4
+    assert all(w.dtype == np.int8 for w in weights)
+    assert Plan.from_toml(on_disk.plan).rows == small.plan.rows
+    assert on_disk.meta["sample_shape"] == "x=1,3,10,10"
+
+
+def test_json_is_complete(small: Small) -> None:
+    content = small.as_json()
+    json.dumps(content, allow_nan=False)
+    assert content["schema"] == "netsuke.compress/1"
+    assert content["bytes"]["before"] > content["bytes"]["after"]
+    assert content["layers"] == {"packed": 5, "simulated": 0, "float": 0, "fallback": 0, "total": 5}
+    assert content["contract"]["met"]
+    assert content["check"]["metrics"]["float"] == {"top1": 1.0}
+
+
+def test_layers_and_the_worst_of_them(small: Small) -> None:
+    assert [r.name for r in small.layers] == ["conv1", "conv2", "conv3", "pool", "head"]
+    worst = list(small.layers.worst(2))
+    known = [r.sqnr_db for r in small.layers if r.sqnr_db is not None]
+    assert [r.sqnr_db for r in worst] == sorted(known)[:2]
+    conv = next(iter(small.layers))
+    assert conv.bytes_before > 2 * conv.bytes > 0
+    assert "conv1" in str(small.layers)
+
+
+def test_same_input_same_bytes(small: Small, files: dict[str, Path], tmp_path: Path) -> None:
+    output = tmp_path / "again.nsk"
+    budget = Budget.parse(drop="top1:10%")
+    again = compress(files["tiny.onnx"], calib=str(files["calib.npz"]), budget=budget, output=output, measure=False)
+    assert small.path is not None
+    assert output.read_bytes() == small.path.read_bytes()
+    assert any("no evaluation data" in n for n in again.notes)
+
+
+def test_export_runs_elsewhere(small: Small, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    small.export(tmp_path / "small.onnx")
+    onnx.checker.check_model(str(tmp_path / "small.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"])
+    x = inputs(20, seed=9)
+    theirs = session.run(None, {"x": x})[0]
+    ours = netsuke.verify.runners.open_runner(small.program).outputs({"x": x})[0]  # type: ignore[attr-defined]
+    assert (theirs.argmax(axis=1) == ours.argmax(axis=1)).all()
+    assert np.abs(theirs - ours).max() < 0.1 * np.abs(ours).max()
+
+
+def test_a_plan_can_be_edited_and_replayed(small: Small) -> None:
+    plan = Plan.from_toml(small.plan.to_toml())
+    plan["conv2"].method, plan["conv2"].status, plan["conv2"].bits = "keep", "float", 32
+    kept = compress(network(), plan, calib=inputs(16), measure=False)
+    statuses = {r.name: r.status for r in kept.layers}
+    assert statuses["conv2"] == "float"
+    assert statuses["conv1"] == "packed"
+    assert "1 float (conv2, by plan)" in kept.summary()
+
+
+def test_a_missed_contract_is_told_and_the_result_is_there(tmp_path: Path) -> None:
+    budget = Budget.parse(size="0.01x", drop="top1:1%")
+    made = compress(network(), calib=inputs(16), budget=budget, output=tmp_path / "s.nsk", effort="fast", measure=False)
+    assert (tmp_path / "s.nsk").exists()
+    assert len(made.missed) == 2
+    assert "size" in made.missed[0]
+    assert "not measured" in made.missed[1]
+    assert "contract MISSED" in made.summary()
+
+
+def test_meets() -> None:
+    assert meets({}, 100, 90, None) == []
+    assert meets({"size_ratio": 0.5}, 100, 50, None) == []
+    assert meets({"size_bytes": 10}, 100, 11, None)
+
+
+def test_data_free_says_so() -> None:
+    made = compress(network(), effort="fast", measure=False)
+    assert "data-free" in made.plan.data["source"]
+    assert made.program.meta["calibration"] == "data-free"
+    assert made.layers.counts()["packed"] == 5
+
+
+def test_own_metric_as_function() -> None:
+    x = inputs(16, seed=3)
+    y = labels(network(), x)
+
+    def correct(predict: object) -> float:
+        return float((predict(x).argmax(axis=1) == y).mean())  # type: ignore[operator]
+
+    made = compress(network(), calib=inputs(16), evaluate=correct, effort="fast", measure=False)
+    assert made.check is not None
+    assert made.check.float_metrics["correct"] == 1.0
+
+
+def test_evaluating_on_calibration_data_is_noted() -> None:
+    x = inputs(16)
+    made = compress(network(), calib=x, evaluate=(x, labels(network(), x)), effort="fast", measure=False)
+    assert any("also evaluation samples" in n for n in made.notes)
+
+
+def test_nothing_is_done_for_a_place_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        compress(network(), output=tmp_path / "no" / "s.nsk")
+
+
+def test_the_end_of_the_promised_time_cuts_calibration_short() -> None:
+    """A clock that has run out: planning falls back to the fast plan, calibration keeps the batch it has."""
+    budget = Budget.parse(time="0.001s")
+    made = compress(network(), calib=inputs(64), budget=budget, measure=False)
+    assert made.interrupted
+    assert any("cut short" in n for n in made.notes)
+    assert any("took" in m for m in made.missed)
+    assert made.layers.counts()["packed"] == 5, "what there is is still a whole network"
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, resumed = tmp_path / "whole.nsk", tmp_path / "resumed.nsk"
+    compress(network(), calib=inputs(64), output=whole, measure=False)
+    folder = RunFolder.create(tmp_path / "run", {"model": "tiny"})
+    monkeypatch.setattr(EngineRunner, "_over", lambda self: self.may_stop)
+    first = compress(network(), calib=inputs(64), output=resumed, run=folder, measure=False)
+    assert first.interrupted
+    assert folder.plan() is not None
+    assert folder.quantized() is None, "statistics of a part of the data are never taken for all of them"
+    monkeypatch.undo()
+    opened, request = RunFolder.open(tmp_path / "run")
+    assert request == {"model": "tiny"}
+    second = compress(network(), calib=inputs(64), output=resumed, run=opened, measure=False)
+    assert not second.interrupted
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert opened.quantized() is not None
+
+
+def test_resuming_about_other_data_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    compress(network(), calib=inputs(16), run=folder, effort="fast", measure=False)
+    with pytest.raises(FileError, match="changed since"):
+        compress(network(), calib=inputs(16, seed=99), run=folder, effort="fast", measure=False)
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"version": 99}'])
+def test_a_folder_that_is_no_run(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "request.json").write_text(content)
+    with pytest.raises(FileError):
+        RunFolder.open(tmp_path)
+
+
+def test_the_first_interrupt_asks_the_second_ends() -> None:
+    runner = EngineRunner()
+    with interrupt.watching(runner):
+        assert not runner.stop()
+        interrupt._handle(2, None)
+        assert runner.stop()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt._handle(2, None)
+    with interrupt.watching(runner), interrupt.raising(), pytest.raises(interrupt.Interrupted):
+        interrupt._handle(2, None)
+
+
+def test_memory_is_bounded_in_advance() -> None:
+    said: list[str] = []
+    compress(network(), calib=inputs(16), effort="fast", measure=False, say=said.append)
+    assert said[0].startswith("memory: at most ")
+
+
+@needs_runtime
+def test_not_faster_comes_with_its_reason(small: Small) -> None:
+    assert small.timing is not None
+    if not small.timing.faster:
+        assert small.timing.reason
+        assert any("not faster than float" in n for n in small.notes)
+    assert small.timing.low <= small.timing.speedup <= small.timing.high
+    assert time.monotonic() > 0
+
+
+def test_why_not_faster_finds_the_reason() -> None:
+    from netsuke.pipeline.timing import why_not_faster
+
+    def layer(op: str, ms: float, macs: int = 10) -> dict[str, object]:
+        return {"name": op, "op": op, "kernel": op, "ms": ms, "macs": macs}
+
+    assert "too small" in why_not_faster([layer("qconv", 0.01)], 0.02, "avx2")
+    assert "portable" in why_not_faster([layer("qconv", 5.0)], 4.0, "portable")
+    assert "left in float" in why_not_faster([layer("qconv", 1.0), layer("conv", 5.0)], 5.0, "avx2")
+    assert "converting" in why_not_faster([layer("qconv", 3.0), layer("quantize", 2.0, 0)], 5.0, "avx2")
+    assert "slowest layer, qconv" in why_not_faster([layer("qconv", 5.0)], 4.0, "avx2")
