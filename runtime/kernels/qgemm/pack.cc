@@ -1,8 +1,8 @@
-// Building a Layer: choosing a tile set, packing the weights for it, folding the zero point into the accumulators' start.
+// Building a Gemm: packing the weights into panels and folding the zero point into the accumulators' start.
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/qgemm/plan.h"
+#include "kernels/qgemm/gemm.h"
 
 namespace netsuke {
 namespace qgemm {
@@ -38,12 +38,11 @@ int64_t merged(const Geometry& g, int width) {
 
 }  // namespace
 
-Status Layer::build(const Geometry& geometry, const Weights& weights, const Requant& requant, Isa isa, int threads) {
+Status Gemm::build(const Geometry& geometry, const Weights& weights, const Requant& requant, const Kernels& kernels, int) {
   g_ = geometry;
   q_ = requant;
-  kernels_ = kernels_of(isa);
-  if (kernels_ == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
-  set_ = &kernels_->sets[0];
+  kernels_ = &kernels;
+  set_ = &kernels.sets[0];
   const int64_t width = set_->width, merge = merged(g_, set_->width), group = group_of(set_->layout);
   super_groups_ = g_.groups / merge;
   c_ = g_.in_per_group() * merge;
@@ -51,19 +50,23 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
   row_runs_ = super_groups_ == 1 && g_.dil_w == 1;
   runs_ = row_runs_ ? g_.kh : g_.kh * g_.kw;
   run_length_ = row_runs_ ? g_.kw * c_ : c_;
-  run_groups_ = (run_length_ + group - 1) / group;
-  panels_ = (o_ + width - 1) / width;
+  run_groups_ = ceil_div(run_length_, group);
+  panels_ = ceil_div(o_, width);
   panel_bytes_ = runs_ * run_groups_ * width * group * element_of(set_->layout);
   int64_t bytes = 0;
   if (!checked_mul(panel_bytes_, super_groups_ * panels_, &bytes)) return error(Code::kOutOfMemory, "the packed weights are too large");
   NETSUKE_TRY(packed_.allocate(static_cast<size_t>(bytes)));
   std::memset(packed_.data(), 0, static_cast<size_t>(bytes));
   init_.assign(static_cast<size_t>(super_groups_ * panels_ * width), 0);
+  pack(weights, merge);
+  return Status();
+}
 
-  // What the kernel's A holds where x holds its code: x - x_zero (kS16x2), x (kU8x4), x - 128 (kS8x4).
-  const uint32_t shift = set_->layout == Layout::kS16x2 ? 0u : static_cast<uint32_t>(g_.x_zero - (set_->layout == Layout::kS8x4 ? 128 : 0));
-  const int64_t per_group_c = g_.in_per_group(), per_group_o = g_.out_per_group();
-  const int64_t tap_bytes = run_groups_ * width * group * element_of(set_->layout);
+void Gemm::pack(const Weights& weights, int64_t merge) {
+  const int64_t width = set_->width, group = group_of(set_->layout);
+  const uint32_t shift = static_cast<uint32_t>(zero_shift(set_->layout, g_.x_zero));
+  const int64_t per_group_c = g_.in_per_group(), per_group_o = g_.out_per_group(), taps = row_runs_ ? g_.kw : 1;
+  const int64_t run_bytes = run_groups_ * width * group * element_of(set_->layout);
   std::vector<int8_t> run(static_cast<size_t>(run_length_));
   for (int64_t o = 0; o < g_.out_channels; ++o) {
     const int64_t super = o / o_, local = o % o_, panel = local / width, column = local % width;
@@ -73,23 +76,19 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
     uint32_t sum = 0;
     for (int64_t k = 0; k < g_.kh * g_.kw * per_group_c; ++k) sum += static_cast<uint32_t>(static_cast<int32_t>(src[k]));
     for (int64_t r = 0; r < runs_; ++r) {
-      const int64_t taps = row_runs_ ? g_.kw : 1;
       const int8_t* tap = src + r * taps * per_group_c;
-      if (merge == 1) {
-        scatter(set_->layout, tap, run_length_, column, width, dst + r * tap_bytes);
-        continue;
+      if (merge > 1) {  // this group's channels among the zeros of its neighbours
+        std::fill(run.begin(), run.end(), 0);
+        for (int64_t t = 0; t < taps; ++t) {
+          std::memcpy(run.data() + t * c_ + first, tap + t * per_group_c, static_cast<size_t>(per_group_c));
+        }
+        tap = run.data();
       }
-      std::fill(run.begin(), run.end(), 0);
-      for (int64_t t = 0; t < taps; ++t) {
-        std::memcpy(run.data() + t * c_ + first, tap + t * per_group_c, static_cast<size_t>(per_group_c));
-      }
-      scatter(set_->layout, run.data(), run_length_, column, width, dst + r * tap_bytes);
+      scatter(set_->layout, tap, run_length_, column, width, dst + r * run_bytes);
     }
     const uint32_t start = weights.acc_bias ? static_cast<uint32_t>(weights.acc_bias[o]) : 0u;
     init_[static_cast<size_t>((super * panels_ + panel) * width + column)] = static_cast<int32_t>(start - shift * sum);
   }
-  name_ = std::string(set_->isa) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
-  return Status();
 }
 
 }  // namespace qgemm

@@ -2,6 +2,7 @@
 #ifndef NETSUKE_KERNELS_QGEMM_PLAN_H_
 #define NETSUKE_KERNELS_QGEMM_PLAN_H_
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -46,39 +47,46 @@ const Kernels* kernels_of(Isa isa);
 // Tests run emulated tables (AVX-512 through SIMDe) by putting them here; null restores.
 void override_kernels_for_test(Isa isa, const Kernels* kernels);
 
+// One way to compute a layer. Built once; run() may be called from several threads at once.
+class Algorithm {
+ public:
+  virtual ~Algorithm() = default;
+  virtual Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) = 0;
+  virtual size_t scratch_bytes(const Extent& extent, int threads) const = 0;
+  virtual void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const = 0;
+  virtual std::string name() const = 0;         // isa_tile, or isa_method_tile
+  virtual size_t packed_bytes() const = 0;
+};
+
+std::unique_ptr<Algorithm> make_gemm();        // gemm.cc: any layer
+std::unique_ptr<Algorithm> make_depthwise();   // depthwise.cc
+bool depthwise_applies(const Geometry& g, const Kernels& kernels);
+
 class Layer {
  public:
-  // weights stay valid only during the call.
+  // weights stay valid only during the call; the vectors in requant for the life of the layer.
   Status build(const Geometry& geometry, const Weights& weights, const Requant& requant, Isa isa, int threads);
-  size_t scratch_bytes(const Extent& extent, int threads) const;
-  void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const;
-  const std::string& kernel_name() const { return name_; }
-  size_t packed_bytes() const { return packed_.bytes() + init_.size() * sizeof(int32_t); }
+  size_t scratch_bytes(const Extent& extent, int threads) const { return algorithm_->scratch_bytes(extent, threads); }
+  void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const {
+    algorithm_->run(extent, x, residual, out, scratch, pool);
+  }
+  std::string kernel_name() const { return algorithm_->name(); }
+  size_t packed_bytes() const { return algorithm_->packed_bytes(); }
   const Geometry& geometry() const { return g_; }
   const Requant& requant() const { return q_; }
 
  private:
-  enum class Source : uint8_t { kDirect, kWhole, kLocal };
-  struct Blocks;
-  Blocks blocks(const Extent& e, int threads) const;
-  void prepare_whole(const Blocks& b, const Extent& e, const uint8_t* x, uint8_t* whole, ThreadPool& pool) const;
-  void run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
-                uint8_t* local, const void* residual, void* out) const;
-  void convert(const uint8_t* src, int64_t count, uint8_t* dst) const;
-  void fill_zero(int64_t count, uint8_t* dst) const;
-
   Geometry g_;
   Requant q_;
-  const Kernels* kernels_ = nullptr;
-  const TileSet* set_ = nullptr;
-  int64_t super_groups_ = 1;   // groups after merging small ones into one panel
-  int64_t c_ = 0, o_ = 0;      // channels in and out of one super group
-  int64_t runs_ = 0, run_length_ = 0, run_groups_ = 0, panels_ = 0, panel_bytes_ = 0;
-  bool row_runs_ = false;      // a run covers a whole kernel row
-  Buffer packed_;
-  std::vector<int32_t> init_;  // [super_groups][panels * width]
-  std::string name_;
+  std::unique_ptr<Algorithm> algorithm_;
 };
+
+// The correction that a kernel's view of x needs: what it multiplies is x - shift_of(layout, x_zero) away from x - x_zero.
+inline int32_t zero_shift(Layout layout, int32_t x_zero) {
+  return layout == Layout::kS16x2 ? 0 : layout == Layout::kU8x4 ? x_zero : x_zero - 128;
+}
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 }  // namespace qgemm
 }  // namespace netsuke

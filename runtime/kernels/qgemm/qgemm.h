@@ -64,10 +64,19 @@ struct Tile {
 
 using TileFn = void (*)(const Tile&);
 
-// Depthwise: one output row of pixels, all channels.
+// One channel per group: neighbouring outputs of one row, a range of channels in chunks.
 struct DepthwiseRow {
-  const int16_t* const* taps;  // [pixels * taps]: first channel of the s16 input (x - x_zero) under each tap
-  const int16_t* weights;      // kernel's own arrangement, see depthwise_pack
+  const uint8_t* const* taps;  // channel 0 of the code under each tap of the first pixel
+  int64_t taps_count;
+  int64_t pixels;
+  int64_t pixel_stride;        // bytes from one pixel's input to the next one's
+  const uint8_t* packed;       // chunk 0, as depthwise_pack wrote it
+  int64_t packed_stride;       // bytes of one chunk
+  int64_t channels;            // at least one chunk; chunk i starts at min(i * chunk, channels - chunk): the last one overlaps
+  int64_t chunk0, chunk1;
+  const Requant* requant;
+  void* out;                   // channel 0 of the first pixel
+  const void* residual;
 };
 
 // A family of kernels over one layout: what kernels.inc lists.
@@ -85,6 +94,12 @@ struct Kernels {
   int n_sets;
   // u8 codes to s16, dst[i] = src[i] - zero, i < count; null where no set of this ISA uses kS16x2.
   void (*widen)(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst);
+  // Depthwise, depthwise_chunk channels at a time; 0 and null where there is no such kernel. A packed chunk holds weights, init and
+  // requantization vectors in the kernel's own order. w: [chunk][taps]; init: [chunk]; channel: the chunk's first.
+  int depthwise_chunk;
+  void (*depthwise)(const DepthwiseRow& row);
+  int64_t (*depthwise_bytes)(int64_t taps);
+  void (*depthwise_pack)(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

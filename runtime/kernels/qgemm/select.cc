@@ -1,5 +1,4 @@
-// Which kernels an instruction set has. The lists themselves are in kernels.inc; a tile set is packed for at load, so the choice is
-// made once a layer (Layer::build).
+// Which kernels an instruction set has, and which algorithm a layer takes. Both are fixed at load, because weights are packed for them.
 #include "kernels/qgemm/plan.h"
 
 namespace netsuke {
@@ -37,6 +36,15 @@ const Kernels* kernels_of(Isa isa) {
 #endif
     default: return nullptr;
   }
+}
+
+Status Layer::build(const Geometry& geometry, const Weights& weights, const Requant& requant, Isa isa, int threads) {
+  g_ = geometry;
+  q_ = requant;
+  const Kernels* kernels = kernels_of(isa);
+  if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
+  algorithm_ = depthwise_applies(g_, *kernels) ? make_depthwise() : make_gemm();
+  return algorithm_->build(g_, weights, q_, *kernels, threads);
 }
 
 }  // namespace qgemm

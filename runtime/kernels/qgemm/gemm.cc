@@ -1,4 +1,4 @@
-#include "kernels/qgemm/plan.h"
+#include "kernels/qgemm/gemm.h"
 
 #include <algorithm>
 #include <cstring>
@@ -10,35 +10,19 @@ namespace {
 constexpr int64_t kBlockRows = 512;         // most rows of A a task takes: its base pointers live on the stack
 constexpr int64_t kBlockBytes = 192 << 10;  // of fresh A per task: with one panel it stays in a 512 KiB L2
 constexpr int64_t kTasksPerThread = 4;      // enough for the atomic counter to even out a slow thread
-constexpr int64_t kMaxDim = 0x7fffffff;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+void convert(Layout layout, const Kernels& kernels, int32_t zero, const uint8_t* src, int64_t count, uint8_t* dst) {
+  if (layout == Layout::kS16x2) {
+    kernels.widen(src, count, zero, reinterpret_cast<int16_t*>(dst));
+  } else {
+    std::memcpy(dst, src, static_cast<size_t>(count));
+  }
+}
 
 }  // namespace
 
-Status output_extent(const Geometry& g, Extent* e) {
-  const int64_t span_h = (g.kh - 1) * g.dil_h + 1, span_w = (g.kw - 1) * g.dil_w + 1;
-  const int64_t height = e->h + g.pad_top + g.pad_bottom, width = e->w + g.pad_left + g.pad_right;
-  if (height < span_h || width < span_w) {
-    return error(Code::kInvalidArgument, "the kernel spans %lld x %lld, the padded input only %lld x %lld", static_cast<long long>(span_h),
-                 static_cast<long long>(span_w), static_cast<long long>(height), static_cast<long long>(width));
-  }
-  e->oh = (height - span_h) / g.stride_h + 1;
-  e->ow = (width - span_w) / g.stride_w + 1;
-  int64_t bytes = 0, rows = 0;
-  if (!checked_mul(height, width, &bytes) || !checked_mul(bytes, std::max<int64_t>(e->n, 1) * 4, &bytes) ||
-      !checked_mul(bytes, g.in_channels, &bytes) || !checked_mul(e->oh, e->ow, &rows) ||
-      !checked_mul(rows, std::max<int64_t>(e->n, 1) * 4, &rows) || !checked_mul(rows, g.out_channels, &rows) ||
-      height > kMaxDim || width > kMaxDim || bytes > (int64_t{1} << 46) || rows > (int64_t{1} << 46)) {
-    return error(Code::kInvalidArgument, "the padded input of %lld x %lld x %lld x %lld is too large", static_cast<long long>(e->n),
-                 static_cast<long long>(height), static_cast<long long>(width), static_cast<long long>(g.in_channels));
-  }
-  return Status();
-}
-
 // How one set of shapes is cut into tasks.
-struct Layer::Blocks {
+struct Gemm::Blocks {
   Source source;
   int64_t hp, wp;                       // the prepared image
   int64_t m;                            // output pixels
@@ -47,7 +31,7 @@ struct Layer::Blocks {
   int64_t whole_bytes, local_bytes, local_stride, offset_bytes;
 };
 
-Layer::Blocks Layer::blocks(const Extent& e, int threads) const {
+Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
   Blocks b;
   const int64_t element = element_of(set_->layout);
   const bool padded = g_.pad_top || g_.pad_left || g_.pad_bottom || g_.pad_right;
@@ -78,50 +62,34 @@ Layer::Blocks Layer::blocks(const Extent& e, int threads) const {
   return b;
 }
 
-size_t Layer::scratch_bytes(const Extent& extent, int threads) const {
+size_t Gemm::scratch_bytes(const Extent& extent, int threads) const {
   const Blocks b = blocks(extent, threads);
   return static_cast<size_t>(b.whole_bytes + b.offset_bytes + b.local_bytes * std::max(threads, 1));
 }
 
-void Layer::convert(const uint8_t* src, int64_t count, uint8_t* dst) const {
-  if (set_->layout == Layout::kS16x2) {
-    kernels_->widen(src, count, g_.x_zero, reinterpret_cast<int16_t*>(dst));
-  } else {
-    std::memcpy(dst, src, static_cast<size_t>(count));
-  }
-}
-
-void Layer::fill_zero(int64_t count, uint8_t* dst) const {
-  if (set_->layout == Layout::kS16x2) {
-    std::memset(dst, 0, static_cast<size_t>(count) * 2);
-  } else {
-    std::memset(dst, g_.x_zero, static_cast<size_t>(count));
-  }
-}
-
-// The input in the kernel's own element type with its padding written out. Costs one pass over the input, at 3x3 under 2 % of the
-// products behind it, and frees the inner loop of bounds and of the zero point.
-void Layer::prepare_whole(const Blocks& b, const Extent& e, const uint8_t* x, uint8_t* whole, ThreadPool& pool) const {
-  const int64_t element = element_of(set_->layout), c = g_.in_channels;
-  const int64_t rows = e.n * b.hp, row_bytes = b.wp * c * element;
-  const int64_t left = std::min(g_.pad_left, b.wp), copied = std::max<int64_t>(std::min(e.w, b.wp - left), 0);
-  const int64_t chunk = std::max<int64_t>(ceil_div(32 << 10, std::max<int64_t>(row_bytes, 1)), 1);
+// Costs one pass over the input, at 3x3 under 2 % of the products behind it, and frees the inner loop of bounds and of the zero point.
+void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_t* dst, ThreadPool& pool) {
+  const int64_t element = element_of(p.layout), c = p.channels;
+  const int64_t rows = p.n * p.hp, row_bytes = p.wp * c * element;
+  const int64_t left = std::min(p.pad_left, p.wp), copied = std::max<int64_t>(std::min(p.w, p.wp - left), 0);
+  const int64_t chunk = std::max<int64_t>((32 << 10) / std::max<int64_t>(row_bytes, 1), 1);
+  const int fill = p.layout == Layout::kS16x2 ? 0 : p.x_zero;
   pool.parallel_for(ceil_div(rows, chunk), [&](int64_t task, int) {
     for (int64_t r = task * chunk; r < std::min(rows, (task + 1) * chunk); ++r) {
-      uint8_t* dst = whole + r * row_bytes;
-      const int64_t y = r % b.hp - g_.pad_top;
-      if (y < 0 || y >= e.h) {
-        fill_zero(b.wp * c, dst);
+      uint8_t* to = dst + r * row_bytes;
+      const int64_t y = r % p.hp - p.pad_top;
+      if (y < 0 || y >= p.h) {
+        std::memset(to, fill, static_cast<size_t>(row_bytes));
         continue;
       }
-      fill_zero(left * c, dst);
-      convert(x + ((r / b.hp) * e.h + y) * e.w * c, copied * c, dst + left * c * element);
-      fill_zero((b.wp - left - copied) * c, dst + (left + copied) * c * element);
+      std::memset(to, fill, static_cast<size_t>(left * c * element));
+      convert(p.layout, kernels, p.x_zero, x + ((r / p.hp) * p.h + y) * p.w * c, copied * c, to + left * c * element);
+      std::memset(to + (left + copied) * c * element, fill, static_cast<size_t>((p.wp - left - copied) * c * element));
     }
   });
 }
 
-void Layer::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
+void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
                      uint8_t* local, const void* residual, void* out) const {
   const int64_t element = element_of(set_->layout), c = g_.in_channels;
   const int64_t m0 = (task % b.row_blocks) * b.block_rows, rows = std::min(b.block_rows, b.m - m0);
@@ -132,7 +100,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8
     const int64_t pixel = (image * b.hp + oy * g_.stride_h) * b.wp + ox * g_.stride_w;
     if (b.source == Source::kLocal) {
       uint8_t* dst = local + i * b.local_stride;
-      convert(x + pixel * c, c, dst);
+      convert(set_->layout, *kernels_, g_.x_zero, x + pixel * c, c, dst);
       base[i] = dst;
     } else {
       base[i] = a + pixel * c * element;
@@ -175,7 +143,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8
   }
 }
 
-void Layer::run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const {
+void Gemm::run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const {
   const Blocks b = blocks(e, pool.threads());
   if (b.m == 0) return;
   uint8_t* whole = static_cast<uint8_t*>(scratch);
@@ -185,12 +153,17 @@ void Layer::run(const Extent& e, const uint8_t* x, const void* residual, void* o
     const int64_t ky = row_runs_ ? r : r / g_.kw, kx = row_runs_ ? 0 : r % g_.kw;
     run_offset[r] = b.source == Source::kLocal ? 0 : (ky * g_.dil_h * b.wp + kx * g_.dil_w) * g_.in_channels;
   }
-  if (b.source == Source::kWhole) prepare_whole(b, e, x, whole, pool);
+  if (b.source == Source::kWhole) {
+    const Prepared p = {e.n, e.h, e.w, g_.in_channels, b.hp, b.wp, g_.pad_top, g_.pad_left, g_.x_zero, set_->layout};
+    prepare(p, *kernels_, x, whole, pool);
+  }
   const uint8_t* a = b.source == Source::kWhole ? whole : x;
   pool.parallel_for(b.row_blocks * b.unit_blocks, [&](int64_t task, int thread) {
     run_task(b, e, task, x, a, run_offset, local + thread * b.local_bytes, residual, out);
   });
 }
+
+std::unique_ptr<Algorithm> make_gemm() { return std::make_unique<Gemm>(); }
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -1,0 +1,148 @@
+// Speed of every integer convolution of four networks at batch 1: best and median time, GMAC/s, and the sum a network.
+//   bench_qgemm [threads] [isa] [filter]      weights are bell-shaped codes, as trained or normally initialised layers have
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/qgemm/plan.h"
+
+namespace netsuke {
+namespace qgemm {
+namespace {
+
+struct Shape {
+  const char* net;
+  int count;  // how often the layer occurs
+  int size, in, out, kernel, stride, groups;
+};
+
+// Layers of the same shape are listed once. The input is size x size.
+const Shape kShapes[] = {
+    {"resnet18", 1, 224, 3, 64, 7, 2, 1},      {"resnet18", 4, 56, 64, 64, 3, 1, 1},      {"resnet18", 1, 56, 64, 128, 3, 2, 1},
+    {"resnet18", 1, 56, 64, 128, 1, 2, 1},     {"resnet18", 3, 28, 128, 128, 3, 1, 1},    {"resnet18", 1, 28, 128, 256, 3, 2, 1},
+    {"resnet18", 1, 28, 128, 256, 1, 2, 1},    {"resnet18", 3, 14, 256, 256, 3, 1, 1},    {"resnet18", 1, 14, 256, 512, 3, 2, 1},
+    {"resnet18", 1, 14, 256, 512, 1, 2, 1},    {"resnet18", 3, 7, 512, 512, 3, 1, 1},     {"resnet18", 1, 1, 512, 1000, 1, 1, 1},
+    {"resnet50", 1, 224, 3, 64, 7, 2, 1},      {"resnet50", 1, 56, 64, 64, 1, 1, 1},      {"resnet50", 3, 56, 64, 64, 3, 1, 1},
+    {"resnet50", 4, 56, 64, 256, 1, 1, 1},     {"resnet50", 2, 56, 256, 64, 1, 1, 1},     {"resnet50", 1, 56, 256, 128, 1, 1, 1},
+    {"resnet50", 1, 56, 128, 128, 3, 2, 1},    {"resnet50", 4, 28, 128, 512, 1, 1, 1},    {"resnet50", 1, 56, 256, 512, 1, 2, 1},
+    {"resnet50", 3, 28, 512, 128, 1, 1, 1},    {"resnet50", 3, 28, 128, 128, 3, 1, 1},    {"resnet50", 1, 28, 512, 256, 1, 1, 1},
+    {"resnet50", 1, 28, 256, 256, 3, 2, 1},    {"resnet50", 6, 14, 256, 1024, 1, 1, 1},   {"resnet50", 1, 28, 512, 1024, 1, 2, 1},
+    {"resnet50", 5, 14, 1024, 256, 1, 1, 1},   {"resnet50", 5, 14, 256, 256, 3, 1, 1},    {"resnet50", 1, 14, 1024, 512, 1, 1, 1},
+    {"resnet50", 1, 14, 512, 512, 3, 2, 1},    {"resnet50", 3, 7, 512, 2048, 1, 1, 1},    {"resnet50", 1, 14, 1024, 2048, 1, 2, 1},
+    {"resnet50", 2, 7, 2048, 512, 1, 1, 1},    {"resnet50", 2, 7, 512, 512, 3, 1, 1},     {"resnet50", 1, 1, 2048, 1000, 1, 1, 1},
+    {"mobilenetv2", 1, 224, 3, 32, 3, 2, 1},   {"mobilenetv2", 1, 112, 32, 32, 3, 1, 32}, {"mobilenetv2", 1, 112, 32, 16, 1, 1, 1},
+    {"mobilenetv2", 1, 112, 16, 96, 1, 1, 1},  {"mobilenetv2", 1, 112, 96, 96, 3, 2, 96}, {"mobilenetv2", 1, 56, 96, 24, 1, 1, 1},
+    {"mobilenetv2", 2, 56, 24, 144, 1, 1, 1},  {"mobilenetv2", 1, 56, 144, 144, 3, 1, 144}, {"mobilenetv2", 1, 56, 144, 24, 1, 1, 1},
+    {"mobilenetv2", 1, 56, 144, 144, 3, 2, 144}, {"mobilenetv2", 1, 28, 144, 32, 1, 1, 1}, {"mobilenetv2", 3, 28, 32, 192, 1, 1, 1},
+    {"mobilenetv2", 2, 28, 192, 192, 3, 1, 192}, {"mobilenetv2", 2, 28, 192, 32, 1, 1, 1}, {"mobilenetv2", 1, 28, 192, 192, 3, 2, 192},
+    {"mobilenetv2", 1, 14, 192, 64, 1, 1, 1},  {"mobilenetv2", 4, 14, 64, 384, 1, 1, 1},  {"mobilenetv2", 4, 14, 384, 384, 3, 1, 384},
+    {"mobilenetv2", 3, 14, 384, 64, 1, 1, 1},  {"mobilenetv2", 1, 14, 384, 96, 1, 1, 1},  {"mobilenetv2", 3, 14, 96, 576, 1, 1, 1},
+    {"mobilenetv2", 2, 14, 576, 576, 3, 1, 576}, {"mobilenetv2", 2, 14, 576, 96, 1, 1, 1}, {"mobilenetv2", 1, 14, 576, 576, 3, 2, 576},
+    {"mobilenetv2", 1, 7, 576, 160, 1, 1, 1},  {"mobilenetv2", 3, 7, 160, 960, 1, 1, 1},  {"mobilenetv2", 3, 7, 960, 960, 3, 1, 960},
+    {"mobilenetv2", 2, 7, 960, 160, 1, 1, 1},  {"mobilenetv2", 1, 7, 960, 320, 1, 1, 1},  {"mobilenetv2", 1, 7, 320, 1280, 1, 1, 1},
+    {"mobilenetv2", 1, 1, 1280, 1000, 1, 1, 1},
+    {"resnet20", 1, 32, 3, 16, 3, 1, 1},       {"resnet20", 6, 32, 16, 16, 3, 1, 1},      {"resnet20", 1, 32, 16, 32, 3, 2, 1},
+    {"resnet20", 5, 16, 32, 32, 3, 1, 1},      {"resnet20", 1, 16, 32, 64, 3, 2, 1},      {"resnet20", 5, 8, 64, 64, 3, 1, 1},
+    {"resnet20", 1, 1, 64, 10, 1, 1, 1},
+    {"vit_tiny", 12, 197, 192, 576, 1, 1, 0},  {"vit_tiny", 12, 197, 192, 192, 1, 1, 0},  {"vit_tiny", 12, 197, 192, 768, 1, 1, 0},
+    {"vit_tiny", 12, 197, 768, 192, 1, 1, 0},  // groups 0: a linear layer of `size` rows
+};
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+struct Result {
+  double best = 0, median = 0;  // seconds
+  int64_t macs = 0;
+  std::string kernel;
+};
+
+Result measure(const Shape& s, Isa isa, ThreadPool& pool) {
+  std::mt19937 rng(1);
+  std::normal_distribution<float> bell(0.0f, 30.0f);
+  Geometry g;
+  const bool linear = s.groups == 0;
+  g.in_channels = s.in;
+  g.out_channels = s.out;
+  g.groups = linear ? 1 : s.groups;
+  g.kh = g.kw = s.kernel;
+  g.stride_h = g.stride_w = s.stride;
+  g.pad_top = g.pad_left = g.pad_bottom = g.pad_right = s.kernel / 2;
+  Extent e{1, linear ? 1 : s.size, s.size, 0, 0};
+  if (!output_extent(g, &e).ok()) return {};
+  std::vector<int8_t> w(static_cast<size_t>(g.out_channels * g.kh * g.kw * g.in_per_group()));
+  for (int8_t& v : w) v = static_cast<int8_t>(std::max(-127.0f, std::min(127.0f, bell(rng))));
+  const size_t padded = static_cast<size_t>(g.out_channels + 2 * kChannelPad);
+  std::vector<float> mult(padded, 1e-4f), bias(padded, 0.5f);
+  Buffer x, out;  // aligned as the engine's arena is
+  if (!x.allocate(static_cast<size_t>(e.h * e.w * s.in)).ok() || !out.allocate(static_cast<size_t>(e.oh * e.ow * s.out)).ok()) return {};
+  for (size_t i = 0; i < x.bytes(); ++i) x.data()[i] = static_cast<uint8_t>(rng());
+  Requant q;
+  q.mult = mult.data();
+  q.bias = bias.data();
+  Weights weights;
+  weights.w = w.data();
+  Layer layer;
+  if (!layer.build(g, weights, q, isa, pool.threads()).ok()) return {};
+  Buffer scratch;
+  if (!scratch.allocate(layer.scratch_bytes(e, pool.threads())).ok()) return {};
+  Result r;
+  r.kernel = layer.kernel_name();
+  r.macs = e.oh * e.ow * s.out * g.kh * g.kw * g.in_per_group();
+  std::vector<double> times;
+  const double end = now() + 0.08;
+  while (times.size() < 12 || (now() < end && times.size() < 2000)) {
+    const double start = now();
+    layer.run(e, x.data(), nullptr, out.data(), scratch.data(), pool);
+    times.push_back(now() - start);
+  }
+  std::sort(times.begin(), times.end());
+  r.best = times.front();
+  r.median = times[times.size() / 2];
+  return r;
+}
+
+}  // namespace
+}  // namespace qgemm
+}  // namespace netsuke
+
+int main(int argc, char** argv) {
+  using namespace netsuke;
+  using namespace netsuke::qgemm;
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
+  Isa isa = best_isa();
+  if (argc > 2 && (!isa_from_name(argv[2], &isa) || !isa_available(isa))) {
+    std::fprintf(stderr, "instruction set %s is not available here\n", argv[2]);
+    return 1;
+  }
+  ThreadPool pool(threads);
+  double best = 0, median = 0, macs = 0;
+  const char* net = "";
+  const auto total = [&] {
+    if (best > 0) std::printf("%-11s total %54s %9.3f ms %9.3f ms %7.1f GMAC/s\n\n", net, "", best * 1e3, median * 1e3, macs / best * 1e-9);
+    best = median = macs = 0;
+  };
+  std::printf("%-11s layer, count, kernel, best, median, GMAC/s at best; %s, %d thread(s)\n", "net", isa_name(isa), threads);
+  for (const qgemm::Shape& s : kShapes) {
+    if (argc > 3 && std::strstr(s.net, argv[3]) == nullptr) continue;
+    if (std::strcmp(net, s.net) != 0) total();
+    net = s.net;
+    const Result r = measure(s, isa, pool);
+    char text[64];
+    std::snprintf(text, sizeof(text), "%d: %d -> %d, k%d s%d g%d", s.size, s.in, s.out, s.kernel, s.stride, s.groups);
+    std::printf("%-11s %-30s x%-2d %-24s %9.1f us %9.1f us %7.1f GMAC/s\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
+                r.median * 1e6, r.macs / r.best * 1e-9);
+    best += s.count * r.best;
+    median += s.count * r.median;
+    macs += s.count * static_cast<double>(r.macs);
+  }
+  total();
+  return 0;
+}

@@ -1,0 +1,54 @@
+// The tiled product: packed weights, input rows read in place or copied once, see qgemm.h.
+#ifndef NETSUKE_KERNELS_QGEMM_GEMM_H_
+#define NETSUKE_KERNELS_QGEMM_GEMM_H_
+
+#include <string>
+#include <vector>
+
+#include "kernels/qgemm/plan.h"
+
+namespace netsuke {
+namespace qgemm {
+
+class Gemm final : public Algorithm {
+ public:
+  Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) override;
+  size_t scratch_bytes(const Extent& extent, int threads) const override;
+  void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
+  std::string name() const override { return std::string(set_->isa) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width); }
+  size_t packed_bytes() const override { return packed_.bytes() + init_.size() * sizeof(int32_t); }
+
+ private:
+  enum class Source : uint8_t { kDirect, kWhole, kLocal };
+  struct Blocks;
+  Blocks blocks(const Extent& e, int threads) const;
+  void run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
+                uint8_t* local, const void* residual, void* out) const;
+  void pack(const Weights& weights, int64_t merge);
+
+  Geometry g_;
+  Requant q_;
+  const Kernels* kernels_ = nullptr;
+  const TileSet* set_ = nullptr;
+  int64_t super_groups_ = 1;   // groups after merging small ones into one panel
+  int64_t c_ = 0, o_ = 0;      // channels in and out of one super group
+  int64_t runs_ = 0, run_length_ = 0, run_groups_ = 0, panels_ = 0, panel_bytes_ = 0;
+  bool row_runs_ = false;      // a run covers a whole kernel row
+  Buffer packed_;
+  std::vector<int32_t> init_;  // [super_groups][panels * width]
+};
+
+// The input with its padding written out in the element type of a layout, [n][hp][wp][channels]: x - x_zero as s16 or the codes.
+struct Prepared {
+  int64_t n, h, w, channels;    // of x
+  int64_t hp, wp;               // of the copy
+  int64_t pad_top, pad_left;
+  int32_t x_zero;
+  Layout layout;
+};
+void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_t* dst, ThreadPool& pool);
+
+}  // namespace qgemm
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_QGEMM_GEMM_H_
