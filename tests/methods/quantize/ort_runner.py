@@ -19,7 +19,7 @@ def runner(model, batches, taps, *, optimize=False):
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_ENABLE_BASIC
     if not optimize:
-        options.graph_optimization_level = level.ORT_DISABLE_ALL
+        options.graph_optimization_level = level.ORT_ENABLE_BASIC
     session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = list(taps) or [o.name for o in model.graph.outputs]
     for feed in batches:
