@@ -45,12 +45,21 @@ def capture(
 
     Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be compiled).
     """
+    from netsuke.capture.sources import load
+    from netsuke.capture.symbolic import image_size_is_fixed
+
+    found = _canonical(load(model, shape=shape, weights=weights, dtype=dtype))
+    if "netsuke.exported" in found.metadata_props and image_size_is_fixed(found.graph):
+        found = _canonical(load(model, shape=shape, weights=weights, dtype=dtype, free_image=False))
+    found.metadata_props.pop("netsuke.exported", None)
+    return found
+
+
+def _canonical(model: ir.Model) -> ir.Model:
     from netsuke.capture.canonical import canonical
     from netsuke.capture.shapes import forget_shapes
-    from netsuke.capture.sources import load
 
-    found = load(model, shape=shape, weights=weights, dtype=dtype)
-    forget_shapes(found.graph)
-    if not found.graph.outputs:
+    forget_shapes(model.graph)
+    if not model.graph.outputs:
         raise UsageError(Problem("the model has no outputs"))
-    return canonical(found)
+    return canonical(model)

@@ -12,7 +12,7 @@ from netsuke.capture.onnx_file import check_proto, read_onnx
 from netsuke.core.errors import FileError, Problem, UsageError, near
 
 
-def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> ir.Model:
+def load(model: Any, *, shape: Any, weights: Any, dtype: str, free_image: bool = True) -> ir.Model:
     """The model as onnx_ir holds it; objects given by the caller are copied."""
     if isinstance(model, ir.Model):
         return _fixed(model.clone(deep_copy=False), shape)
@@ -21,9 +21,9 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> ir.Model:
         copy.CopyFrom(model)
         return _fixed(check_proto(copy), shape)
     if isinstance(model, (str, Path)):
-        return _from_text(str(model), shape, weights, dtype)
+        return _from_text(str(model), shape, weights, dtype, free_image)
     if hasattr(model, "forward") and hasattr(model, "state_dict"):
-        return _export(model, shape, weights, dtype)
+        return _export(model, shape, weights, dtype, free_image)
     if type(model).__name__ == "ExportedProgram":
         from netsuke.capture.torch_export import to_onnx
 
@@ -37,7 +37,7 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: str) -> ir.Model:
     )
 
 
-def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
+def _from_text(text: str, shape: Any, weights: Any, dtype: str, free_image: bool) -> ir.Model:
     from netsuke.models import MODELS
 
     path = Path(text)
@@ -49,7 +49,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
     if file.endswith(".py") and name.isidentifier():
         from netsuke.capture.torch_export import load_factory
 
-        return _export(load_factory(text), shape, weights, dtype)
+        return _export(load_factory(text), shape, weights, dtype, free_image)
     if path.suffix in (".onnx", ".onnxtxt", ".pb") or path.is_file():
         if weights is not None:
             raise UsageError(Problem("an ONNX file has its own weights", got=str(weights), hint="leave weights out"))
@@ -58,7 +58,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
         from netsuke.models import build
 
         entry = MODELS[text]
-        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype)
+        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype, free_image)
     raise FileError(
         Problem(
             "no such file or reference network",
@@ -69,7 +69,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str) -> ir.Model:
     )
 
 
-def _export(module: Any, shape: Any, weights: Any, dtype: str) -> ir.Model:
+def _export(module: Any, shape: Any, weights: Any, dtype: str, free_image: bool) -> ir.Model:
     from netsuke.capture.torch_export import export_module
 
     if shape is None:
@@ -78,7 +78,10 @@ def _export(module: Any, shape: Any, weights: Any, dtype: str) -> ir.Model:
         from netsuke.models import load_weights
 
         load_weights(module, Path(weights))
-    return export_module(module, shape, dtype)
+    model = export_module(module, shape, dtype, free_image=free_image)
+    if free_image:
+        model.metadata_props["netsuke.exported"] = "1"
+    return model
 
 
 def _fixed(model: ir.Model, shape: Any) -> ir.Model:

@@ -247,3 +247,31 @@ def _resize(node: ir.Node, x: list[Any]) -> list[Any] | None:
         exact = dim is not None and factor.is_integer()
         result.append(_times(dim, int(factor)) if exact else None)
     return result
+
+
+def image_size_is_fixed(graph: ir.Graph) -> bool:
+    """True when a free height or width meets a constant of another size: the network runs at one image size only.
+
+    Found where a constant (a position embedding) is added to a value of free size, and where a flattened image enters a matrix product.
+    torch.export leaves such dimensions free although no other size works.
+    """
+    return any(_pins_size(node) for node in graph)
+
+
+def _pins_size(node: ir.Node) -> bool:
+    if node.op_type in ("Gemm", "MatMul") and len(node.inputs) > 1:
+        left, right = dims_of(node.inputs[0]), dims_of(node.inputs[1])
+        if left and right and len(right) >= 2 and array_of(node.inputs[1]) is not None:
+            return not isinstance(left[-1], int)
+        return False
+    if node.op_type not in _BROADCAST:
+        return False
+    for constant_side, other in ((0, 1), (1, 0)):
+        value = operand(node, constant_side)
+        array, dims = array_of(value), dims_of(operand(node, other))
+        if array is None or dims is None or array.ndim > len(dims):
+            continue
+        tail = dims[len(dims) - array.ndim :]
+        if any(size != 1 and not isinstance(d, int) for size, d in zip(array.shape, tail, strict=True)):
+            return True
+    return False

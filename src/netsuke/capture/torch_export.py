@@ -27,20 +27,21 @@ OPSET = 20  # the first with Gelu; later ones write attention as one operator
 _DIM_NAMES = {4: ["N", None, "H", "W"], 3: ["N", None, "L"], 2: ["N", None]}
 
 
-def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32") -> ir.Model:
+def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32", *, free_image: bool = True) -> ir.Model:
     """Export an eval-mode module for inputs of `shape` (one shape, or a list of shapes for several inputs).
 
-    dtype is "f32", or "i64" for token ids. Raises UnsupportedError with the exporter's reason when the network cannot be exported.
+    free_image False keeps everything but the batch as it is in `shape`. dtype is "f32", or "i64" for token ids. Raises UnsupportedError with the exporter's reason when the network cannot be exported.
     """
     torch = _torch()
     shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
     module = module.eval()
     args = tuple(_example(torch, s, dtype) for s in shapes)
     first = None
-    for free in _attempts([list(_DIM_NAMES.get(len(s), ["N"])) for s in shapes]):
+    names: list[list[str | None]] = [list(_DIM_NAMES.get(len(s), ["N"])) for s in shapes]
+    for free in list(_attempts(names))[0 if free_image else 1 :]:
         try:
             with torch.no_grad(), _quiet():
-                return _finish(torch, module, args, free)
+                return _finish(torch, module, args, free, names)
         except NetsukeError:
             raise
         except Exception as error:  # the exporter raises many types; the next attempt frees fewer dimensions
@@ -72,11 +73,13 @@ def _example(torch: Any, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
     return torch.randn(size, generator=generator)  # type: ignore[no-any-return]
 
 
-def _finish(torch: Any, module: Any, args: tuple[Any, ...], free: list[list[str | None]]) -> ir.Model:
+def _finish(
+    torch: Any, module: Any, args: Any, free: list[list[str | None]], names: list[list[str | None]]
+) -> ir.Model:
     auto = torch.export.Dim.AUTO
     dynamic = tuple({i: auto for i, name in enumerate(names) if name} for names in free)
     program = torch.export.export(module, args, dynamic_shapes=_nest(module, dynamic), strict=False)
-    return to_onnx(program, free)
+    return to_onnx(program, names)
 
 
 def _nest(module: Any, dynamic: tuple[Any, ...]) -> Any:
