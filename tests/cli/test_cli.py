@@ -132,7 +132,7 @@ def test_debug_shows_the_traceback(capfd: Any) -> None:
     assert "Traceback" in capfd.readouterr().err
 
 
-def test_a_bug_of_ours_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+def test_a_bug_of_ours_is_not_a_traceback(capfd: Any) -> None:
     app = typer.Typer()
 
     @app.command()
@@ -235,8 +235,8 @@ def test_bench_and_compare(compressed: Path, files: dict[str, Path], tmp_path: P
 
 
 def test_every_verb_has_json_debug_and_help(capfd: Any) -> None:
-    for verb in main.VERBS:
-        assert call(verb, "--help") == 0
+    for verb in [*main.VERBS[:-1], "claim run"]:
+        assert call(*verb.split(), "--help") == 0
         text = capfd.readouterr().out
         assert "--json" in text, verb
         assert "--debug" in text, verb

@@ -170,6 +170,8 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
     try:
         command = typer.main.get_command(app)
         status = command.main(args=list(arguments), prog_name="netsuke", standalone_mode=False)
+        if status == INTERRUPTED:  # newer versions of typer turn Ctrl-C into this status themselves
+            note("netsuke: interrupted")
         return status if isinstance(status, int) else 0
     except NetsukeError as error:
         if debug:

@@ -266,8 +266,8 @@ def render(content: dict[str, Any]) -> str:
     """The page. The content is embedded as JSON too, so that the page alone is enough to read it again."""
     verdict = content["verdict"]
     missed = "".join(f"<li>{escape(m)}</li>" for m in verdict["missed"])
-    # "</" would end the script element early; "<\\/" is the same string in JSON.
-    data = json.dumps(content, allow_nan=False).replace("</", "<\\/")
+    # A "<" in a string could end the script element early; as an escape it is the same string in JSON.
+    data = json.dumps(content, allow_nan=False).replace("<", "\\u003c")
     title = f"{escape(content['name'])} · netsuke report"
     file = content["file"]
     facts = (
