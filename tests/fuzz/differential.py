@@ -38,7 +38,8 @@ def describe(got: Array, want: Array, wrong: Array) -> str:
         return f"{got.dtype}{list(got.shape)} instead of {want.dtype}{list(want.shape)}"
     first = np.argwhere(wrong)[0].tolist() if wrong.ndim else []
     place = tuple(first)
-    return f"{int(wrong.sum())} of {wrong.size} elements of {list(got.shape)}, first at {first}: {got[place]} instead of {want[place]}"
+    count = f"{int(wrong.sum())} of {wrong.size} elements of {list(got.shape)}"
+    return f"{count}, first at {first}: {got[place]} instead of {want[place]}"
 
 
 def compare_all(who: str, program: Program, got: dict[str, Array], want: dict[str, Array]) -> list[Difference]:
@@ -113,7 +114,9 @@ def check_engine(
                 for other, label in ((tapped, "with taps"), (again, "run again")):
                     wrong = ~same_bits(plain[name], other[name])
                     if wrong.any():
-                        found.append(Difference(f"{who} {label}", name, None, describe(other[name], plain[name], wrong)))
+                        found.append(
+                            Difference(f"{who} {label}", name, None, describe(other[name], plain[name], wrong))
+                        )
             if reference is not None:
                 found += compare_all(who, program, tapped, reference)
             elif first is None:

@@ -1,4 +1,4 @@
-"""Random nodes of the float family: compared to a tolerance with the reference, bit for bit between instruction sets."""
+"""Random nodes of the float family: close to the reference, bit for bit equal between instruction sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from netsuke.program.opset import ALPHA, ARITHMETIC, BETA, COMPARISONS, LOGICAL,
 
 from .integer_ops import pool_window
 from .maker import CHANNELS, Array, Maker
-
 
 # Smooth enough that a rounding error in front of them stays one: a step function would turn it into a whole 1.
 SMOOTH = "none identity relu clip leaky_relu elu sigmoid hard_sigmoid hard_swish silu tanh gelu gelu_tanh mish softplus"
@@ -140,7 +139,9 @@ def unary(m: Maker) -> None:
         return
     if fn in ("log", "sqrt", "reciprocal"):  # keep away from poles, where a tolerance means nothing
         positive = m.add("unary", [x], {"fn": "softplus"})
-        shifted = m.add("binary", [positive[0], m.constant("o", np.float32([0.125]))], {"fn": "add"}) if positive else []
+        shifted = (
+            m.add("binary", [positive[0], m.constant("o", np.float32([0.125]))], {"fn": "add"}) if positive else []
+        )
         if not shifted:
             return
         x = shifted[0]
@@ -246,7 +247,7 @@ def recurrent(m: Maker) -> None:
     x = m.pick("f32", lambda a: a.ndim == 3 and a.shape[0] <= 20)
     if not x:
         return
-    steps, batch, inputs = m.arrays[x].shape
+    _, batch, inputs = m.arrays[x].shape
     op, gates = m.choice((("lstm", 4), ("gru", 3)))
     hidden, direction = m.integer(1, 17), m.choice(("forward", "reverse", "bidirectional"))
     d = 2 if direction == "bidirectional" else 1

@@ -24,7 +24,9 @@ def random_program(
     if family == "float":
         m.input(m.rng.normal(0, 1, shape).astype(np.float32), "f32", free)
         if m.chance(0.5):
-            m.input(m.rng.normal(0, 1, (m.integer(1, 5), shape[0], shape[3])).astype(np.float32), "f32", ("T", "N", "C"))
+            m.input(
+                m.rng.normal(0, 1, (m.integer(1, 5), shape[0], shape[3])).astype(np.float32), "f32", ("T", "N", "C")
+            )
         grow(m, FLOAT + MOVEMENT[:12], m.integer(3, 14))
     else:
         _codes(m, shape, free)
@@ -35,7 +37,7 @@ def random_program(
 
 
 def _codes(m: Maker, shape: tuple[int, ...], free: tuple[int | str, ...]) -> None:
-    """The first codes of an integer program: given as codes, or quantized from floats with special values among them."""
+    """The first codes of an integer program: given as codes, or quantized from floats, NaN and infinities among them."""
     kind = m.integer(0, 3)
     if kind == 0:
         m.input(m.rng.integers(0, 256, shape).astype(np.uint8), "u8", free)

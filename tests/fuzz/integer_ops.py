@@ -75,7 +75,7 @@ def qconv(m: Maker) -> None:
     x = m.image()
     if not x:
         return
-    n, h, wide, c = m.arrays[x].shape
+    c = m.arrays[x].shape[3]
     kind = m.integer(0, 9)
     kernel = m.choice(((1, 1), (1, 1), (3, 3), (3, 3), (5, 5), (1, 3), (7, 7), (2, 2), (3, 1), (4, 5)))
     groups, outputs = 1, m.choice(CHANNELS)

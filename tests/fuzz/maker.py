@@ -1,7 +1,7 @@
 """Builds a random program while running it: each node is evaluated by the reference rule as it is added.
 
-So shapes are known, multipliers can be chosen from the accumulators that really occur, and a node that cannot be (window too
-large, result too big or not finite) is simply not added.
+So shapes are known, multipliers can be chosen from the accumulators that really occur, and a node that cannot be
+(window too large, result too big or not finite) is simply not added.
 """
 
 from __future__ import annotations
@@ -107,7 +107,13 @@ class Maker:
         return self.pick(dtype, lambda a: a.ndim == 4)
 
     def add(
-        self, op: str, inputs: list[str], attrs: dict[str, Any] | None = None, *, outputs: int = 1, zero: int | None = None
+        self,
+        op: str,
+        inputs: list[str],
+        attrs: dict[str, Any] | None = None,
+        *,
+        outputs: int = 1,
+        zero: int | None = None,
     ) -> list[str]:
         """Add a node and return its outputs; [] when the operator is not supported or the node cannot be."""
         if self.supported is not None and op not in self.supported:
@@ -147,7 +153,9 @@ class Maker:
         unread = [name for name in made if name not in read]
         extra = [name for name in made if name in read]
         chosen = unread[-outputs:] + ([self.choice(extra)] if extra and self.chance(0.3) else [])
-        program.outputs = [Port(n, self.dtypes[n], tuple(f"d{n}{i}" for i in range(self.arrays[n].ndim))) for n in chosen]
+        program.outputs = [
+            Port(n, self.dtypes[n], tuple(f"d{n}{i}" for i in range(self.arrays[n].ndim))) for n in chosen
+        ]
         for name in made:
             zero = self.zeros.get(name)
             program.values[name] = Value(self.dtypes[name], 1.0 if zero is not None else None, zero)

@@ -62,9 +62,7 @@ def concat(m: Maker) -> None:
     shape, dtype = m.arrays[x].shape, m.dtypes[x]
     axis = m.choice((len(shape) - 1, m.integer(0, len(shape) - 1)))
     rest = shape[:axis] + shape[axis + 1 :]
-    others = m.values(
-        dtype, lambda a: a.ndim == len(shape) and a.shape[:axis] + a.shape[axis + 1 :] == rest
-    )
+    others = m.values(dtype, lambda a: a.ndim == len(shape) and a.shape[:axis] + a.shape[axis + 1 :] == rest)
     names = [x] + [m.choice(others) for _ in range(m.integer(1, 3))]
     m.add("concat", names, {"axis": axis if m.chance(0.7) else axis - len(shape)})
 
@@ -187,7 +185,13 @@ def filled(m: Maker) -> None:
     if not x or m.chance(0.6):
         return
     shape = m.add("shape", [x], {})
-    if shape:
+    if shape and m.chance(0.4):
+        size = m.add("gather", [shape[0], m.known([0])])
+        if size:
+            places = m.add("range", [m.known([0]), size[0], m.known([m.integer(1, 2)])])
+            if places:
+                m.add("gather", [x, places[0]])
+    elif shape:
         m.add("constant_of_shape", [shape[0]], {"value": 3.0, "dtype": m.dtypes[x]}, zero=m.zero())
 
 

@@ -1,7 +1,6 @@
 """The .nsk file: same bytes, round trip, and damaged or hostile files give FileError."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -95,7 +94,7 @@ def test_write_replaces_in_one_step(tmp_path):
     with pytest.raises(FileError, match="did you mean"):
         write(broken, path)
     assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["p.nsk"]
+    assert [p.name for p in tmp_path.iterdir()] == ["p.nsk"]
     with pytest.raises(FileError, match="cannot write"):
         write(small_program(), tmp_path / "missing" / "p.nsk")
 
@@ -113,7 +112,7 @@ def test_missing_empty_and_foreign_files(tmp_path):
     with pytest.raises(FileError, match="empty"):
         read(tmp_path / "empty.nsk")
     (tmp_path / "text.nsk").write_text("hello, this is not a program")
-    with pytest.raises(FileError, match="not a .nsk file"):
+    with pytest.raises(FileError, match=r"not a \.nsk file"):
         read(tmp_path / "text.nsk")
     from safetensors.numpy import save_file
 
@@ -213,7 +212,6 @@ def test_mutated_files_give_a_program_or_an_error(good, seed):
             break
     try:
         program = from_bytes(bytes(data))
-    except FileError as error:
-        assert str(error)
-    else:
-        assert to_bytes(program)
+    except FileError:
+        return  # the only exception allowed
+    assert to_bytes(program)
