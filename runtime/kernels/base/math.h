@@ -1,7 +1,8 @@
 // Elementary functions on vectors of float: multiplications and additions in a written order, so every instruction set gives
 // the same bits (docs/numerics.md section 8). Polynomials were fitted for this file by weighted least-maximum fits; the error of
 // each approximation before rounding is given, the total is checked over all sample points by kernels/elementwise/test.cc.
-// NaN gives NaN; infinities, zeros, denormals and overflow behave as in C's math.h.
+// NaN gives NaN; infinities, zeros, denormals and overflow behave as in C's math.h. x f(x) with f(-inf) = 0 is NaN at -inf, as the
+// product is in other frameworks.
 #ifndef NETSUKE_KERNELS_BASE_MATH_H_
 #define NETSUKE_KERNELS_BASE_MATH_H_
 
@@ -88,12 +89,12 @@ NK_INLINE vf tanh(vf x) {
 }
 
 // erfc(a) / exp(-a^2) for a >= 0.85: t P(t), t = 2 / (2 + a); relative error 9.4e-10.
-NK_INLINE vf erfc_large(vf a) {
+NK_INLINE vf erfc_scaled(vf a) {
   const vf t = 2.0f / (a + 2.0f);
   vf p = (t * -0x1.22a60cp-4f + 0x1.ce9152p-3f) * t - 0x1.a7b5f2p-3f;
   p = ((p * t - 0x1.84944ep-7f) * t - 0x1.15f5a8p-8f) * t + 0x1.4502dp-4f;
   p = (((p * t + 0x1.6c1146p-3f) * t + 0x1.f90b58p-3f) * t + 0x1.20e23ep-2f) * t + 0x1.20dd4ep-2f;
-  return exp(-(a * a)) * (t * p);
+  return t * p;
 }
 // erf(x) / x - 2/sqrt(pi) for |x| <= 0.94; error 1.6e-11 x^2.
 NK_INLINE vf erf_tail(vf z) {
@@ -102,34 +103,35 @@ NK_INLINE vf erf_tail(vf z) {
   return (p * z - 0x1.812746p-2f) * z;
 }
 NK_INLINE vf erf(vf x) {
-  const vf a = absolute(x);
+  const vf a = absolute(x), bounded = at_most(a, splat(10.0f));
   const vf small = a * 0x1.20dd76p+0f + a * (erf_tail(a * a) - 0x1.7b54fep-26f);
-  const vf y = a < 0.9f ? small : 1.0f - erfc_large(at_most(a, splat(10.0f)));
+  const vf y = a < 0.9f ? small : 1.0f - exp(-(bounded * bounded)) * erfc_scaled(bounded);
   return x != x ? x : with_sign_of(y, x);
+}
+// exp(-x^2 / 2): x^2 is split as h^2 + (x - h)(x + h), h the leading 12 bits of x, because an error of x^2 would be magnified
+// by up to 100. The second factor's exponent is below 0.1.
+NK_INLINE vf exp_half_square(vf x) {
+  const vf h = from_bits(bits(x) & static_cast<int32_t>(0xfffff000u));
+  const vf e = (x - h) * (x + h) * -0.5f;
+  return exp(h * h * -0.5f) * (1.0f + (e + e * e * (0.5f + e * 0x1.555556p-3f)));
 }
 // x * P(normal <= x): the complement is computed directly, so large negative x keep their relative accuracy.
 NK_INLINE vf gelu(vf x) {
-  const vf u = x * 0.707106781f, a = absolute(u);
+  const vf bounded = at_most(at_least(x, splat(-20.0f)), splat(20.0f)), u = bounded * 0.707106781f, a = absolute(u);
   const vf small = u * 0x1.20dd76p+0f + u * erf_tail(u * u);
-  const vf tail = erfc_large(at_most(a, splat(14.0f)));
-  const vf twice = a < 0.9f ? 1.0f + small : (u < 0.0f ? tail : 2.0f - tail);
-  const vf y = x * (0.5f * twice);
-  return x < -14.0f ? splat(-0.0f) : y;  // below: under the smallest denormal; also -inf, where the product is NaN
+  const vf tail = exp_half_square(bounded) * erfc_scaled(a);
+  return x * (0.5f * (a < 0.9f ? 1.0f + small : (u < 0.0f ? tail : 2.0f - tail)));
 }
 NK_INLINE vf gelu_tanh(vf x) {  // 0.5 x (1 + tanh(v)) = x sigmoid(2 v)
   const vf v = 0x1.988454p-1f * (x + 0x1.6e4e26p-5f * (x * x * x));
-  const vf y = x * sigmoid(2.0f * v);
-  return x < -30.0f ? splat(-0.0f) : y;
+  return x * sigmoid(2.0f * v);
 }
-NK_INLINE vf silu(vf x) {
-  const vf y = x * sigmoid(x);
-  return x < -110.0f ? splat(-0.0f) : y;
-}
+NK_INLINE vf silu(vf x) { return x * sigmoid(x); }
 NK_INLINE vf softplus(vf x) { return at_least(x, splat(0.0f)) + log1p_unit(exp(-absolute(x))); }
 NK_INLINE vf mish(vf x) {  // x tanh(log(1 + e)), tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2)
   const vf e = exp(at_most(x, splat(20.0f))), w = e * (e + 2.0f);
   const vf y = x * (w / (w + 2.0f));
-  return x > 20.0f ? x : (x < -110.0f ? splat(-0.0f) : y);
+  return x > 20.0f ? x : y;
 }
 
 }  // namespace
