@@ -37,7 +37,7 @@ def random_program(
 
 
 def _codes(m: Maker, shape: tuple[int, ...], free: tuple[int | str, ...]) -> None:
-    """The first codes of an integer program: given as codes, or quantized from floats, NaN and infinities among them."""
+    """The first codes of an integer program: given as codes, or quantized from floats (some of them NaN)."""
     kind = m.integer(0, 3)
     if kind == 0:
         m.input(m.rng.integers(0, 256, shape).astype(np.uint8), "u8", free)

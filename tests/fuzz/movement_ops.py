@@ -169,8 +169,11 @@ def resize(m: Maker) -> None:
 def depth_space(m: Maker) -> None:
     x = m.image(m.choice(("u8", "f32")))
     if x:
-        op = m.choice(("depth_to_space", "space_to_depth"))
-        m.add(op, [x], {"block": m.integer(2, 3), "mode": m.choice(("DCR", "CRD"))})
+        _, h, w, c = m.arrays[x].shape
+        fits = [("space_to_depth", b) for b in (2, 3) if h % b == 0 and w % b == 0]
+        fits += [("depth_to_space", b) for b in (2, 3) if c % (b * b) == 0]
+        op, block = m.choice(fits or [("space_to_depth", 1)])
+        m.add(op, [x], {"block": block, "mode": m.choice(("DCR", "CRD"))})
 
 
 def identity(m: Maker) -> None:
