@@ -48,6 +48,7 @@ def canonical(model: ir.Model) -> ir.Model:
     for _ in range(MAX_ROUNDS):
         if not _round(model):
             break
+    name_nodes(graph)
     name_values(graph)
     check_supported(model)
     return model

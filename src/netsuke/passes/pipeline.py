@@ -7,6 +7,7 @@ import onnx_ir as ir
 from netsuke.capture.clean import clean
 from netsuke.capture.graph import sweep
 from netsuke.core.errors import Problem, UsageError, near
+from netsuke.passes.byte_transposes import transpose_codes
 from netsuke.passes.fuse_float import fuse_float
 from netsuke.passes.fuse_tables import fuse_tables
 from netsuke.passes.lower import lower
@@ -43,6 +44,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     fuse_tables(graph)
     fuse_float(graph)
     fuse_tables(graph)
+    transpose_codes(graph)
     clean(graph)
     sweep(graph)
     _outputs_are_nodes(graph)
