@@ -56,7 +56,7 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neon;
-const Kernels kernels_arm_neon = {kSets, 1, widen, 0, nullptr, nullptr, nullptr};
+const Kernels kernels_arm_neon = {kSets, 1, widen, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace qgemm
 }  // namespace netsuke

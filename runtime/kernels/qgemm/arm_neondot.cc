@@ -64,7 +64,7 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neondot;
-const Kernels kernels_arm_neondot = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr};
+const Kernels kernels_arm_neondot = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -61,6 +61,8 @@ class Algorithm {
 std::unique_ptr<Algorithm> make_gemm();        // gemm.cc: any layer
 std::unique_ptr<Algorithm> make_depthwise();   // depthwise.cc
 bool depthwise_applies(const Geometry& g, const Kernels& kernels);
+std::unique_ptr<Algorithm> make_winograd(int out);  // winograd.cc
+int winograd_applies(const Geometry& g, const Weights& weights, const Kernels& kernels);  // 4, 2 or 0: not at all
 
 class Layer {
  public:

@@ -43,7 +43,7 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_portable;
-const Kernels kernels_portable = {kSets, 1, widen, 0, nullptr, nullptr, nullptr};
+const Kernels kernels_portable = {kSets, 1, widen, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -88,6 +88,27 @@ struct TileSet {
   const TileFn* fn;     // fn[rows - 1] computes exactly `rows` rows
 };
 
+// Exact integer Winograd, winograd.cc. One tile's input, all channels, to V.
+struct WinogradInput {
+  const int16_t* x;        // x - x_zero, the tile's first pixel
+  int64_t row_stride, pixel_stride;
+  int64_t channels;        // multiple of 32; reads past the layer's own channels meet zeros in U
+  int16_t* v;              // position 0
+  int64_t v_stride;        // between positions
+};
+
+// One tile's M, one panel of channels, to outputs.
+struct WinogradOutput {
+  const int32_t* m;        // position 0
+  int64_t m_stride;        // between positions
+  const int32_t* init;
+  int rows, columns;       // outputs inside the image
+  int64_t image_width;     // outputs of a row of the image
+  Tile tile;               // columns, requant, channel, out (first output), out_stride, residual
+};
+
+constexpr int kWinogradMaxWidth = 64;
+
 // What one instruction set offers. ISA files define one constant of this type and nothing else with external linkage.
 struct Kernels {
   const TileSet* sets;
@@ -100,6 +121,12 @@ struct Kernels {
   void (*depthwise)(const DepthwiseRow& row);
   int64_t (*depthwise_bytes)(int64_t taps);
   void (*depthwise_pack)(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
+  // Exact Winograd; null where there is none. The set is kS16x2; null requant stores raw sums.
+  const TileSet* winograd_set;
+  void (*winograd_input4)(const WinogradInput& in);
+  void (*winograd_input2)(const WinogradInput& in);
+  void (*winograd_output4)(const WinogradOutput& out);
+  void (*winograd_output2)(const WinogradOutput& out);
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

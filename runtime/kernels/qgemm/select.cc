@@ -43,7 +43,8 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
   q_ = requant;
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
-  algorithm_ = depthwise_applies(g_, *kernels) ? make_depthwise() : make_gemm();
+  const int winograd = winograd_applies(g_, weights, *kernels);
+  algorithm_ = depthwise_applies(g_, *kernels) ? make_depthwise() : winograd > 0 ? make_winograd(winograd) : make_gemm();
   return algorithm_->build(g_, weights, q_, *kernels, threads);
 }
 

@@ -10,6 +10,10 @@
 namespace netsuke {
 namespace qgemm {
 
+void winograd_input4_x86_avx2(const WinogradInput& in);
+void winograd_input2_x86_avx2(const WinogradInput& in);
+void winograd_output4_x86_avx2(const WinogradOutput& out);
+void winograd_output2_x86_avx2(const WinogradOutput& out);
 void depthwise_x86_avx2(const DepthwiseRow& row);
 int64_t depthwise_bytes_x86_avx2(int64_t taps);
 void depthwise_pack_x86_avx2(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
@@ -43,6 +47,15 @@ void tile_s16x16(const Tile& t) {
         acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, w1));
       }
     }
+  }
+  if (t.requant == nullptr && t.columns == 16) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      int32_t* out = static_cast<int32_t*>(t.out) + r * t.out_stride;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), acc[r][0]);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), acc[r][1]);
+    }
+    return;
   }
   if (t.requant != nullptr && !t.requant->dyadic) {
 #pragma GCC unroll 8
@@ -79,7 +92,9 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_x86_avx2;
-const Kernels kernels_x86_avx2 = {kSets, 1, widen, 32, depthwise_x86_avx2, depthwise_bytes_x86_avx2, depthwise_pack_x86_avx2};
+const Kernels kernels_x86_avx2 = {kSets, 1, widen, 32, depthwise_x86_avx2, depthwise_bytes_x86_avx2, depthwise_pack_x86_avx2,
+                                  &kSets[0], winograd_input4_x86_avx2, winograd_input2_x86_avx2, winograd_output4_x86_avx2,
+                                  winograd_output2_x86_avx2};
 
 }  // namespace qgemm
 }  // namespace netsuke

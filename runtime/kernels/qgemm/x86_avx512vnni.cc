@@ -126,10 +126,10 @@ const TileSet kSets[] = {
 
 #ifdef NETSUKE_SIMDE
 extern const Kernels kernels_simde;
-const Kernels kernels_simde = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr};
+const Kernels kernels_simde = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 #else
 extern const Kernels kernels_x86_avx512vnni;
-const Kernels kernels_x86_avx512vnni = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr};
+const Kernels kernels_x86_avx512vnni = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 #endif
 
 }  // namespace qgemm

@@ -1,0 +1,266 @@
+// Exact integer Winograd convolution for 3x3, stride 1: F(4x4, 3x3) needs 36 products for 16 outputs where the definition needs 144,
+// F(2x2, 3x3) 16 instead of 36, and every step is an integer operation, so the result is the same int32 sum bit for bit.
+//
+//   V = B^T d B           d: 6x6 inputs x - x_zero (9 bits). Rows of B^T have absolute sum <= 10, of mixed sign: |V| <= 68 * 255 =
+//                         17340, an int16.
+//   U = U' g U'^T         the usual G of F(4, 3) has denominators; U' holds its rows times (4, -6, -6, 24, 24, 6), integers:
+//                         (6 0 0) (-1 -1 -1) (-1 1 -1) (1 2 4) (1 -2 4) (0 0 6). Absolute sums <= 7: |U| <= 49 * 128 = 6272, an int16.
+//   M = sum_c U * V       36 independent matrix products of int16 into int32, modulo 2^32 (kS16x2 tiles).
+//   Z = A'^T M A'         A'^T = A^T diag(1, 4, 4, 1, 1, 4) with rows divided by (1, 2, 4, 4): small integers, modulo 2^32.
+//   sum = Z / (9 * 2^s)   Z[i][j] = 576 / (f_i f_j) * sum exactly, so multiply by the inverse of 9 modulo 2^32 and shift right
+//                         arithmetically by s = 6 - log2(f_i f_j). That recovers the sum whenever 64 * |sum| < 2^31.
+//
+// The last condition is what build() proves from the weights: no input can give a channel a sum of 2^25 or more (2^29 for F(2x2)).
+// Trained layers stay far below (512 channels of weights with mean magnitude 20 reach 0.5 * 2^25); a layer that does not is
+// computed by the direct product.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "kernels/qgemm/gemm.h"
+
+namespace netsuke {
+namespace qgemm {
+namespace {
+
+constexpr int64_t kBlockBytes = 160 << 10;  // of transformed input a task holds, so that it stays in L2 beside a panel of U
+constexpr int64_t kMaxTiles = 48;           // per block
+constexpr int64_t kChannelRound = 32;       // channels of V are padded to the widest register
+
+// Rows of U' for F(4, 3) and F(2, 3).
+constexpr int kU4[6][3] = {{6, 0, 0}, {-1, -1, -1}, {-1, 1, -1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 6}};
+constexpr int kU2[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
+
+// U of 16 channels at a time: g is [9][16], u is [in * in][16].
+template <int kIn>
+void transform_weights(const int (&rows)[kIn][3], const int16_t* g, int16_t* u) {
+  int16_t half[kIn][3][16];
+  for (int i = 0; i < kIn; ++i) {
+    for (int x = 0; x < 3; ++x) {
+      for (int c = 0; c < 16; ++c) {
+        half[i][x][c] = static_cast<int16_t>(rows[i][0] * g[x * 16 + c] + rows[i][1] * g[(3 + x) * 16 + c] + rows[i][2] * g[(6 + x) * 16 + c]);
+      }
+    }
+  }
+  for (int i = 0; i < kIn; ++i) {
+    for (int j = 0; j < kIn; ++j) {
+      for (int c = 0; c < 16; ++c) {
+        u[(i * kIn + j) * 16 + c] = static_cast<int16_t>(rows[j][0] * half[i][0][c] + rows[j][1] * half[i][1][c] + rows[j][2] * half[i][2][c]);
+      }
+    }
+  }
+}
+
+class Winograd final : public Algorithm {
+ public:
+  explicit Winograd(int out) : out_(out), in_(out + 2) {}
+  Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) override;
+  size_t scratch_bytes(const Extent& e, int threads) const override {
+    const Blocks b = blocks(e, threads);
+    return static_cast<size_t>(b.image_bytes + b.task_bytes * std::max(threads, 1));
+  }
+  void run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
+  std::string name() const override {
+    return std::string(set_->isa) + "_winograd" + std::to_string(out_) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
+  }
+  size_t packed_bytes() const override { return packed_.bytes() + init_.size() * sizeof(int32_t); }
+
+ private:
+  struct Blocks {
+    int64_t tiles_y, tiles_x, tiles;      // of all images
+    int64_t hp, wp;                       // prepared image
+    int64_t block, tile_blocks;           // tiles of a task
+    int64_t block_panels, panel_blocks;   // panels of a task
+    int64_t image_bytes, v_bytes, m_bytes, task_bytes;
+  };
+  Blocks blocks(const Extent& e, int threads) const;
+  void pack(const Weights& weights);
+  void run_task(const Blocks& b, const Extent& e, int64_t task, const int16_t* image, uint8_t* scratch, const void* residual,
+                void* out) const;
+  void store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_t panel, const int32_t* m, int64_t m_stride,
+                  const void* residual, void* out) const;
+
+  int out_, in_;
+  Geometry g_;
+  Requant q_;
+  const Kernels* kernels_ = nullptr;
+  const TileSet* set_ = nullptr;
+  int64_t groups_ = 0, channels_ = 0, panels_ = 0, position_bytes_ = 0;
+  Buffer packed_;               // [panel][position][group][width][2] s16
+  std::vector<int32_t> init_;   // [panels * width]
+};
+
+Status Winograd::build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int) {
+  g_ = g;
+  q_ = q;
+  kernels_ = &kernels;
+  set_ = kernels.winograd_set;
+  groups_ = ceil_div(g.in_channels, 2);
+  channels_ = round_up(g.in_channels, kChannelRound);
+  panels_ = ceil_div(g.out_channels, set_->width);
+  position_bytes_ = groups_ * set_->width * 4;
+  NETSUKE_TRY(packed_.allocate(static_cast<size_t>(panels_ * in_ * in_ * position_bytes_)));
+  std::memset(packed_.data(), 0, packed_.bytes());
+  init_.assign(static_cast<size_t>(panels_ * set_->width), 0);
+  for (int64_t o = 0; weights.acc_bias != nullptr && o < g.out_channels; ++o) init_[static_cast<size_t>(o)] = weights.acc_bias[o];
+  pack(weights);
+  return Status();
+}
+
+void Winograd::pack(const Weights& weights) {
+  const int64_t c = g_.in_channels, width = set_->width;
+  alignas(64) int16_t g[9 * 16], u[36 * 16];
+  for (int64_t o = 0; o < g_.out_channels; ++o) {
+    int16_t* panel = reinterpret_cast<int16_t*>(packed_.data() + o / width * in_ * in_ * position_bytes_) + o % width * 2;
+    for (int64_t first = 0; first < c; first += 16) {
+      const int64_t count = std::min<int64_t>(16, c - first);
+      for (int tap = 0; tap < 9; ++tap) {
+        const int8_t* src = weights.w + (o * 9 + tap) * c + first;
+        for (int i = 0; i < 16; ++i) g[tap * 16 + i] = i < count ? src[i] : static_cast<int16_t>(0);
+      }
+      if (out_ == 4) {
+        transform_weights(kU4, g, u);
+      } else {
+        transform_weights(kU2, g, u);
+      }
+      for (int position = 0; position < in_ * in_; ++position) {
+        int16_t* dst = panel + position * (position_bytes_ / 2) + first / 2 * width * 2;
+        for (int i = 0; i < (count + 1) / 2; ++i) std::memcpy(dst + i * width * 2, u + position * 16 + 2 * i, 4);
+      }
+    }
+  }
+}
+
+Winograd::Blocks Winograd::blocks(const Extent& e, int threads) const {
+  Blocks b;
+  b.tiles_y = ceil_div(e.oh, out_);
+  b.tiles_x = ceil_div(e.ow, out_);
+  b.tiles = e.n * b.tiles_y * b.tiles_x;
+  b.hp = b.tiles_y * out_ + 2;
+  b.wp = b.tiles_x * out_ + 2;
+  const int64_t positions = in_ * in_, tiles = std::max<int64_t>(b.tiles, 1);
+  int64_t block = std::min(std::max<int64_t>(kBlockBytes / (positions * channels_ * 2), set_->rows), kMaxTiles);
+  if (threads > 1) block = std::min(block, std::max<int64_t>(ceil_div(tiles, 2 * threads), std::min<int64_t>(set_->rows, tiles)));
+  b.tile_blocks = ceil_div(tiles, block);
+  b.block = ceil_div(tiles, b.tile_blocks);
+  const int64_t splits = threads > 1 ? std::min(ceil_div(2 * threads, b.tile_blocks), panels_) : 1;
+  b.block_panels = ceil_div(panels_, splits);
+  b.panel_blocks = ceil_div(panels_, b.block_panels);
+  b.image_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(e.n * b.hp * b.wp * g_.in_channels * 2 + kSlack)));
+  b.v_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(positions * b.block * channels_ * 2 + kSlack)));
+  b.m_bytes = positions * b.block * set_->width * 4;
+  b.task_bytes = b.v_bytes + b.m_bytes;
+  return b;
+}
+
+void Winograd::store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_t panel, const int32_t* m, int64_t m_stride,
+                          const void* residual, void* out) const {
+  const int64_t tx = tile % b.tiles_x, ty = tile / b.tiles_x % b.tiles_y, image = tile / (b.tiles_x * b.tiles_y);
+  const int64_t element = q_.out_f32 ? 4 : 1, channel = panel * set_->width;
+  const int64_t at = (((image * e.oh + ty * out_) * e.ow + tx * out_) * g_.out_channels + channel) * element;
+  WinogradOutput o = {};
+  o.m = m;
+  o.m_stride = m_stride;
+  o.init = init_.data() + channel;
+  o.rows = static_cast<int>(std::min<int64_t>(out_, e.oh - ty * out_));
+  o.columns = static_cast<int>(std::min<int64_t>(out_, e.ow - tx * out_));
+  o.image_width = e.ow;
+  o.tile.rows = 1;
+  o.tile.columns = static_cast<int>(std::min<int64_t>(set_->width, g_.out_channels - channel));
+  o.tile.requant = &q_;
+  o.tile.channel = channel;
+  o.tile.out = static_cast<uint8_t*>(out) + at;
+  o.tile.out_stride = g_.out_channels;
+  o.tile.residual = residual == nullptr ? nullptr : static_cast<const uint8_t*>(residual) + at;
+  (out_ == 4 ? kernels_->winograd_output4 : kernels_->winograd_output2)(o);
+}
+
+void Winograd::run_task(const Blocks& b, const Extent& e, int64_t task, const int16_t* image, uint8_t* scratch, const void* residual,
+                        void* out) const {
+  const int64_t tile0 = task % b.tile_blocks * b.block, tiles = std::min(b.block, b.tiles - tile0);
+  const int64_t panel0 = task / b.tile_blocks * b.block_panels, panel1 = std::min(panel0 + b.block_panels, panels_);
+  if (tiles <= 0) return;
+  int16_t* v = reinterpret_cast<int16_t*>(scratch);
+  int32_t* m = reinterpret_cast<int32_t*>(scratch + b.v_bytes);
+  WinogradInput in;
+  in.row_stride = b.wp * g_.in_channels;
+  in.pixel_stride = g_.in_channels;
+  in.channels = channels_;
+  in.v_stride = tiles * channels_;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t tile = tile0 + t, tx = tile % b.tiles_x, ty = tile / b.tiles_x % b.tiles_y, n = tile / (b.tiles_x * b.tiles_y);
+    in.x = image + ((n * b.hp + ty * out_) * b.wp + tx * out_) * g_.in_channels;
+    in.v = v + t * channels_;
+    (out_ == 4 ? kernels_->winograd_input4 : kernels_->winograd_input2)(in);
+  }
+  const int64_t zero_offset = 0, width = set_->width, calls = ceil_div(tiles, set_->rows);
+  alignas(64) static const int32_t kZeros[kWinogradMaxWidth] = {};
+  const void* rows[kMaxRows];
+  Tile tile = {};
+  tile.a = rows;
+  tile.run_offset = &zero_offset;
+  tile.runs = 1;
+  tile.groups = groups_;
+  tile.init = kZeros;
+  tile.columns = static_cast<int>(width);
+  tile.out_stride = width;
+  for (int64_t panel = panel0; panel < panel1; ++panel) {
+    for (int64_t position = 0; position < in_ * in_; ++position) {
+      tile.b = packed_.data() + (panel * in_ * in_ + position) * position_bytes_;
+      for (int64_t call = 0; call < calls; ++call) {
+        const int64_t t0 = tiles * call / calls, t1 = tiles * (call + 1) / calls;
+        tile.rows = static_cast<int>(t1 - t0);
+        for (int64_t r = 0; r < tile.rows; ++r) rows[r] = v + (position * tiles + t0 + r) * channels_;
+        tile.out = m + (position * tiles + t0) * width;
+        set_->fn[tile.rows - 1](tile);
+      }
+    }
+    for (int64_t t = 0; t < tiles; ++t) store_tile(b, e, tile0 + t, panel, m + t * width, tiles * width, residual, out);
+  }
+}
+
+void Winograd::run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const {
+  if (e.n == 0) return;
+  const Blocks b = blocks(e, pool.threads());
+  uint8_t* image = static_cast<uint8_t*>(scratch);
+  const Prepared p = {e.n, e.h, e.w, g_.in_channels, b.hp, b.wp, g_.pad_top, g_.pad_left, g_.x_zero, Layout::kS16x2};
+  prepare(p, *kernels_, x, image, pool);
+  pool.parallel_for(b.tile_blocks * b.panel_blocks, [&](int64_t task, int thread) {
+    run_task(b, e, task, reinterpret_cast<const int16_t*>(image), image + b.image_bytes + thread * b.task_bytes, residual, out);
+  });
+}
+
+// The largest |sum| (without acc_bias) that any input can give a channel.
+int64_t largest_sum(const Geometry& g, const Weights& weights) {
+  const int64_t taps = 9 * g.in_channels;
+  int64_t largest = 0;
+  for (int64_t o = 0; o < g.out_channels; ++o) {
+    int64_t positive = 0, negative = 0;
+    for (int64_t k = 0; k < taps; ++k) {
+      const int32_t w = weights.w[o * taps + k];
+      positive += w > 0 ? w : 0;
+      negative += w < 0 ? -w : 0;
+    }
+    const int64_t up = 255 - g.x_zero, down = g.x_zero;
+    largest = std::max(largest, std::max(positive * up + negative * down, negative * up + positive * down));
+  }
+  return largest;
+}
+
+}  // namespace
+
+int winograd_applies(const Geometry& g, const Weights& weights, const Kernels& kernels) {
+  if (kernels.winograd_set == nullptr || g.kh != 3 || g.kw != 3 || g.stride_h != 1 || g.stride_w != 1 || g.dil_h != 1 || g.dil_w != 1 ||
+      g.groups != 1 || g.in_channels < 16 || g.out_channels < 16) {
+    return 0;
+  }
+  const int64_t largest = largest_sum(g, weights);
+  const bool small = g.in_channels * g.out_channels <= 256 * 256;
+  if (small && largest < (int64_t{1} << 25)) return 4;
+  return largest < (int64_t{1} << 29) ? 2 : 0;
+}
+
+std::unique_ptr<Algorithm> make_winograd(int out) { return std::make_unique<Winograd>(out); }
+
+}  // namespace qgemm
+}  // namespace netsuke
