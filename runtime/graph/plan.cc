@@ -68,7 +68,7 @@ class Planner {
       tensor.shape = request_.shapes[i];
       NETSUKE_TRY(bind_dims(port, tensor.shape));
       const Status status = plan_tensor_bytes(tensor, request_.max_bytes, &bytes_[static_cast<size_t>(port.value)]);
-      if (!status.ok()) return error(Code::kInvalidArgument, "input '%s': %s", port.name.c_str(), status.message().c_str());
+      if (!status.ok()) return error(status.code(), "input '%s': %s", port.name.c_str(), status.message().c_str());
       plan_->inputs.push_back(tensor);
     }
     return Status();
