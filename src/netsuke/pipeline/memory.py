@@ -17,12 +17,12 @@ def memory_line(graph: Any, floating: Program, calib: Dataset | None, threads: i
 
     Weights are counted four times: the captured graph, the program, the file image the engine reads, the packed form.
     """
-    from netsuke.methods.quantize.ptq import choose_batch, memory_bound
+    from netsuke.methods.quantize.ptq import choose_batch, memory_bound, sizes
 
     weights = 4 * sum(array.nbytes for array in floating.constants.values())
-    batch = choose_batch(graph, calib.count if calib is not None else SYNTHETIC)
-    source = graph.graph.inputs[0].name
-    bound = memory_bound(graph, batch, shapes={source: calib.shape} if calib is not None else None)
+    sample = calib.shape if calib is not None else None
+    batch = choose_batch(graph, calib.count if calib is not None else SYNTHETIC, sample)
+    bound = memory_bound(graph, batch, shapes=sizes(graph, sample) if sample is not None else None)
     if bound is None:
         return f"memory: weights {size(weights)}, and one batch of {batch} at sizes that are not known in advance"
     total = bound + weights + _arena(floating, calib, batch, threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -13,7 +13,7 @@ from netsuke.core.method import Method, methods
 from netsuke.core.options import configure
 from netsuke.core.recipe import Step
 from netsuke.methods.quantize._context import Context, Feeds, data_input
-from netsuke.methods.quantize._graph import Array, dims
+from netsuke.methods.quantize._graph import Array, clone, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 from netsuke.methods.quantize.placement import Placement
 
@@ -124,7 +124,7 @@ def _find(owner: dict[ir.Value, ir.Value], value: ir.Value) -> ir.Value:
     return value
 
 
-def memory_bound(model: ir.Model, batch: int, *, shapes: dict[str, Sequence[int]] | None = None) -> int | None:
+def memory_bound(model: ir.Model, batch: int, *, shapes: Mapping[str, Sequence[int]] | None = None) -> int | None:
     """Most bytes that calibration holds at a time, besides the weights and what the runner needs to compute.
 
     The tapped activations of one batch (twice: as the runner yields them and as they are read), the statistics, and
@@ -142,15 +142,34 @@ def memory_bound(model: ir.Model, batch: int, *, shapes: dict[str, Sequence[int]
     return total
 
 
-def choose_batch(model: ir.Model, samples: int) -> int:
-    """The largest power of two up to 32 whose `memory_bound` is at most 512 MiB; 1 when sizes are unknown."""
+def sizes(model: ir.Model, sample: Sequence[int]) -> dict[str, list[int]]:
+    """Shape per sample of every value whose size is known once the data input holds samples of this shape."""
+    from netsuke.capture.shapes import infer_shapes
+
+    sized = clone(model)
+    data_input(sized).shape = ir.Shape([1, *sample])
+    infer_shapes(sized)
+    found = {}
+    for value in (v for node in sized.graph for v in node.outputs):
+        shape = dims(value)
+        if value.name and shape and None not in shape[1:]:
+            found[value.name] = [d for d in shape[1:] if d is not None]
+    return {**found, data_input(sized).name or "": list(sample)}
+
+
+def choose_batch(model: ir.Model, samples: int, sample: Sequence[int] | None = None) -> int:
+    """The largest power of two up to 32 whose `memory_bound` is at most 512 MiB; 1 when sizes are unknown.
+
+    `sample` is the shape of one sample, for networks whose height and width are free.
+    """
+    shapes = sizes(model, sample) if sample is not None else None
     batch = 32
-    while batch > 1 and (batch >= 2 * samples or (memory_bound(model, batch) or _BUDGET + 1) > _BUDGET):
+    while batch > 1 and (batch >= 2 * samples or (memory_bound(model, batch, shapes=shapes) or _BUDGET + 1) > _BUDGET):
         batch //= 2
     return batch
 
 
-def _elements(value: ir.Value, shapes: dict[str, Sequence[int]]) -> int | None:
+def _elements(value: ir.Value, shapes: Mapping[str, Sequence[int]]) -> int | None:
     sizes: Sequence[object] = shapes.get(value.name or "") or (dims(value) or [None, None])[1:]
     count = 1
     for d in sizes:

@@ -21,12 +21,20 @@ from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
 from netsuke.methods.quantize import _rows, data_free, insert, sensitivity
-from netsuke.methods.quantize._calibrate import calibrator, choose_batch, gather, memory_bound, ranges, share_concats
+from netsuke.methods.quantize._calibrate import (
+    calibrator,
+    choose_batch,
+    gather,
+    memory_bound,
+    ranges,
+    share_concats,
+    sizes,
+)
 from netsuke.methods.quantize._context import Context, Progress, Runner, silent
 from netsuke.methods.quantize._graph import clone
 from netsuke.methods.quantize.placement import place
 
-__all__ = ["choose_batch", "make_plan", "memory_bound", "quantize"]
+__all__ = ["choose_batch", "make_plan", "memory_bound", "quantize", "sizes"]
 
 EFFORTS = ("fast", "normal", "thorough")
 TAGS = ("graph", "weights", "recipe", "requant")
@@ -119,7 +127,7 @@ def prepare(
 ) -> Context:
     """A copy of the network after the graph steps, with placement and calibrated ranges; nothing is written yet."""
     data = calib if calib is not None else data_free.dataset(model, seed)
-    context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count), progress)
+    context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shape), progress)
     for method, config in step_records(plan):
         if "graph" in method.tags:
             method.apply(context, config)
