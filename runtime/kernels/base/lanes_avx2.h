@@ -39,6 +39,10 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
 NETSUKE_LANE I16 load_i32(const int32_t* x) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)), _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 8))};
 }
+NETSUKE_LANE void store_i32(int32_t* y, I16 v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), v.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + 8), v.b);
+}
 NETSUKE_LANE F16 to_f32(I16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 NETSUKE_LANE I16 round_int(F16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
 

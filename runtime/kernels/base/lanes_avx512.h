@@ -31,6 +31,7 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
 }
 
 NETSUKE_LANE I16 load_i32(const int32_t* x) { return {_mm512_loadu_si512(x)}; }
+NETSUKE_LANE void store_i32(int32_t* y, I16 v) { _mm512_storeu_si512(y, v.v); }
 NETSUKE_LANE F16 to_f32(I16 x) { return {_mm512_cvtepi32_ps(x.v)}; }
 NETSUKE_LANE I16 round_int(F16 x) { return {_mm512_cvtps_epi32(x.v)}; }
 

@@ -50,6 +50,9 @@ NETSUKE_LANE F16 pool_max(F16 acc, F16 x) {
 }
 
 NETSUKE_LANE I16 load_i32(const int32_t* x) { NETSUKE_LANES_4(I16, vld1q_s32(x + 4 * i)); }
+NETSUKE_LANE void store_i32(int32_t* y, I16 v) {
+  for (int i = 0; i < 4; ++i) vst1q_s32(y + 4 * i, v.v[i]);
+}
 NETSUKE_LANE F16 to_f32(I16 a) { NETSUKE_LANES_4(F16, vcvtq_f32_s32(a.v[i])); }
 NETSUKE_LANE I16 round_int(F16 a) { NETSUKE_LANES_4(I16, vcvtnq_s32_f32(a.v[i])); }
 

@@ -59,6 +59,7 @@ NETSUKE_LANE I16 load_i32(const int32_t* x) {
   std::memcpy(&r, x, 64);
   return r;
 }
+NETSUKE_LANE void store_i32(int32_t* y, I16 v) { std::memcpy(y, &v, 64); }
 NETSUKE_LANE F16 to_f32(I16 a) { NETSUKE_LANES_4(F16, __builtin_convertvector(a.v[i], LaneF)); }
 // Adding 1.5 * 2^23 leaves the rounded integer in the low mantissa bits; exact for |v| < 2^22.
 NETSUKE_LANE I16 round_int(F16 a) {
