@@ -19,7 +19,16 @@ def transpose_codes(graph: ir.Graph) -> int:
         perm = [int(p) for p in attr(node, "perm")]
         codes = transposed(node, above.inputs[0], perm, name=node.name or "")
         attrs = {"scale": attr(above, "scale"), "zero": attr(above, "zero")}
-        y = ns(node, "dequantize", [codes], attrs, dtype=F32, dims=dims_of(out), name=above.name or "", source=source_of(out))
+        y = ns(
+            node,
+            "dequantize",
+            [codes],
+            attrs,
+            dtype=F32,
+            dims=dims_of(out),
+            name=above.name or "",
+            source=source_of(out),
+        )
         replace(out, y)
         graph.remove(node, safe=True)
         graph.remove(above, safe=True)

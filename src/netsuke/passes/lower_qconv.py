@@ -8,10 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import attr, dims_of
-from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.nodes import F32, U8, codes_of, from_nhwc, nhwc_dims, ns, to_nhwc
 from netsuke.passes.tail import as_constant, find_tail, last_member, layer_bias, place, requantization
-from netsuke.passes.weights import weight_codes
+from netsuke.passes.weights import WeightCodes, weight_codes
 
 
 def lower_qconv(graph: ir.Graph) -> int:
@@ -68,24 +67,16 @@ def _lower(node: ir.Node) -> bool:
     if biases is None:
         return False
     tail = find_tail(node.outputs[0])
-    found = requantization(x, ohwi(w.codes), w.scale, tail, *biases)
-    if found is None:
-        raise UnsupportedError(
-            Problem(
-                "the accumulator can leave int32", where=node.name or "", hint="keep this layer float or use fewer bits"
-            )
-        )
+    w = WeightCodes(ohwi(w.codes), w.scale)
+    found = requantization(node, x, w, tail, *biases)
     at, name = last_member(node, tail), node.name or "conv"
     rank = len(dims_of(node.inputs[0]) or ())
-    inputs = [
-        to_nhwc(at, x.value),
-        as_constant(at, ohwi(w.codes), f"{name}.w"),
-        as_constant(at, found.mult, f"{name}.mult"),
-    ]
-    inputs += [as_constant(at, found.bias, f"{name}.bias"), as_constant(at, found.acc_bias, f"{name}.acc_bias")]
+    inputs = [to_nhwc(at, x.value), as_constant(at, w.codes, f"{name}.w"), *found.inputs(at, name)]
     inputs.append(to_nhwc(at, tail.residual.value) if tail.residual is not None else None)
     dtype = U8 if tail.codes else F32
     dims = nhwc_dims(node.outputs[0])
-    y = ns(at, "qconv", inputs, {**window, **found.attrs}, dtype=dtype, dims=dims, name=name, source=tail.source)
+    y = ns(
+        at, found.op("qconv"), inputs, {**window, **found.attrs}, dtype=dtype, dims=dims, name=name, source=tail.source
+    )
     place(tail, node, y, from_nhwc(at, y, rank))
     return True

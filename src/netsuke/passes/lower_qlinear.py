@@ -53,16 +53,17 @@ def _linear(node: ir.Node, *, transposed: bool, gain: float = 1.0) -> bool:
         return False
     bias, acc_bias = (None if b is None else np.broadcast_to(b, (codes.shape[0],)).copy() for b in biases)
     tail = find_tail(node.outputs[0], channels=codes.shape[0])
-    found = requantization(x, codes, w.scale, tail, bias, acc_bias, gain=gain)
-    if found is None:
-        raise _overflow(node)
+    found = requantization(node, x, WeightCodes(codes, w.scale), tail, bias, acc_bias, gain=gain)
     at, name = last_member(node, tail), node.name or "linear"
-    inputs = [x.value, as_constant(at, codes, f"{name}.w"), as_constant(at, found.mult, f"{name}.mult")]
-    inputs += [as_constant(at, found.bias, f"{name}.bias"), as_constant(at, found.acc_bias, f"{name}.acc_bias")]
+    inputs = [x.value, as_constant(at, codes, f"{name}.w"), *found.inputs(at, name)]
     inputs.append(tail.residual.value if tail.residual is not None else None)
     dims = dims_of(node.outputs[0])
     dtype = U8 if tail.codes else F32
-    place(tail, node, ns(at, "qlinear", inputs, found.attrs, dtype=dtype, dims=dims, name=name, source=tail.source))
+    place(
+        tail,
+        node,
+        ns(at, found.op("qlinear"), inputs, found.attrs, dtype=dtype, dims=dims, name=name, source=tail.source),
+    )
     return True
 
 

@@ -269,7 +269,7 @@ def _linear(node: ir.Node) -> bool:
     if found is None:
         return False
     x, perm = found
-    last = 5 if node.op_type == "qlinear" else 3
+    last = 3 if node.op_type == "linear" else 5
     residual = operand(node, last)
     if perm[-1] != len(perm) - 1:
         return False
@@ -426,6 +426,7 @@ _RULES: dict[str, Callable[[ir.Node], bool]] = {
     "matmul": _matmul,
     "pad": _pad,
     "qlinear": _linear,
+    "qlinear_dyadic": _linear,
     "qmatmul": _matmul,
     "reduce": _reduce,
     "reshape": _reshape,

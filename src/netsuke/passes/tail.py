@@ -10,8 +10,11 @@ import onnx_ir as ir
 
 from netsuke.capture.graph import Array, array_of, constant, dead, is_op, only_user, operand, replace, source_of
 from netsuke.formats.bound import ACC_LIMIT, accumulator_bound
-from netsuke.formats.integer import make_multiplier
+from netsuke.formats.integer import dyadic, make_multiplier
+from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.nodes import Codes, Grid, bounds_of, clamp_codes, codes_of, float_constant, grid_of, same_dims
+
+from netsuke.passes.weights import WeightCodes
 
 _INF = float("inf")
 
@@ -111,36 +114,88 @@ def last_member(layer: ir.Node, tail: Tail) -> ir.Node:
 
 @dataclass
 class Requantization:
-    """Inputs and attributes that qconv and qlinear share."""
+    """What qconv and qlinear (or their dyadic forms) need besides x and w: `constants` are inputs 2 to 4 by name."""
 
-    mult: Array
-    bias: Array | None
-    acc_bias: Array | None
+    dyadic: bool
+    constants: dict[str, Array | None]
     attrs: dict[str, Any]
+
+    def op(self, name: str) -> str:
+        return f"{name}_dyadic" if self.dyadic else name
+
+    def inputs(self, before: ir.Node, name: str) -> list[ir.Value | None]:
+        return [as_constant(before, array, f"{name}.{key}") for key, array in self.constants.items()]
 
 
 def requantization(
-    x: Codes, w: Array, w_scale: Array, tail: Tail, bias: Array | None, acc_bias: Array | None, *, gain: float = 1.0
-) -> Requantization | None:
-    """Multipliers of numerics.md section 4; None when the accumulator could leave int32 (the caller refuses the layer).
+    layer: ir.Node,
+    x: Codes,
+    w: WeightCodes,
+    tail: Tail,
+    bias: Array | None,
+    acc_bias: Array | None,
+    *,
+    gain: float = 1.0,
+) -> Requantization:
+    """Multipliers of numerics.md section 4, or of section 5 when the graph asks for "dyadic" and the result is codes.
 
-    w: codes [O, ...]; w_scale [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain: factor on the product.
+    w: codes [O, ...] with scales [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain: factor on the
+    product. A layer whose accumulator could leave int32 is refused by name.
     """
-    bound = int(accumulator_bound(w, x.zero, 0, 255, acc_bias).max(initial=0))
+    steps = np.float64(x.scale) * w.scale.astype(np.float64) * gain
+    real = None if bias is None and tail.shift is None else np.zeros(w.codes.shape[0])
+    for part in (bias, tail.shift):
+        if real is not None and part is not None:
+            real = real + part.astype(np.float64)
+    assert layer.graph is not None
+    if tail.grid is not None and layer.graph.meta.get("requant") == "dyadic":
+        found = _dyadic(layer, tail, steps, real, acc_bias)
+    else:
+        found = _real(tail, steps, real, acc_bias)
+    bound = int(accumulator_bound(w.codes, x.zero, 0, 255, found.constants["acc_bias"]).max(initial=0))
     if bound > ACC_LIMIT:
-        return None
+        hint = "keep this layer float or use fewer bits"
+        raise UnsupportedError(
+            Problem(
+                "the accumulator can leave int32",
+                where=layer.name or "",
+                got=str(bound),
+                allowed=str(ACC_LIMIT),
+                hint=hint,
+            )
+        )
+    found.attrs |= {"x_zero": x.zero, "acc_bound": bound, **tail.limits()}
+    return found
+
+
+def _real(tail: Tail, steps: Array, real: Array | None, acc_bias: Array | None) -> Requantization:
     y_scale = tail.grid.scale if tail.grid is not None else 1.0
-    mult = make_multiplier(x.scale, w_scale.astype(np.float64) * gain, y_scale)
-    total: Array | None = None
-    if bias is not None or tail.shift is not None:
-        total = np.zeros(w.shape[0]) if bias is None else bias.astype(np.float64)
-        total = (total + (0.0 if tail.shift is None else tail.shift.astype(np.float64))) / y_scale
-    attrs: dict[str, Any] = {"x_zero": x.zero, "acc_bound": bound, **tail.limits()}
+    attrs: dict[str, Any] = {}
     if tail.residual is not None:
-        attrs["r_zero"] = tail.residual.zero
-        attrs["r_mult"] = float(make_multiplier(tail.residual.scale, 1.0, y_scale))
-    real = None if total is None or not np.any(total) else total.astype(np.float32)
-    return Requantization(mult.astype(np.float32), real, acc_bias, attrs)
+        attrs = {"r_zero": tail.residual.zero, "r_mult": float(make_multiplier(tail.residual.scale, 1.0, y_scale))}
+    bias = None if real is None or not np.any(real) else (real / y_scale).astype(np.float32)
+    mult = make_multiplier(1.0, steps, y_scale)
+    return Requantization(False, {"mult": mult, "bias": bias, "acc_bias": acc_bias}, attrs)
+
+
+def _dyadic(layer: ir.Node, tail: Tail, steps: Array, real: Array | None, acc_bias: Array | None) -> Requantization:
+    """Integers only: the real bias is rounded to the grid of the accumulator."""
+    assert tail.grid is not None
+    total = np.zeros(steps.shape) if acc_bias is None else acc_bias.astype(np.float64)
+    if real is not None:
+        total = total + np.rint(real / steps)
+    if np.abs(total).max(initial=0) > ACC_LIMIT:
+        raise UnsupportedError(Problem("the bias does not fit the accumulator", where=layer.name or ""))
+    try:
+        m, e = dyadic(steps / np.float64(tail.grid.scale))
+        attrs: dict[str, Any] = {}
+        if tail.residual is not None:
+            r_m, r_e = dyadic(np.float64(tail.residual.scale) / np.float64(tail.grid.scale))
+            attrs = {"r_zero": tail.residual.zero, "r_m": int(r_m), "r_e": int(r_e)}
+    except ValueError as error:
+        raise UnsupportedError(Problem("no dyadic multiplier", where=layer.name or "", got=str(error))) from None
+    bias = total.astype(np.int32) if np.any(total) else None
+    return Requantization(True, {"m": m, "e": e, "acc_bias": bias}, attrs)
 
 
 def place(tail: Tail, layer: ir.Node, y: ir.Value, made: ir.Value | None = None) -> None:

@@ -29,7 +29,7 @@ def simplify_views(graph: ir.Graph) -> int:
                 count += _transpose_to_view(node)
             elif is_ns(node, *_VIEWS):
                 count += _no_change(node) or _merge(node) or _fixed_target(node)
-            elif is_ns(node, "linear", "qlinear"):
+            elif is_ns(node, "linear", "qlinear", "qlinear_dyadic"):
                 count += _permute_weight(node)
         sweep(graph)
         total += count
