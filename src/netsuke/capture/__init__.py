@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from netsuke.core.errors import Problem, UsageError
+from netsuke.core.errors import FileError, NetsukeError, Problem, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -62,4 +62,11 @@ def _canonical(model: ir.Model) -> ir.Model:
     forget_shapes(model.graph)
     if not model.graph.outputs:
         raise UsageError(Problem("the model has no outputs"))
-    return canonical(model)
+    try:
+        return canonical(model)
+    except (NetsukeError, MemoryError):
+        raise
+    except Exception as error:
+        # The checks at reading cannot know every way in which attributes and shapes of a file contradict each other.
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:240]}"
+        raise FileError(Problem("the model contradicts itself", got=got)) from error

@@ -71,6 +71,7 @@ def check_proto(proto: onnx.ModelProto, *, where: str = "model", folder: Path | 
         _check_nodes(function.node, set(function.input), problems, folder, depth=0)
     if problems:
         raise FileError(_shorten(problems), summary=f"{where}: not a valid ONNX model")
+    _check_schemas(proto, where)
     try:
         model = ir.serde.deserialize_model(proto)
         if folder is not None:
@@ -78,6 +79,30 @@ def check_proto(proto: onnx.ModelProto, *, where: str = "model", folder: Path | 
     except Exception as error:  # a file that passed the checks above and still breaks the reader is damaged
         raise FileError(Problem("the model cannot be read", where=where, got=str(error)[:300])) from None
     return model
+
+
+def _check_schemas(proto: onnx.ModelProto, where: str) -> None:
+    """Operators, attribute types and numbers of inputs against the operator schemas of the onnx package."""
+    newest = onnx.defs.onnx_opset_version()
+    versions = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if any(v > newest for v in versions):
+        return  # newer than the installed onnx package; what follows checks what it needs
+    light = onnx.ModelProto(ir_version=max(4, proto.ir_version), producer_name=proto.producer_name)
+    light.opset_import.extend(proto.opset_import)
+    light.functions.extend(proto.functions)
+    light.graph.name = proto.graph.name or "graph"
+    light.graph.node.extend(proto.graph.node)
+    light.graph.input.extend(proto.graph.input)
+    light.graph.output.extend(proto.graph.output)
+    given = {value.name for value in proto.graph.input}
+    for tensor in proto.graph.initializer:  # the weights themselves are checked above, here they are inputs
+        if tensor.name not in given:
+            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    try:
+        onnx.checker.check_model(light, full_check=False)
+    except Exception as error:  # ValidationError, and whatever its C++ side trips over
+        got = " ".join(str(error).split())[:300]
+        raise FileError(Problem("the model breaks a rule of ONNX", where=where, got=got)) from None
 
 
 def _shorten(problems: list[Problem]) -> list[Problem]:
@@ -123,6 +148,10 @@ def _check_nodes(nodes, known: set[str], problems: list[Problem], folder: Path |
     known = set(known)
     later = {name for node in nodes for name in node.output}
     for node in nodes:
+        texts = [node.op_type, node.domain, node.name, *node.input, *node.output, *(a.name for a in node.attribute)]
+        if not all(isinstance(text, str) for text in texts):  # protobuf hands out bytes for text that is not UTF-8
+            problems.append(Problem("a name is not UTF-8 text", got=repr(texts)[:120]))
+            return known
         label = f"{node.op_type} {node.name or (node.output[0] if node.output else '')!r}"
         for name in node.input:
             if name and name not in known:

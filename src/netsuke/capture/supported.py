@@ -68,6 +68,38 @@ def _weight_constant(value: ir.Value | None) -> bool:
     return is_constant(value) or (dequantize is not None and is_constant(dequantize.inputs[0]))
 
 
+def _window(node: ir.Node, spatial: int) -> str:
+    """Lengths and signs of the attributes of a convolution or pool."""
+    for name, length, least in (
+        ("kernel_shape", spatial, 1), ("strides", spatial, 1), ("dilations", spatial, 1), ("pads", 2 * spatial, 0),
+        ("output_padding", spatial, 0),
+    ):  # fmt: skip
+        given = attr(node, name)
+        if given is not None and (len(given) != length or min(given, default=least) < least or max(given, default=0) > 2**20):
+            return f"{name} {given} of {spatial} spatial dimensions"
+    return ""
+
+
+def _channels(node: ir.Node) -> str:
+    """Weight, groups and input channels must fit."""
+    x, weight, groups = dims_of(node.inputs[0]), dims_of(node.inputs[1]), int(attr(node, "group", 1))
+    if x is None or weight is None or len(weight) != len(x):
+        return "the weight does not have the rank of the input"
+    if not all(isinstance(d, int) and d > 0 for d in weight):
+        return f"weight of shape {weight}"
+    if groups < 1 or weight[0] % groups:
+        return f"{weight[0]} channels in {groups} groups"
+    wanted = weight[1] * groups if node.op_type == "Conv" else weight[0]
+    if isinstance(x[1], int) and x[1] != wanted:
+        return f"{x[1]} input channels, but the weight is for {wanted}"
+    kernel = attr(node, "kernel_shape")
+    if kernel is not None and list(kernel) != list(weight[2:]):
+        return f"kernel_shape {kernel} with a weight of shape {weight}"
+    bias = array_of(operand(node, 2))
+    outs = weight[0] if node.op_type == "Conv" else weight[1] * groups
+    return f"bias of shape {list(bias.shape)} for {outs} channels" if bias is not None and bias.shape != (outs,) else ""
+
+
 def _conv(node: ir.Node) -> str:
     rank = rank_of(node.inputs[0])
     if rank not in (3, 4):
@@ -76,7 +108,7 @@ def _conv(node: ir.Node) -> str:
         return "the weight is not a constant"
     if operand(node, 2) is not None and not _weight_constant(operand(node, 2)):
         return "the bias is not a constant"
-    return _auto_pad(node)
+    return _window(node, rank - 2) or _channels(node) or _auto_pad(node)
 
 
 def _auto_pad(node: ir.Node) -> str:
@@ -102,6 +134,10 @@ def _pool(node: ir.Node) -> str:
         return "indices of MaxPool"
     if int(attr(node, "storage_order", 0)):
         return "storage_order"
+    if wrong := _window(node, len(dims_of(node.inputs[0]) or ()) - 2):
+        return wrong
+    if len(attr(node, "kernel_shape", [])) != len(dims_of(node.inputs[0]) or ()) - 2:
+        return "kernel_shape does not fit the input"
     if node.op_type == "AveragePool" and any(d != 1 for d in attr(node, "dilations", [1])):
         return "dilated AveragePool"
     return _auto_pad(node)
