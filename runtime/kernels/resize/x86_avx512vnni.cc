@@ -1,0 +1,4 @@
+#define NETSUKE_LANES 16
+#define NETSUKE_TABLE avx512vnni
+#define NETSUKE_NAME "x86_avx512"
+#include "kernels/resize/generic.inc"
