@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from netsuke.cli import common, main
+from netsuke.pipeline.runner import EngineRunner
 from netsuke.verify.runners import runtime_available
 from tiny_network import inputs, write_all
 
@@ -154,6 +155,55 @@ def test_interrupt_is_exit_130(capfd: Any) -> None:
 
     assert common.run(app, []) == 130
     assert "interrupted" in capfd.readouterr().err
+
+
+def test_an_interrupted_run_is_kept_and_resumes(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: Any, capfd: Any
+) -> None:
+    output = tmp_path / "s.nsk"
+    with monkeypatch.context() as patch:
+        patch.setattr(EngineRunner, "_over", lambda self: self.may_stop)
+        assert (
+            call("compress", files["tiny.onnx"], "--calib", files["calib.npz"], "-o", output, "--effort", "fast") == 3
+        )
+    err = capfd.readouterr().err
+    assert f"resume with: netsuke compress --resume {output}.run" in err
+    cut = output.read_bytes()
+    assert call("compress", "--resume", f"{output}.run") == 0
+    assert not Path(f"{output}.run").exists()
+    whole = tmp_path / "whole.nsk"
+    assert call("compress", files["tiny.onnx"], "--calib", files["calib.npz"], "-o", whole, "--effort", "fast") == 0
+    assert output.read_bytes() == whole.read_bytes() != cut
+    assert call("compress", files["tiny.onnx"], "--resume", tmp_path / "none.run") == 2
+
+
+@pytest.mark.slow
+def test_a_factory_in_a_python_file(tmp_path: Path, capfd: Any) -> None:
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    source = tmp_path / "net.py"
+    source.write_text(
+        "import torch\n\n"
+        "def make():\n"
+        "    n = torch.nn\n"
+        "    return n.Sequential(n.Conv2d(1, 8, 3), n.ReLU(), n.AdaptiveAvgPool2d(1), n.Flatten(), n.Linear(8, 3))\n"
+    )
+    torch.manual_seed(0)
+    scope: dict[str, Any] = {}
+    exec(source.read_text(), scope)
+    safetensors.save_file(scope["make"]().state_dict(), tmp_path / "w.safetensors")
+    np.savez(tmp_path / "c.npz", x=np.random.default_rng(0).standard_normal((16, 1, 6, 6)).astype(np.float32))
+    model = ["--weights", tmp_path / "w.safetensors", "--shape", "1,1,6,6"]
+    output = tmp_path / "s.nsk"
+    arguments = ["compress", f"{source}:make", *model, "--calib", tmp_path / "c.npz", "-o", output, "--effort", "fast"]
+    assert call(*arguments) == 0
+    assert capfd.readouterr().out.startswith("make   ")
+    target = tmp_path / "k.json"
+    assert (
+        call("check", output, "--against", f"{source}:make", *model, "--data", tmp_path / "c.npz", "--json", target)
+        == 0
+    )
+    assert json.loads(target.read_text())["metrics"]["compressed"]["cosine"] > 0.99
 
 
 def test_plan_writes_a_file_that_compress_follows(files: dict[str, Path], tmp_path: Path, capfd: Any) -> None:

@@ -241,3 +241,16 @@ def test_why_not_faster_finds_the_reason() -> None:
     assert "left in float" in why_not_faster([layer("qconv", 1.0), layer("conv", 5.0)], 5.0, "avx2")
     assert "converting" in why_not_faster([layer("qconv", 3.0), layer("quantize", 2.0, 0)], 5.0, "avx2")
     assert "slowest layer, qconv" in why_not_faster([layer("qconv", 5.0)], 4.0, "avx2")
+
+
+def test_a_loader_is_data() -> None:
+    x = inputs(12)
+    y = labels(network(), x)
+    batches = [(x[i : i + 4], y[i : i + 4]) for i in range(0, 12, 4)]
+    made = compress(network(), calib=[x[:8], x[8:]], evaluate=batches, effort="fast", measure=False)
+    assert made.plan.data["count"] == 12
+    assert made.check is not None
+    assert made.check.samples == 12
+    assert made.check.labelled
+    with pytest.raises(UsageError, match="empty"):
+        compress(network(), calib=[])

@@ -41,7 +41,7 @@ def judge(rows: list[Row], disturbance: Disturbance) -> dict[str, Any]:
     reasons = []
     for row in timed:
         spread = row.summary.spread if row.summary else 0.0
-        where = f"{row.label}, {row.threads} threads"
+        where = f"{row.label}, {row.threads} thread{'s' * (row.threads > 1)}"
         if spread > MAX_SPREAD:
             reasons.append(f"{where}: spread {spread:.0%} of the median")
         if (moved := drift(row.rounds_ms)) > MAX_DRIFT:

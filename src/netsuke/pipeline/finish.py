@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +97,6 @@ def _judge(work: Work, program: Program, evaluation: Evaluation, samples: Array)
     return found
 
 
-def _profiles(timed: timing.Timing | None) -> tuple[Mapping[str, float] | None, Mapping[str, float] | None]:
-    if timed is None:
-        return None, None
-    return {r["name"]: r["ms"] for r in timed.layers}, {r["name"]: r["ms"] for r in timed.float_layers}
-
-
 def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evaluation, *, timed: bool) -> Small:
     """From the quantized graph to the result and the truth about it."""
     work.progress("compile", 0.0)
@@ -117,6 +110,7 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
     one = samples[: port.shape[0] if port.shape and isinstance(port.shape[0], int) else 1]
     work.progress("time", 0.0)
     measured = timing.measure(floating, compressed, feeds_of(port, one)) if timed else None
+    profiles = (measured.layers, measured.float_layers) if measured is not None else ((), ())
     before = len(files.to_bytes(work.floating))
     small = Small(
         name=work.name,
@@ -125,7 +119,7 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
         plan=plan,
         bytes_before=before,
         bytes_after=after,
-        layers=layer_table(plan, program, work.floating, found.layers, *_profiles(measured)),
+        layers=layer_table(plan, program, work.floating, found.layers, *profiles),
         check=found,
         timing=measured,
         exactness=exact,

@@ -126,20 +126,22 @@ def layer_table(
     program: Program,
     floating: Program,
     parity: Sequence[LayerParity] = (),
-    profile: Mapping[str, float] | None = None,
-    float_profile: Mapping[str, float] | None = None,
+    profile: Sequence[Mapping[str, Any]] = (),
+    float_profile: Sequence[Mapping[str, Any]] = (),
 ) -> Layers:
-    """Rows of the plan with what the compiled program really holds. Profiles give milliseconds by node name."""
+    """Rows of the plan with what the compiled program really holds. Profiles are those of `measure.layers`."""
     names = [row.name for row in plan.rows]
     own, before = _by_layer(program, names), _by_layer(floating, names)
     errors = {p.layer: p.sqnr_db for p in parity}
+    timed, float_timed = ({r["name"]: r for r in rows} for rows in (profile, float_profile))
     table = []
     for row in plan.rows:
         nodes, old = own.get(row.name, []), before.get(row.name, [])
         layer = _layer(row, nodes)
         layer.bytes_before = sum(constant_bytes(floating, n) for n in old)
         layer.bytes = sum(constant_bytes(program, n) for n in nodes)
-        layer.ms_before, layer.ms = _total(old, float_profile), _total(nodes, profile)
+        layer.ms_before, layer.ms = _total(old, float_timed, "ms"), _total(nodes, timed, "ms")
+        layer.macs = row.macs if row.macs is not None else _total(nodes, timed, "macs")
         layer.sqnr_db = next((errors[n.name] for n in nodes if n.name in errors), None)
         table.append(layer)
     return Layers(table)
@@ -166,6 +168,7 @@ def _layer(row: Row, nodes: Sequence[Node]) -> Layer:
     )
 
 
-def _total(nodes: Sequence[Node], profile: Mapping[str, float] | None) -> float | None:
-    timed = [profile[n.name] for n in nodes if profile and n.name in profile]
-    return sum(timed) if timed else None
+def _total(nodes: Sequence[Node], rows: Mapping[str, Mapping[str, Any]], key: str) -> Any:
+    """Sum over the nodes that were profiled; None when none was."""
+    found = [rows[n.name][key] for n in nodes if n.name in rows]
+    return sum(found) if found else None
