@@ -78,7 +78,7 @@ class Histogram:
         """The value below which `share` of all data lie, linear inside a bin; zeros count at 0."""
         if not self.width:
             return 0.0
-        target = share * self.total
+        target = max(share * self.total, 1e-6)  # 0 asks for the left end of the first bin that is not empty
         below = np.concatenate(([0], np.cumsum(self.counts)))
         negative = int(below[HALF])
         if negative < target <= negative + self.zeros:

@@ -222,7 +222,7 @@ METHOD = register(
     Method(
         name="quantize/bias_correction",
         purpose="move the mean error of quantization of each channel into its bias",
-        paper="nagel2019",
+        paper="quant-whitepaper",
         config=BiasCorrection,
         apply=apply,
         needs=("data",),

@@ -97,7 +97,7 @@ METHOD = register(
     Method(
         name="quantize/data_free",
         purpose="calibrate without data, from synthetic inputs and batch-norm statistics",
-        paper="nagel2019",
+        paper="quant-whitepaper",
         config=DataFree,
         apply=from_batch_norm,
         touches=("activations",),

@@ -32,7 +32,7 @@ METHOD = register(
     Method(
         name="quantize/dyadic",
         purpose="requantize with an integer multiplication and a shift instead of a float multiplication",
-        paper="yao2021",
+        paper="hawq-v3",
         config=Dyadic,
         apply=apply,
         touches=("activations",),

@@ -11,7 +11,7 @@ Differences: L depends on the sign (the slides use 128 throughout); the histogra
 largest |x| for speed; exact zeros are left out, because every quantizer
 here represents them without error and behind a ReLU they would outweigh everything else; bins where P > 0 = Q are
 smoothed with 1e-9.
-Cost: a histogram per tensor and about 900 divergences. Limits: assumes that 8-bit resolution suffices inside T;
+Cost: a histogram per tensor and about 200 divergences. Limits: assumes that 8-bit resolution suffices inside T;
 worse than MSE at 4 bits.
 """
 
@@ -27,6 +27,7 @@ from netsuke.methods.quantize._histogram import HALF, Histogram
 from netsuke.methods.quantize._statistics import Statistics
 
 BINS = 1024
+STRIDE = 4  # thresholds tried: every fourth bin, 0.4 % of the range
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def best_threshold(counts: npt.NDArray[np.float64], levels: int) -> float:
     size = counts.size
     if size <= levels:
         return float(size)
-    ends = np.arange(levels, size + 1)
+    ends = np.append(np.arange(levels, size, STRIDE), size)
     values = [divergence(counts, int(end), levels) for end in ends]
     end = int(ends[int(np.argmin(values))])
     return float(size) if end == size else end + 0.5
@@ -85,7 +86,7 @@ METHOD = register(
     Method(
         name="quantize/entropy",
         purpose="calibrate a tensor's range to the least divergence between its distributions",
-        paper="migacz2017",
+        paper="quant-whitepaper",
         config=Entropy,
         apply=apply,
         needs=("data",),

@@ -175,7 +175,7 @@ METHOD = register(
     Method(
         name="quantize/equalization",
         purpose="even out channel ranges between consecutive layers without changing the function",
-        paper="nagel2019",
+        paper="quant-whitepaper",
         config=Equalization,
         apply=apply,
         touches=("weights",),

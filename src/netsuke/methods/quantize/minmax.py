@@ -29,7 +29,7 @@ METHOD = register(
     Method(
         name="quantize/minmax",
         purpose="calibrate a tensor's range to the smallest and largest value seen",
-        paper="krishnamoorthi2018",
+        paper="quant-whitepaper",
         config=MinMax,
         apply=apply,
         needs=("data",),

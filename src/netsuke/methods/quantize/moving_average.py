@@ -38,7 +38,7 @@ METHOD = register(
     Method(
         name="quantize/moving_average",
         purpose="calibrate a tensor's range to the moving average of the batches' extremes",
-        paper="jacob2018",
+        paper="quant-whitepaper",
         config=MovingAverage,
         apply=apply,
         needs=("data",),

@@ -62,7 +62,7 @@ METHOD = register(
     Method(
         name="quantize/mse",
         purpose="calibrate a tensor's range to the least mean error |x - Q(x)|^p",
-        paper="choukroun2019",
+        paper="quant-whitepaper",
         config=Mse,
         apply=apply,
         needs=("data",),

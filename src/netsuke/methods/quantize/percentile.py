@@ -43,7 +43,7 @@ METHOD = register(
     Method(
         name="quantize/percentile",
         purpose="calibrate a tensor's range to a percentile of its values",
-        paper="mckinstry2018",
+        paper="quant-whitepaper",
         config=Percentile,
         apply=apply,
         needs=("data",),

@@ -184,7 +184,7 @@ METHOD = register(
     Method(
         name="quantize/sensitivity",
         purpose="measure what quantizing one layer alone does to its output and to the network's",
-        paper="wu2020",
+        paper="quant-whitepaper",
         config=Sensitivity,
         apply=apply,
         needs=("data",),

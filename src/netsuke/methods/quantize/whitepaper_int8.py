@@ -63,7 +63,7 @@ METHOD = register(
     Method(
         name="quantize/whitepaper_int8",
         purpose="8-bit weights per channel and activations per tensor, calibrated, nothing trained",
-        paper="krishnamoorthi2018",
+        paper="quant-whitepaper",
         config=WhitepaperInt8,
         apply=apply,
         needs=("data",),
