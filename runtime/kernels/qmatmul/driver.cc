@@ -9,7 +9,7 @@ namespace netsuke {
 namespace {
 
 constexpr int64_t kWaveBytes = 1 << 19;  // half of the L2 cache of one core: packing and multiplying threads meet there or in L3
-constexpr int64_t kChunkRows = 48;       // a multiple of every kernel's rows; 48 x 197 values of 16 bits take 19 KB of the L1 cache
+constexpr int64_t kChunkRows = 48;       // about; 48 x 197 values of 16 bits take 19 KB of the L1 cache
 
 struct Plan {
   int64_t k_padded, row_bytes, panels, panel_bytes, terms_bytes, wave, chunk, chunks, thread_bytes;
@@ -28,9 +28,11 @@ Plan make_plan(const QMatmulKernels& kernels, const QMatmulShape& shape, int thr
   plan.terms_bytes = aligned(kernels.cols * 4);
   const int64_t matrix_bytes = std::max<int64_t>(plan.panels * (plan.panel_bytes + plan.terms_bytes), 1);
   plan.wave = std::max<int64_t>(1, std::min(shape.batch, kWaveBytes * threads / matrix_bytes));
-  // Few rows for many threads: smaller chunks, but whole tiles.
-  const int64_t wanted = (shape.m * plan.wave + 4 * threads - 1) / (4 * threads);
-  plan.chunk = std::min<int64_t>(kChunkRows, std::max<int64_t>(1, (wanted + kernels.rows - 1) / kernels.rows) * kernels.rows);
+  // Chunks of about equal size, whole tiles but for the last; smaller ones where there are few rows for many threads.
+  const int64_t chunks = std::max<int64_t>(1, (shape.m + kChunkRows / 2) / kChunkRows);
+  const int64_t equal = (shape.m + chunks - 1) / chunks, shared = (shape.m * plan.wave + 4 * threads - 1) / (4 * threads);
+  const int64_t rows = std::max<int64_t>(1, threads == 1 ? equal : std::min(equal, shared));
+  plan.chunk = (rows + kernels.rows - 1) / kernels.rows * kernels.rows;
   plan.chunks = (shape.m + plan.chunk - 1) / plan.chunk;
   plan.thread_bytes = plan.chunk * plan.row_bytes + aligned(plan.chunk * 4);
   return plan;
