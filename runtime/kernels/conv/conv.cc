@@ -6,7 +6,7 @@
 
 #include "base/arena.h"
 #include "kernels/base/shapes.h"
-#include "kernels/conv/depthwise.h"
+#include "kernels/conv/depthwise_weights.h"
 #include "kernels/conv/geometry.h"
 #include "kernels/fgemm/weights.h"
 
@@ -15,7 +15,6 @@ namespace {
 
 // Up to here the loop over one tap's channels is so short that its set-up (one pointer a row) costs more than padding x.
 constexpr int64_t kMergedFloats = 32;
-constexpr int64_t kDepthwiseTask = 32768;  // output floats of one depthwise task, about
 
 class ConvOp final : public Op {
  public:
@@ -24,14 +23,12 @@ class ConvOp final : public Op {
   size_t scratch_bytes(const Tensor* in, int n_in, const Tensor* out, int n_out, int threads) const override;
   Status run(const RunArgs& args) const override;
   Cost cost(const Tensor* in, int n_in, const Tensor* out, int n_out) const override;
-  const char* kernel_name() const override { return depthwise_ ? name_.c_str() : weights_.kernel_name(); }
+  const char* kernel_name() const override { return depthwise_ ? depthwise_weights_.kernel_name() : weights_.kernel_name(); }
   bool packed_constant(int i) const override { return i == 1 || i == 2; }
-  size_t packed_bytes() const override { return weights_.packed_bytes() + packed_.bytes() + zero_.bytes(); }
+  size_t packed_bytes() const override { return weights_.packed_bytes() + depthwise_weights_.packed_bytes() + zero_.bytes(); }
 
  private:
   ConvGeometry geometry(const Shape& x) const;
-  Status build_depthwise(const Tensor& w, const Tensor* bias, Isa isa);
-  Status run_depthwise(const RunArgs& args, const ConvGeometry& g, const float* r) const;
   int64_t padded_width(const ConvGeometry& g) const;
   bool copies(const ConvGeometry& g) const { return merged_ && (g.left > 0 || padded_width(g) > g.w); }
   void pad_width(const ConvGeometry& g, const float* x, float* padded, ThreadPool& pool) const;
@@ -43,13 +40,7 @@ class ConvOp final : public Op {
   bool depthwise_ = false, merged_ = false;
   FgemmWeights weights_;
   Buffer zero_;  // what a padded tap reads
-  // depthwise
-  const DepthwiseKernels* dw_ = nullptr;
-  UnaryRow act_row_ = nullptr;
-  Buffer packed_;  // w [taps, stride], then bias [stride]
-  int64_t w_stride_ = 0;
-  bool has_bias_ = false;
-  std::string name_;
+  Depthwise depthwise_weights_;
 };
 
 Status ConvOp::build(const BuildArgs& args) {
@@ -69,34 +60,10 @@ Status ConvOp::build(const BuildArgs& args) {
   }
   const Tensor* bias = args.inputs.size() > 2 ? &args.inputs[2] : nullptr;
   depthwise_ = s.dim[3] == 1 && o_ == attrs_.groups && attrs_.groups > 1 && w.dtype == DType::kF32;
-  if (depthwise_) return build_depthwise(w, bias, args.isa);
+  if (depthwise_) return depthwise_weights_.build(w, bias, act_, args.isa);
   NETSUKE_TRY(weights_.build(w, bias, attrs_.groups, o_ / attrs_.groups, kh_ * kw_, s.dim[3], act_, args.isa, "conv"));
   merged_ = kw_ > 1 && attrs_.groups == 1 && attrs_.dilation[1] == 1 && weights_.pixel_floats() <= kMergedFloats;
   NETSUKE_TRY(zero_.allocate(static_cast<size_t>(weights_.pixel_floats() * (merged_ ? kw_ : 1)) * sizeof(float)));
-  memset(zero_.data(), 0, zero_.bytes());
-  return Status();
-}
-
-Status ConvOp::build_depthwise(const Tensor& w, const Tensor* bias, Isa isa) {
-  dw_ = &depthwise_kernels(isa);
-  name_ = std::string("conv_f32_") + dw_->name;
-  float lo, hi;
-  act_row_ = act_.clamp(&lo, &hi) ? nullptr : unary_kernels(isa).rows[static_cast<int>(act_.fn)];
-  const int64_t taps = kh_ * kw_;
-  w_stride_ = (o_ + 15) / 16 * 16;
-  NETSUKE_TRY(packed_.allocate(static_cast<size_t>((taps + 1) * w_stride_) * sizeof(float)));
-  memset(packed_.data(), 0, packed_.bytes());
-  float* packed = reinterpret_cast<float*>(packed_.data());
-  for (int64_t o = 0; o < o_; ++o) {
-    for (int64_t tap = 0; tap < taps; ++tap) packed[tap * w_stride_ + o] = w.as<float>()[o * taps + tap];
-  }
-  has_bias_ = bias != nullptr && bias->present;
-  if (has_bias_) {
-    NETSUKE_TRY(expect_dtype(*bias, "bias", {DType::kF32}));
-    if (bias->data == nullptr || bias->shape.elements() != o_) return error(Code::kInvalidArgument, "bias must be a constant [%lld]", static_cast<long long>(o_));
-    memcpy(packed + taps * w_stride_, bias->data, static_cast<size_t>(o_) * sizeof(float));
-  }
-  NETSUKE_TRY(zero_.allocate(static_cast<size_t>(w_stride_) * sizeof(float)));
   memset(zero_.data(), 0, zero_.bytes());
   return Status();
 }
@@ -128,7 +95,7 @@ int64_t ConvOp::padded_width(const ConvGeometry& g) const {
 
 size_t ConvOp::scratch_bytes(const Tensor* in, int, const Tensor*, int, int threads) const {
   const ConvGeometry g = geometry(in[0].shape);
-  if (depthwise_) return static_cast<size_t>(threads) * align_up(static_cast<size_t>(g.ow * kh_ * kw_) * sizeof(float*));
+  if (depthwise_) return depthwise_weights_.scratch_bytes(threads);
   size_t bytes = FgemmWeights::scratch_bytes(g.n * g.oh * g.ow, merged_ ? kh_ : kh_ * kw_, threads) + weights_.input_bytes(g.n * g.h * g.w);
   if (copies(g)) bytes += static_cast<size_t>(g.n * g.h * padded_width(g) * weights_.pixel_floats()) * sizeof(float);
   return bytes;
@@ -147,7 +114,10 @@ void ConvOp::pad_width(const ConvGeometry& g, const float* x, float* padded, Thr
 Status ConvOp::run(const RunArgs& args) const {
   const ConvGeometry g = geometry(args.in[0].shape);
   const float* r = args.n_in > 3 && args.in[3].present ? args.in[3].as<float>() : nullptr;
-  if (depthwise_) return run_depthwise(args, g, r);
+  if (depthwise_) {
+    depthwise_weights_.run(g, args.in[0].as<float>(), r, args.out[0].as<float>(), args.scratch, args.pool);
+    return Status();
+  }
   const int64_t rows = g.n * g.oh * g.ow, pixel = weights_.pixel_floats();
   FgemmJob job = weights_.job(rows);
   job.c = args.out[0].as<float>();
@@ -179,32 +149,6 @@ Status ConvOp::run(const RunArgs& args) const {
   job.pointers = plain ? fgemm_row_pointers : conv_pointers;
   job.context = plain ? static_cast<const void*>(&matrix) : &image;
   weights_.run(&job, scratch, args.pool);
-  return Status();
-}
-
-Status ConvOp::run_depthwise(const RunArgs& args, const ConvGeometry& g, const float* r) const {
-  const int64_t taps = kh_ * kw_, lines = g.n * g.oh, line = g.ow * o_;
-  const int64_t per_task = line >= kDepthwiseTask || line == 0 ? 1 : kDepthwiseTask / line;
-  const size_t table = align_up(static_cast<size_t>(g.ow * taps) * sizeof(float*));
-  const ConvPointers context = {g, args.in[0].as<float>(), zeros(), o_};
-  const float* w = reinterpret_cast<const float*>(packed_.data());
-  DepthwiseRow row = {nullptr, g.ow, taps, o_, w, w_stride_, has_bias_ ? w + taps * w_stride_ : nullptr, nullptr, nullptr, 0, 0};
-  if (!act_.clamp(&row.lo, &row.hi)) {
-    row.lo = -__builtin_inff();
-    row.hi = __builtin_inff();
-  }
-  args.pool.parallel_for((lines + per_task - 1) / per_task, [&](int64_t task, int thread) {
-    const float** pointers = reinterpret_cast<const float**>(static_cast<uint8_t*>(args.scratch) + table * static_cast<size_t>(thread));
-    DepthwiseRow d = row;
-    d.a = pointers;
-    for (int64_t i = task * per_task; i < lines && i < (task + 1) * per_task; ++i) {
-      conv_pointers(&context, i * g.ow, g.ow, pointers);
-      d.y = args.out[0].as<float>() + i * line;
-      d.r = r == nullptr ? nullptr : r + i * line;
-      dw_->row(d);
-      if (act_row_ != nullptr) act_row_(d.y, d.y, line, act_.alpha, act_.beta);
-    }
-  });
   return Status();
 }
 

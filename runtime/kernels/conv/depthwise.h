@@ -8,20 +8,21 @@
 
 namespace netsuke {
 
-struct DepthwiseRow {
-  const float* const* a;  // a[pixel * taps + tap]: channels floats
-  int64_t pixels, taps, channels;
-  const float* w;         // [taps, w_stride], zeros beyond channels
-  int64_t w_stride;       // multiple of 16
-  const float* bias;      // null or w_stride floats
-  const float* r;         // null or [pixels, channels]
-  float* y;               // [pixels, channels]
+// Output pixels in a straight line that have the same taps inside the image.
+struct DepthwiseRun {
+  const float* const* a;  // [taps] input of the first pixel; the next pixel's is step floats on
+  const float* const* w;  // [taps] a vector of weights each, padded with zeros to a multiple of 16 channels
+  int64_t taps, pixels, step, channels;
+  const float* bias;      // null or padded like w
+  const float* r;         // null or like y
+  float* y;
+  int64_t y_step;         // floats between output pixels
   float lo, hi;
 };
 
 struct DepthwiseKernels {
   // Each output is one fma chain over the taps in order, from 0; then + bias, + r, clamp.
-  void (*row)(const DepthwiseRow& row);
+  void (*run)(const DepthwiseRun& run);
   const char* name;
 };
 NETSUKE_KERNEL_TABLES(DepthwiseKernels, depthwise_kernels)

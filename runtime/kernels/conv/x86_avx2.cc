@@ -1,5 +1,4 @@
 #define NETSUKE_LANES 8
 #define NETSUKE_TABLE avx2
-#define NETSUKE_PIXELS 3
-#define NETSUKE_NAME "x86_avx2_dw3x32"
+#define NETSUKE_NAME "x86_avx2_dw8x8"
 #include "kernels/conv/depthwise.inc"

@@ -1,0 +1,133 @@
+// Taps outside the image are skipped. The output falls into an interior, whose pixels have every tap and are computed along rows, and edge
+// columns, whose pixels have the same taps as those above and below and are computed downwards: long runs everywhere but
+// in the corners.
+#include "kernels/conv/depthwise_weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/base/shapes.h"
+
+namespace netsuke {
+namespace {
+
+constexpr int64_t kTask = 32768;  // output floats of one task, about
+
+// Outputs o in [first, last) for which every tap of the kernel is inside [0, size).
+void interior(int64_t size, int64_t out, int64_t k, int64_t stride, int64_t pad, int64_t dilation, int64_t* first, int64_t* last) {
+  *first = std::min(out, (pad + stride - 1) / stride);
+  const int64_t room = size - 1 - (k - 1) * dilation + pad;  // the largest o * stride
+  *last = room < 0 ? *first : std::max(*first, std::min(out, room / stride + 1));
+}
+
+// Taps k in [begin, end) with 0 <= start + k * dilation < size.
+void inside(int64_t start, int64_t size, int64_t k, int64_t dilation, int64_t* begin, int64_t* end) {
+  *begin = start >= 0 ? 0 : (-start + dilation - 1) / dilation;
+  *end = start >= size ? 0 : std::min(k, (size - 1 - start) / dilation + 1);
+}
+
+}  // namespace
+
+struct Depthwise::Image {
+  ConvGeometry g;
+  const float *x, *r;
+  float* y;
+  int64_t top, bottom, left, right;  // the interior of the output
+  DepthwiseRun run;                  // what all runs share
+};
+
+Status Depthwise::build(const Tensor& w, const Tensor* bias, const Activation& act, Isa isa) {
+  kernels_ = &depthwise_kernels(isa);
+  name_ = std::string("conv_f32_") + kernels_->name;
+  act_ = act;
+  float lo, hi;
+  act_row_ = act.clamp(&lo, &hi) ? nullptr : unary_kernels(isa).rows[static_cast<int>(act.fn)];
+  channels_ = w.shape.dim[0];
+  kh_ = w.shape.dim[1];
+  kw_ = w.shape.dim[2];
+  const int64_t taps = kh_ * kw_;
+  stride_ = (channels_ + 15) / 16 * 16;
+  NETSUKE_TRY(packed_.allocate(static_cast<size_t>((taps + 1) * stride_) * sizeof(float)));
+  memset(packed_.data(), 0, packed_.bytes());
+  float* packed = reinterpret_cast<float*>(packed_.data());
+  for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t tap = 0; tap < taps; ++tap) packed[tap * stride_ + c] = w.as<float>()[c * taps + tap];
+  }
+  has_bias_ = bias != nullptr && bias->present;
+  if (!has_bias_) return Status();
+  NETSUKE_TRY(expect_dtype(*bias, "bias", {DType::kF32}));
+  if (bias->data == nullptr || bias->shape.elements() != channels_) {
+    return error(Code::kInvalidArgument, "bias must be a constant of %lld elements", static_cast<long long>(channels_));
+  }
+  memcpy(packed + taps * stride_, bias->data, static_cast<size_t>(channels_) * sizeof(float));
+  return Status();
+}
+
+// Two pointers a tap: input and weights.
+size_t Depthwise::table_bytes() const { return align_up(static_cast<size_t>(2 * kh_ * kw_) * sizeof(float*)); }
+size_t Depthwise::scratch_bytes(int threads) const { return table_bytes() * static_cast<size_t>(threads); }
+
+// `pixels` outputs from (oy, ox) on, to the right or down, all with the taps of the first.
+void Depthwise::line(const Image& image, int64_t n, int64_t oy, int64_t ox, int64_t pixels, bool down, const float** table) const {
+  if (pixels <= 0) return;
+  const ConvGeometry& g = image.g;
+  const int64_t y0 = oy * g.sh - g.top, x0 = ox * g.sw - g.left, row = g.w * channels_;
+  int64_t ky, ky_end, kx_begin, kx_end;
+  inside(y0, g.h, g.kh, g.dh, &ky, &ky_end);
+  inside(x0, g.w, g.kw, g.dw, &kx_begin, &kx_end);
+  const float **a = table, **w = table + kh_ * kw_;
+  const float* weights = reinterpret_cast<const float*>(packed_.data());
+  DepthwiseRun run = image.run;
+  for (; ky < ky_end; ++ky) {
+    for (int64_t kx = kx_begin; kx < kx_end; ++kx, ++run.taps) {
+      a[run.taps] = image.x + (n * g.h + y0 + ky * g.dh) * row + (x0 + kx * g.dw) * channels_;
+      w[run.taps] = weights + (ky * g.kw + kx) * stride_;
+    }
+  }
+  const int64_t at = ((n * g.oh + oy) * g.ow + ox) * channels_;
+  run.a = a;
+  run.w = w;
+  run.pixels = pixels;
+  run.step = down ? g.sh * row : g.sw * channels_;
+  run.y_step = down ? g.ow * channels_ : channels_;
+  run.y = image.y + at;
+  run.r = image.r == nullptr ? nullptr : image.r + at;
+  kernels_->run(run);
+}
+
+void Depthwise::rows(const Image& image, int64_t n, int64_t begin, int64_t end, const float** table) const {
+  const int64_t ow = image.g.ow, top = std::max(begin, image.top), bottom = std::min(end, image.bottom);
+  for (int64_t oy = begin; oy < end; ++oy) line(image, n, oy, image.left, image.right - image.left, false, table);
+  for (int64_t ox = 0; ox < ow; ox = ox + 1 == image.left ? image.right : ox + 1) {
+    if (ox >= image.left && ox < image.right) continue;
+    line(image, n, top, ox, bottom - top, true, table);
+    for (int64_t oy = begin; oy < end; ++oy) {
+      if (oy < image.top || oy >= image.bottom) line(image, n, oy, ox, 1, false, table);
+    }
+  }
+  if (act_row_ == nullptr) return;
+  float* y = image.y + (n * image.g.oh + begin) * ow * channels_;
+  act_row_(y, y, (end - begin) * ow * channels_, act_.alpha, act_.beta);
+}
+
+void Depthwise::run(const ConvGeometry& g, const float* x, const float* r, float* y, void* scratch, ThreadPool& pool) const {
+  const int64_t line = g.ow * channels_;
+  if (g.n * g.oh * line == 0) return;
+  Image image = {g, x, r, y, 0, 0, 0, 0, {}};
+  interior(g.h, g.oh, g.kh, g.sh, g.top, g.dh, &image.top, &image.bottom);
+  interior(g.w, g.ow, g.kw, g.sw, g.left, g.dw, &image.left, &image.right);
+  image.run.channels = channels_;
+  image.run.bias = has_bias_ ? reinterpret_cast<const float*>(packed_.data()) + kh_ * kw_ * stride_ : nullptr;
+  if (!act_.clamp(&image.run.lo, &image.run.hi)) {
+    image.run.lo = -__builtin_inff();
+    image.run.hi = __builtin_inff();
+  }
+  const int64_t tall = std::max<int64_t>(1, kTask / line), blocks = (g.oh + tall - 1) / tall;
+  pool.parallel_for(g.n * blocks, [&](int64_t task, int thread) {
+    const float** table = reinterpret_cast<const float**>(static_cast<uint8_t*>(scratch) + table_bytes() * static_cast<size_t>(thread));
+    const int64_t block = task % blocks;
+    rows(image, task / blocks, g.oh * block / blocks, g.oh * (block + 1) / blocks, table);
+  });
+}
+
+}  // namespace netsuke
