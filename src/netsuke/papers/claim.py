@@ -90,7 +90,8 @@ def claims() -> dict[str, Claim]:
     import netsuke.papers.claims as room
 
     for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
-        importlib.import_module(module.name)
+        if not module.name.rpartition(".")[2].startswith("_"):
+            importlib.import_module(module.name)
     return dict(sorted(_CLAIMS.items()))
 
 
