@@ -15,7 +15,7 @@ from netsuke.capture.fuse_normalization import fuse_normalization
 from netsuke.capture.graph import sweep
 from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
-from netsuke.capture.shapes import explicit_squeezes, fold_shapes, infer_shapes, simplify_reshapes
+from netsuke.capture.shapes import check_shapes, explicit_squeezes, fold_shapes, infer_shapes, simplify_reshapes
 from netsuke.capture.supported import check_supported
 from netsuke.capture.symbolic import name_free_dims
 
@@ -51,6 +51,7 @@ def canonical(model: ir.Model) -> ir.Model:
     name_nodes(graph)
     name_values(graph)
     check_supported(model)
+    check_shapes(model)
     return model
 
 

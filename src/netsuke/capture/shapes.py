@@ -5,16 +5,18 @@ Shapes that a file declares for inner values are dropped first: they may be wron
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from netsuke.capture.graph import array_of, attr, constant, dims_of, is_op, operand, replace
 from netsuke.capture.symbolic import shape_entries
 from netsuke.core.errors import FileError, Problem
+
+
+SMALL_BYTES = 4096
 
 
 def forget_shapes(graph: ir.Graph) -> None:
@@ -26,27 +28,69 @@ def forget_shapes(graph: ir.Graph) -> None:
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infer dtype and shape of every value, keeping what is known already; values netsuke made keep theirs."""
-    known = {id(v): (v.shape, v.type) for node in model.graph for v in node.outputs}
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # a value that inference skips is no news: rewrites check what they need
+    """Infer dtype and shape of every value, keeping what is known already."""
+    inferred = _inferred(model, strict=False)
+    for value in (out for node in model.graph for out in node.outputs):
+        shape, dtype = inferred.get(value.name or "", (None, None))
+        value.shape = _merge(shape, value.shape)
+        if dtype is not None:
+            value.type = ir.TensorType(dtype)
+
+
+def check_shapes(model: ir.Model) -> None:
+    """FileError where shapes or types contradict each other, and where a rank stays unknown."""
+    _inferred(model, strict=True)
+    check_ranks(model.graph)
+
+
+def _inferred(model: ir.Model, *, strict: bool) -> dict[str, tuple[ir.Shape | None, ir.DataType | None]]:
+    """Shape and type of every value by ONNX's own inference, run on a copy without large constants."""
+    proto = onnx.ModelProto(ir_version=10)
+    for domain, version in model.graph.opset_imports.items():
+        proto.opset_import.add(domain=domain, version=version)
+    graph = proto.graph
+    graph.name = "shapes"
+    graph.node.extend(ir.serde.serialize_node(node) for node in model.graph)
+    for value in [*model.graph.inputs, *model.graph.initializers.values()]:
+        if value.is_initializer() and value.const_value is not None:
+            _add_constant(graph, value)
+        else:
+            graph.input.append(ir.serde.serialize_value(value))
+    for value in model.graph.outputs:
+        graph.output.append(onnx.ValueInfoProto(name=value.name or ""))
     try:
-        ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-    finally:
-        logger.setLevel(level)
-    for node in model.graph:
-        for out in node.outputs:
-            shape, dtype = known[id(out)]
-            out.shape = _merge(out.shape, shape)
-            if out.type is None:
-                out.type = dtype
+        result = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
+    except Exception as error:
+        if not strict:
+            return {}
+        got = " ".join(str(error).split())[:400]
+        raise FileError(Problem("shapes or types of the model contradict each other", got=got)) from None
+    found: dict[str, tuple[ir.Shape | None, ir.DataType | None]] = {}
+    for info in [*result.graph.value_info, *result.graph.output]:
+        tensor = info.type.tensor_type
+        kind = ir.DataType(tensor.elem_type) if tensor.elem_type else None
+        dims = [d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim]
+        found[info.name] = (ir.Shape(dims) if tensor.HasField("shape") else None, kind)
+    return found
+
+
+def _add_constant(graph: onnx.GraphProto, value: ir.Value) -> None:
+    """Small constants with their contents (axes, shapes), large ones as inputs."""
+    tensor = value.const_value
+    assert tensor is not None
+    if tensor.nbytes <= SMALL_BYTES:
+        copy = ir.serde.serialize_tensor(tensor)
+        copy.name = value.name or ""
+        graph.initializer.append(copy)
+    else:
+        dims = [int(d) for d in tensor.shape.numpy()]
+        graph.input.append(onnx.helper.make_tensor_value_info(value.name or "", int(tensor.dtype), dims))
 
 
 def _merge(inferred: ir.Shape | None, known: ir.Shape | None) -> ir.Shape | None:
     """Per dimension the more precise of two: an integer before a name before nothing; names already given win."""
     if inferred is None or known is None:
-        return inferred or known
+        return known if inferred is None else inferred
     if len(inferred) != len(known):
         return inferred
     dims: list[Any] = []

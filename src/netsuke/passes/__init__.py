@@ -34,9 +34,17 @@ def compile_program(
     taps  names of values of the graph to give as further outputs, in the layout of the graph. A value that is quantized is given as its codes.
     Raises UnsupportedError for nodes that cannot be lowered, UsageError for taps that name nothing.
     """
+    from netsuke.core.errors import NetsukeError, Problem, UnsupportedError
     from netsuke.passes.pipeline import run
 
-    return run(model, name=name, plan=plan, meta=dict(meta or {}), taps=tuple(taps))
+    try:
+        return run(model, name=name, plan=plan, meta=dict(meta or {}), taps=tuple(taps))
+    except (NetsukeError, MemoryError):
+        raise
+    except Exception as error:
+        # A graph no pass can make sense of: a rank that contradicts an attribute, say. The cause stays attached.
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:240]}"
+        raise UnsupportedError(Problem("the compiler cannot make sense of this graph", got=got)) from error
 
 
 def packed_report(program: Program) -> list[dict[str, str]]:
