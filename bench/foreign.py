@@ -1,0 +1,138 @@
+"""Networks quantized by other tools, run packed: onnxruntime's static quantization and NNCF, against onnxruntime.
+
+    python bench/foreign.py --data-root DIR --models-root DIR
+
+The oracle is onnxruntime without graph optimizations: it computes what the Q and DQ nodes say. (Its optimized u8 x s8
+kernels saturate 16-bit sums on CPUs without VNNI; how often they differ from the oracle is a column of its own.)
+Target: at most one code off on under 1% of outputs, same top-1, every convolution and linear layer packed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import rows as result_rows
+
+from netsuke import engine, passes
+from netsuke.capture import capture
+from netsuke.data import load_data
+from netsuke.models import build
+
+Array = np.ndarray[Any, Any]
+
+
+def by_onnxruntime(source: Path, target: Path, x: Array, *, signed: bool, per_channel: bool) -> None:
+    """onnxruntime.quantization.quantize_static, QDQ, min-max."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.rows: Iterator[int] = iter(range(len(x)))
+
+        def get_next(self) -> dict[str, Array] | None:
+            row = next(self.rows, None)
+            return None if row is None else {"x": x[row : row + 1]}
+
+    activations = QuantType.QInt8 if signed else QuantType.QUInt8
+    quantize_static(
+        source, target, Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel,
+        activation_type=activations, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def by_nncf(source: Path, target: Path, x: Array) -> None:
+    """nncf.quantize on the ONNX model."""
+    os.environ.setdefault("NNCF_CI", "1")  # no usage data sent home
+    import nncf
+
+    data = nncf.Dataset(range(len(x)), lambda row: {"x": x[row : row + 1]})
+    onnx.save(nncf.quantize(onnx.load(source), data, subset_size=len(x)), target)
+
+
+def oracle(path: Path, x: Array, *, optimized: bool) -> Array:
+    """Outputs by onnxruntime, 100 samples at a time."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: x[i : i + 100]})[0] for i in range(0, len(x), 100)])
+
+
+def step(values: Array) -> float:
+    """Distance between neighbouring codes of a dequantized output; 0 when the output was never quantized."""
+    levels = np.unique(values)
+    gaps = np.diff(levels)
+    return float(gaps.min()) if len(levels) <= 256 else 0.0
+
+
+def judge(network: str, tool: str, path: Path, x: Array) -> dict[str, Any]:
+    """One row."""
+    program = passes.compile_program(capture(path), name=network)
+    net = engine.load(program)
+    got = np.concatenate([next(iter(net.run(x[i : i + 100]).values())) for i in range(0, len(x), 100)])
+    want, fast = oracle(path, x, optimized=False), oracle(path, x, optimized=True)
+    unit = step(want) or float(np.abs(want).max()) / 255
+    off = np.abs(got - want) / unit
+    return {
+        "network": network,
+        "quantized_by": tool,
+        "samples": len(x),
+        "largest_codes_off": round(float(off.max()), 3),
+        "percent_of_outputs_off": round(100 * float((off > 0.5).mean()), 4),
+        "same_top1_percent": round(100 * float((got.argmax(1) == want.argmax(1)).mean()), 3),
+        "optimized_onnxruntime_percent_off": round(100 * float((np.abs(fast - want) / unit > 0.5).mean()), 3),
+        "packed_layers": sum(n.op in ("qconv", "qlinear") for n in program.nodes),
+        "float_layers": sum(n.op in ("conv", "linear", "matmul") for n in program.nodes),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--models-root", type=Path, required=True)
+    options = parser.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    calib = np.concatenate([x for x, _ in load_data("cifar10:train", options.data_root).take(64).batches()])
+    test = np.concatenate([x for x, _ in load_data("cifar10:test", options.data_root).batches()])
+    table = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for network in ("resnet20", "resnet56"):
+            module = build(network, weights=options.models_root / "cifar10_resnet" / f"{network}.safetensors")
+            source = folder / f"{network}.onnx"
+            graph = capture(module, shape=(1, 3, 32, 32))
+            graph.graph.inputs[0].name = "x"
+            onnx_ir.save(graph, source)
+            jobs = {
+                "onnxruntime u8 per channel": lambda s, t: by_onnxruntime(s, t, calib, signed=False, per_channel=True),
+                "onnxruntime s8 per channel": lambda s, t: by_onnxruntime(s, t, calib, signed=True, per_channel=True),
+                "onnxruntime u8 per tensor": lambda s, t: by_onnxruntime(s, t, calib, signed=False, per_channel=False),
+                "nncf": lambda s, t: by_nncf(s, t, calib),
+            }
+            for tool, job in jobs.items():
+                target = folder / f"{network}-{tool.replace(' ', '-')}.onnx"
+                try:
+                    job(source, target)
+                    row = judge(network, tool, target, test)
+                except Exception as error:
+                    row = {"network": network, "quantized_by": tool, "error": f"{type(error).__name__}: {error}"[:300]}
+                table.append(row)
+                print(row, flush=True)
+    print(result_rows.write("foreign", "python bench/foreign.py --data-root DIR --models-root DIR", table))
+
+
+if __name__ == "__main__":
+    main()

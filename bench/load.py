@@ -1,0 +1,86 @@
+"""Compressing ResNet-50 and loading the result: time and memory.
+
+    python bench/load.py
+
+Targets: `netsuke compress` of ResNet-50 with 256 calibration images under 3 minutes on two cores; cold load under 100
+ms; peak memory of loading and running at most weights + planned arena + 20 MB.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rows as result_rows
+
+# Run in a process of its own. The file's pages are dropped from the page cache first, so the load is cold.
+PROBE = """
+import json, os, sys, time
+import numpy as np
+from netsuke import engine
+engine.load(sys.argv[2]).run(np.zeros((1, 1, 8, 8), np.float32))  # Python modules and the thread pool are not the load
+def resident(key):
+    return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith(key))
+handle = os.open(sys.argv[1], os.O_RDONLY)
+os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+before = resident("VmRSS")
+start = time.perf_counter()
+net = engine.load(sys.argv[1], threads=int(sys.argv[3]))
+loaded = time.perf_counter() - start
+x = np.zeros((1, 3, 224, 224), np.float32)
+start = time.perf_counter()
+net.run(x)
+first = time.perf_counter() - start
+print(json.dumps({"load_ms": 1e3 * loaded, "first_ms": 1e3 * first, "extra_peak_bytes": resident("VmHWM") - before,
+                  "arena_bytes": net.arena_bytes((1, 3, 224, 224))}))
+"""
+
+
+def compress(folder: Path, model: str, calib: str, out: Path, *extra: str) -> tuple[float, int]:
+    """Seconds and peak bytes of the command line."""
+    command = [sys.executable, "-m", "netsuke.cli.main", "compress", model, "--calib", calib, "-o", str(out), *extra]
+    before = time.perf_counter()
+    subprocess.run(command, check=True, cwd=folder)
+    return time.perf_counter() - before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+
+
+def main() -> None:
+    table: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small, out = folder / "digits.nsk", folder / "resnet50.nsk"
+        compress(folder, "models:digits_cnn", "digits", small)
+        images = np.random.default_rng(0).standard_normal((256, 3, 224, 224), dtype=np.float32)
+        np.savez(folder / "calib.npz", x=images)
+        seconds, peak = compress(folder, "models:resnet50", "calib.npz", out)
+        table.append({"what": "compress resnet50, 256 images", "seconds": round(seconds, 1), "peak_mb": peak // 2**20})
+        print(table[-1], flush=True)
+        for threads in (1, 2):
+            runs = [
+                json.loads(subprocess.check_output([sys.executable, "-c", PROBE, str(out), str(small), str(threads)]))
+                for _ in range(7)
+            ]
+            best = {key: float(np.median([run[key] for run in runs])) for key in runs[0]}
+            weights = out.stat().st_size
+            table.append(
+                {
+                    "what": f"cold load resnet50, {threads} threads",
+                    "load_ms": round(best["load_ms"], 1),
+                    "first_ms": round(best["first_ms"], 1),
+                    "extra_peak_mb": round(best["extra_peak_bytes"] / 2**20, 1),
+                    "weights_plus_arena_mb": round((weights + best["arena_bytes"]) / 2**20, 1),
+                }
+            )
+            print(table[-1], flush=True)
+    print(result_rows.write("load", "python bench/load.py", table))
+
+
+if __name__ == "__main__":
+    main()
