@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .differential import Difference, ancestors, check_engine, check_interpreters
-from .generator import FAMILIES, random_program
+from .differential import Difference, ancestors, check_engine, check_interpreters, check_other_sizes
+from .generator import FAMILIES, other_feeds, random_program
 
 
 def available() -> tuple[list[str], set[str]]:
@@ -28,6 +28,7 @@ def check(seed: int, family: str, isas: list[str], supported: set[str] | None, w
     found = check_interpreters(program, feeds, family) if what in ("all", "interpreters") else []
     if what in ("all", "engine"):
         found += check_engine(program, feeds, family, isas)
+        found += check_other_sizes(program, other_feeds(program, feeds, seed), family, isas)
     return found
 
 

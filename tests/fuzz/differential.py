@@ -128,6 +128,35 @@ def check_engine(
     return found
 
 
+def check_other_sizes(program: Program, feeds: dict[str, Array], family: str, isas: list[str]) -> list[Difference]:
+    """One engine at two sets of shapes: the engine refuses exactly the shapes that the reference refuses."""
+    from netsuke.core.errors import NetsukeError
+    from netsuke.engine import load
+    from netsuke.program.interpreter import run
+
+    taps = all_values(program)
+    found: list[Difference] = []
+    try:
+        reference, refusal = run(program, feeds, taps), ""
+    except NetsukeError as error:
+        reference, refusal = {}, str(error)
+    for isa in isas:
+        who = f"engine {isa} at {[list(a.shape) for a in feeds.values()]}"
+        try:
+            got = load(program, threads=2, isa=isa).run(feeds, taps)
+        except NetsukeError as error:
+            if not refusal:
+                found.append(Difference(who, "", None, f"refused: {error}"))
+            continue
+        if refusal:
+            found.append(Difference(who, "", None, f"should have been refused: {refusal}"))
+        elif family == "integer":
+            found += compare_all(who, program, got, reference)
+        elif all(np.isfinite(v).all() for v in reference.values() if v.dtype == np.float32):
+            found += compare_nodes(who, program, feeds, got)
+    return found
+
+
 def ancestors(program: Program, value: str) -> Program:
     """The program cut down to what `value` depends on, with it as the only output."""
     from netsuke.program.model import Port

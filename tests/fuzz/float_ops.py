@@ -170,7 +170,7 @@ def binary(m: Maker) -> None:
         except ValueError:
             return False
 
-    b = m.choice(m.values(dtype, fits))
+    b = m.choice(m.values(dtype, fits) or [a])
     if fn in ("div", "pow", "mod"):  # sane operands: no division by nearly 0, no power of a negative number
         b = m.constant("d", np.asarray(m.rng.uniform(0.5, 2.0, shape[-1:]), np.float32))
         if fn == "pow":

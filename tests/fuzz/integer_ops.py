@@ -138,7 +138,7 @@ def _partner(m: Maker, a: str) -> str:
         except ValueError:
             return False
 
-    return m.choice(m.values("u8", fits))
+    return m.choice(m.values("u8", fits) or [a])
 
 
 def qadd(m: Maker) -> None:

@@ -19,7 +19,6 @@ from netsuke.program.ranges import code_ranges
 from netsuke.program.reference import RULES, Call
 
 Array = np.ndarray[Any, Any]
-MAX_ELEMENTS = 60_000
 SIZES = (1, 1, 2, 3, 4, 5, 7, 8, 9, 13, 14, 16, 17, 20)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65, 96, 100, 127, 130)
 
@@ -35,6 +34,7 @@ class Maker:
         self.zeros: dict[str, int] = {}
         self.feeds: dict[str, Array] = {}
         self.order: list[str] = []
+        self.limit = 300_000 if self.chance(0.12) else 60_000  # elements of a value
         self.program = Program(f"random-{seed}", [], [], [])
 
     def chance(self, p: float) -> bool:
@@ -141,7 +141,7 @@ class Maker:
         return any(name in self.program.bf16 for name in inputs)
 
     def _usable(self, result: Array) -> bool:
-        if result.size > MAX_ELEMENTS or (result.size == 0 and self.chance(0.9)):
+        if result.size > self.limit or (result.size == 0 and self.chance(0.9)):
             return False
         return result.dtype != np.float32 or bool(np.isfinite(result).all() and np.abs(result).max(initial=0) < 1e5)
 

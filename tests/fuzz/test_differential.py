@@ -7,8 +7,8 @@ from netsuke.program import to_bytes
 from netsuke.program.interpreter import run
 from netsuke.program.opset import OPERATORS
 
-from .__main__ import available
-from .differential import check_engine, check_interpreters, compare_all
+from .__main__ import available, check
+from .differential import check_interpreters, compare_all
 from .generator import FAMILIES, random_program
 
 CHUNK = 10
@@ -32,7 +32,7 @@ def engine_matches(family: str, first: int) -> None:
     except EnvironmentProblem as problem:
         pytest.skip(str(problem))
     for seed in range(first, first + CHUNK):
-        found = check_engine(*random_program(seed, family, supported), family, isas)
+        found = check(seed, family, isas, supported, "engine")
         assert not found, f"{family} seed {seed}:\n" + "\n".join(map(str, found))
 
 

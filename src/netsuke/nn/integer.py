@@ -1,8 +1,8 @@
 """Integer arithmetic of docs/numerics.md in torch, bit for bit, with straight-through gradients.
 
 Codes and accumulators are integer-valued float tensors, so gradients can flow: rounding passes the gradient through,
-the clamp passes it inside its limits only. Every function is eager torch: a compiler that contracts `a * b + c` into one
-rounding would change bits.
+the clamp passes it inside its limits only. Every function is eager torch: a compiler that contracts `a * b + c` into
+one rounding would change bits.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def convolve(
 ) -> Tensor:
     """Exact sums of a convolution: x integers NHWC (padded with 0), w integers [O, kh, kw, I/groups] -> NHWC.
 
-    Patches and a matrix product instead of torch's convolution, which may take Winograd or FFT paths that are not exact.
+    Patches and a matrix product instead of torch's convolution, which may take inexact Winograd or FFT paths.
     bound: the largest sum of absolute values (accumulator bound); chooses f32 or f64.
     """
     dtype = exact_dtype(bound)
@@ -122,7 +122,7 @@ def requantize(
     lo: int = 0,
     hi: int = 255,
 ) -> Tensor:
-    """Accumulators (exact integers, f32 or f64, last axis = channel) -> codes as f32 (section 4). residual: `r - r_zero`."""
+    """Accumulators (exact, f32 or f64, last axis = channel) -> codes as f32 (section 4). residual: `r - r_zero`."""
     t = acc.to(torch.float32) * mult
     if bias is not None:
         t = t + bias

@@ -1,13 +1,13 @@
 """The program: what a .nsk file holds, its operator set, its reader and writer, and slow, sure ways to run it.
 
-Belongs here: the data model (`model`), the operator table (`opset`), file and JSON (`file`, `model_json`), the
-checks (`verify`, `checks`, `ranges`), the reference interpreter (`interpreter`, `reference/`), the torch emulation
-(`emulate`), random programs for the differential fuzzer (`random_*`).
+Belongs here: the data model (`model`), the operator table (`opset`, `signature`), file and JSON (`file`,
+`model_json`), the checks (`verify`, `checks`, `ranges`), the reference interpreter (`interpreter`, `reference/`), the
+torch emulation (`emulate`, `emulation/`). Random programs for the differential fuzzer are in tests/fuzz.
 Does not belong here: making programs (`netsuke.passes`), fast execution (`netsuke.engine`).
 Contract: docs/format.md and docs/numerics.md are the specification; `opset` generates the tables of format.md; every
 operator has a rule in the interpreter.
 To add an operator: its row in `opset`, its arithmetic in docs/numerics.md, its rule in `reference/`, its check, its
-kernel, its place in `random_program`.
+kernel, its place in tests/fuzz.
 """
 
 from netsuke.program.file import from_bytes, read, to_bytes, write

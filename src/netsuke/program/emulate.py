@@ -50,15 +50,13 @@ class Emulation(nn.Module):
         return self.get_buffer(self._buffer_names[name])
 
     def forward(self, feeds: Mapping[str, Tensor] | Tensor, taps: Iterable[str] = ()) -> dict[str, Tensor]:
-        """Outputs and taps by name. A single tensor is taken as the only input. Codes are integer-valued f32 tensors."""
+        """Outputs and taps by name. A single tensor is taken as the only input. Codes are integer-valued f32."""
         if isinstance(feeds, Tensor):
             feeds = {self.program.inputs[0].name: feeds}
         wanted = [port.name for port in self.program.outputs] + list(taps)
-        missing = [
-            Problem("no such value", got=n, allowed=near(n, self.dtypes)) for n in wanted if n not in self.dtypes
-        ]
-        if missing:
-            raise UsageError(missing)
+        unknown = [name for name in wanted if name not in self.dtypes]
+        if unknown:
+            raise UsageError([Problem("no such value", got=name, allowed=near(name, self.dtypes)) for name in unknown])
         values: dict[str, Tensor] = {}
         for port in self.program.inputs:
             values[port.name] = feeds[port.name].float() if port.dtype in _AS_FLOAT else feeds[port.name]

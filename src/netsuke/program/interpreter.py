@@ -15,7 +15,7 @@ from netsuke.formats import bf16_to_f32
 from netsuke.program.model import Node, Port, Program
 from netsuke.program.opset import attributes
 from netsuke.program.reference import RULES, Call
-from netsuke.program.reference.floats import DTYPE_CODES
+from netsuke.program.reference.elementwise import DTYPE_CODES
 
 Array = np.ndarray[Any, Any]
 

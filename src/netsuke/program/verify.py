@@ -11,8 +11,9 @@ import numpy as np
 from netsuke.core.errors import FileError, Problem, near
 from netsuke.program.checks import CHECKS, NodeView
 from netsuke.program.model import DTYPES, Node, Port, Program
-from netsuke.program.opset import OPERATORS, REQUIRED, Attr, Input, attributes, output_dtypes
+from netsuke.program.opset import OPERATORS, attributes, output_dtypes
 from netsuke.program.ranges import code_ranges
+from netsuke.program.signature import REQUIRED, Attr, Input
 
 MAX_PROBLEMS = 50
 _NUMPY = {"f32": "f4", "bf16": "u2", "u8": "u1", "s8": "i1", "i32": "i4", "i64": "i8", "bool": "?"}

@@ -16,7 +16,7 @@ from netsuke.program.reference.windows import convolve, window
 Fn = Callable[[Array], Array]
 
 
-def _f32(y: Array) -> Array:
+def to_f32(y: Array) -> Array:
     with np.errstate(over="ignore", invalid="ignore"):
         return np.asarray(y, np.float32)
 
@@ -81,9 +81,9 @@ def _apply(call: Call, key: str, x: Array) -> Array:
         return np.asarray(UNARY[fn](x))
 
 
-def _finish(call: Call, y: Array) -> list[Array]:
+def finish(call: Call, y: Array) -> list[Array]:
     """f32, or codes when the node has quant_scale."""
-    result = _f32(y)
+    result = to_f32(y)
     if "quant_scale" not in call.attrs:
         return [result]
     return [quantize(result, call.number("quant_scale"), call.integer("quant_zero"))]
@@ -98,7 +98,7 @@ def _matrix_tail(call: Call, y: Array) -> list[Array]:
         if r.shape != y.shape:
             raise call.wrong("the residual must have the shape of the output", list(r.shape), str(list(y.shape)))
         y = y + r.astype(np.float64)
-    return [_f32(_apply(call, "act", y))]
+    return [to_f32(_apply(call, "act", y))]
 
 
 def _operand(call: Call) -> Array:
@@ -165,7 +165,7 @@ def _matmul(call: Call) -> list[Array]:
         raise call.wrong("the matrices do not fit")
     with np.errstate(all="ignore"):
         try:
-            return [_f32((a @ b) * call.number("alpha"))]
+            return [to_f32((a @ b) * call.number("alpha"))]
         except ValueError as error:
             raise call.wrong("batch dimensions do not broadcast") from error
 
@@ -177,7 +177,7 @@ def _unary(call: Call) -> list[Array]:
         return [~x]
     if fn == "isnan":
         return [np.isnan(x)]
-    return _finish(call, _apply(call, "fn", x.astype(np.float64)))
+    return finish(call, _apply(call, "fn", x.astype(np.float64)))
 
 
 @rule("prelu")
@@ -186,75 +186,6 @@ def _prelu(call: Call) -> list[Array]:
     if slope.size != 1 and (x.ndim < 1 or x.shape[-1] != slope.size):
         raise call.wrong("the last dimension of x and slope disagree")
     return [np.where(x < 0, x * slope, x).astype(np.float32)]
-
-
-_COMPARE: dict[str, Callable[[Array, Array], Array]] = {
-    "equal": np.equal,
-    "less": np.less,
-    "less_equal": np.less_equal,
-    "greater": np.greater,
-    "greater_equal": np.greater_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "xor": np.logical_xor,
-}
-_EXACT_F32: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "min": np.minimum,
-    "max": np.maximum,
-    "mod": np.fmod,
-    "pow": lambda a, b: _f32(np.power(a.astype(np.float64), b.astype(np.float64))),
-}
-
-
-def _integer_division(call: Call, a: Array, b: Array) -> Array:
-    """Quotient truncated toward zero."""
-    if (b == 0).any():
-        raise call.wrong("integer division by zero")
-    quotient = np.abs(a) // np.abs(b)
-    return np.asarray(np.where((a < 0) != (b < 0), -quotient, quotient), a.dtype)
-
-
-def _binary_integer(call: Call, fn: str, a: Array, b: Array) -> Array:
-    """i32, i64: wrap around like two's complement; mod takes the sign of the divisor."""
-    if fn == "div":
-        return _integer_division(call, a, b)
-    if fn == "mod":
-        if (b == 0).any():
-            raise call.wrong("integer division by zero")
-        return np.mod(a, b)
-    if fn == "pow":
-        if (b < 0).any():
-            raise call.wrong("integer power with a negative exponent")
-        return np.power(a, b)
-    table = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
-    return np.asarray(table[fn](a, b))
-
-
-@rule("binary")
-def _binary(call: Call) -> list[Array]:
-    a, b, fn = call.array(0), call.array(1), call.word("fn")
-    try:
-        np.broadcast_shapes(a.shape, b.shape)
-    except ValueError as error:
-        raise call.wrong("shapes do not broadcast") from error
-    with np.errstate(all="ignore"):
-        if fn in _COMPARE:
-            return [np.asarray(_COMPARE[fn](a, b))]
-        if a.dtype == np.float32:
-            return _finish(call, _EXACT_F32[fn](a, b))
-        return [_binary_integer(call, fn, a, b)]
-
-
-@rule("where")
-def _where(call: Call) -> list[Array]:
-    try:
-        return [np.where(call.array(0), call.array(1), call.array(2))]
-    except ValueError as error:
-        raise call.wrong("shapes do not broadcast") from error
 
 
 def _axes(call: Call, axes: list[int], rank: int) -> tuple[int, ...]:
@@ -268,11 +199,11 @@ def _softmax(call: Call) -> list[Array]:
     x = call.array(0).astype(np.float64)
     (axis,) = _axes(call, [call.integer("axis")], x.ndim)
     if x.shape[axis] == 0:
-        return _finish(call, x)
+        return finish(call, x)
     with np.errstate(all="ignore"):
         shifted = x - x.max(axis=axis, keepdims=True)
         total = np.exp(shifted).sum(axis=axis, keepdims=True)
-        return _finish(call, shifted - np.log(total) if call.integer("log") else np.exp(shifted) / total)
+        return finish(call, shifted - np.log(total) if call.integer("log") else np.exp(shifted) / total)
 
 
 @rule("layernorm")
@@ -289,7 +220,7 @@ def _layernorm(call: Call) -> list[Array]:
         y = (x - mean) / np.sqrt(variance + call.number("eps"))
     gamma, beta = call.inputs[1], call.inputs[2]
     y = y if gamma is None else y * gamma.astype(np.float64)
-    return _finish(call, y if beta is None else y + beta.astype(np.float64))
+    return finish(call, y if beta is None else y + beta.astype(np.float64))
 
 
 @rule("reduce")
@@ -310,10 +241,12 @@ def _reduce(call: Call) -> list[Array]:
             y = (v * v).sum(axis=axes, keepdims=keep)
             y = np.sqrt(y) if fn == "l2" else y
         elif fn == "logsumexp":
-            y = scipy.special.logsumexp(v, axis=axes, keepdims=keep)
+            peak = np.nan_to_num(v.max(axis=axes, keepdims=True, initial=-np.inf), nan=np.nan, neginf=0.0)
+            y = np.log(np.exp(v - peak).sum(axis=axes, keepdims=True)) + peak
+            y = y if keep else y.squeeze(axes)
         else:
             y = getattr(np, fn)(v, axis=axes, keepdims=keep)
-    return [_f32(y)]
+    return [to_f32(y)]
 
 
 @rule("argmax")
@@ -323,27 +256,3 @@ def _argmax(call: Call) -> list[Array]:
     if x.shape[axis] == 0:
         raise call.wrong("argmax over no elements")
     return [np.asarray(np.argmax(x, axis=axis, keepdims=bool(call.integer("keepdims"))), np.int64)]
-
-
-_INTEGER_RANGE = {"u8": (0, 2**8 - 1), "s8": (-(2**7), 2**7 - 1), "i32": (-(2**31), 2**31 - 1)}
-DTYPE_CODES = {"f32": "f4", "u8": "u1", "s8": "i1", "i32": "i4", "i64": "i8", "bool": "?"}
-
-
-def cast(x: Array, to: str) -> Array:
-    """Float to integer truncates and saturates, NaN gives 0; integer to narrower integer wraps; bool is x != 0."""
-    if to == "bool":
-        return np.asarray(x != 0)
-    target = np.dtype(DTYPE_CODES[to])
-    if x.dtype != np.float32 or to == "f32":
-        return x.astype(target)
-    v = np.trunc(np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=np.inf, neginf=-np.inf))
-    if to == "i64":
-        inside = np.clip(v, -(2.0**63), 2.0**63 - 1024).astype(np.int64)  # 2^63 - 1024 is the largest f64 below 2^63
-        return np.where(v >= 2.0**63, np.int64(2**63 - 1), inside)
-    lo, hi = _INTEGER_RANGE[to]
-    return np.clip(v, lo, hi).astype(target)
-
-
-@rule("cast")
-def _cast(call: Call) -> list[Array]:
-    return [cast(call.array(0), call.word("to"))]

@@ -1,8 +1,8 @@
 """Integer operators, exact. Sums are formed by f64 matrix products on integers.
 
 Why that is exact: every product of a code and a weight is an integer of at most 16 bits, and every partial sum in
-any order is an integer no larger than the accumulator bound of the layer (below 2^31, proved in `verify`). All of them are
-below 2^53, so each f64 addition, fused or not, in whatever order the BLAS takes, gives the integer itself.
+any order is an integer no larger than the accumulator bound of the layer (below 2^31, proved in `verify`). All of
+them are below 2^53, so each f64 addition, fused or not, in whatever order the BLAS takes, gives the integer itself.
 """
 
 from __future__ import annotations

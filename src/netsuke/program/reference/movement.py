@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from netsuke.program.reference.call import Array, Call, rule
-from netsuke.program.reference.floats import DTYPE_CODES
+from netsuke.program.reference.elementwise import DTYPE_CODES
 
 
 def _axis(call: Call, axis: int, rank: int) -> int:
@@ -118,7 +118,7 @@ def _pad(call: Call) -> list[Array]:
         fill = 0 if value is None else value.reshape(-1)[0]
         return [np.pad(x, widths, constant_values=fill)]
     for (before, after), size in zip(widths, x.shape, strict=True):
-        if max(before, after) > (size - 1 if mode == "reflect" else 0 if size == 0 else max(before, after)):
+        if max(before, after) > 0 and (size == 0 or (mode == "reflect" and max(before, after) >= size)):
             raise call.wrong(f"{mode} padding is longer than the dimension", pads)
     return [np.pad(x, widths, mode="reflect" if mode == "reflect" else "edge")]
 
