@@ -13,6 +13,7 @@ constexpr int64_t kMaxDim = 0x7fffffff;
 
 Status output_extent(const Geometry& g, Extent* e) {
   const int64_t span_h = (g.kh - 1) * g.dil_h + 1, span_w = (g.kw - 1) * g.dil_w + 1;
+  if (e->h < 1 || e->w < 1) return error(Code::kInvalidArgument, "the input has no positions");
   const int64_t height = e->h + g.pad_top + g.pad_bottom, width = e->w + g.pad_left + g.pad_right;
   if (height < span_h || width < span_w) {
     return error(Code::kInvalidArgument, "the kernel spans %lld x %lld, the padded input only %lld x %lld", static_cast<long long>(span_h),
