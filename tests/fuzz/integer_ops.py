@@ -44,7 +44,7 @@ def _tail(m: Maker, op: str, x: str, w: str, attrs: dict[str, Any], channels: in
         acc = accumulate(Call(probe, arrays, attributes(probe)))
     except Exception:  # the window does not fit: no such node
         return
-    spread = float(np.abs(acc).mean()) + 1.0
+    spread = float(np.abs(acc).mean()) + 1.0 if acc.size else 1.0
     mult = (m.scale() * 30.0 / spread * m.rng.uniform(0.3, 3.0, channels)).clip(0, 3.3e38)
     same = m.values("u8", lambda a: a.shape == acc.shape)
     residual = m.choice(same) if same and m.chance(0.6) else ""

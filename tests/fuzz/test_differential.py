@@ -26,7 +26,9 @@ def test_interpreter_and_emulation(family, first):
         assert not found, f"{family} seed {seed}:\n" + "\n".join(map(str, found))
 
 
-def engine_matches(family: str, first: int) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("first", seeds(30))
+def test_engine(family, first):
     try:
         isas, supported = available()
     except EnvironmentProblem as problem:
@@ -34,19 +36,6 @@ def engine_matches(family: str, first: int) -> None:
     for seed in range(first, first + CHUNK):
         found = check(seed, family, isas, supported, "engine")
         assert not found, f"{family} seed {seed}:\n" + "\n".join(map(str, found))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("first", seeds(30))
-def test_engine(family, first):
-    engine_matches(family, first)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("first", seeds(500))
-def test_engine_long(family, first):
-    engine_matches(family, first)
 
 
 def test_the_fuzzer_sees_a_single_wrong_code():
