@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from netsuke.core.errors import Problem, UsageError
 from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.methods.quantize._graph import Array
@@ -71,6 +72,7 @@ class Context:
 def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) -> Iterator[Feeds]:
     """Batches of the data set as feeds of the network's only float input."""
     name = data_input(model).name or ""
+    check_data(model, data)
     left = data.count if limit is None else min(limit, data.count)
     fixed = fixed_batch(model)
     for x, _ in data.batches(fixed or batch):
@@ -79,6 +81,23 @@ def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) 
             return
         yield {name: x}
         left -= len(x)
+
+
+def check_data(model: ir.Model, data: Dataset) -> None:
+    """UsageError when a sample does not fit the network's input."""
+    value, shape, dtype = data_input(model), data.shape, next(data.batches(1))[0].dtype
+    wanted = list(value.shape)[1:] if value.shape is not None else None
+    problems = []
+    if wanted is not None and (
+        len(wanted) != len(shape) or any(isinstance(w, int) and w != s for w, s in zip(wanted, shape, strict=True))
+    ):
+        allowed = f"samples of shape ({', '.join(map(str, wanted))})"
+        problems.append(Problem("the data do not fit the network's input", f"input {value.name}", str(shape), allowed))
+    if value.dtype is not None and value.dtype.numpy() != dtype:
+        allowed = str(value.dtype.numpy())
+        problems.append(Problem("the data have the wrong dtype", f"input {value.name}", str(dtype), allowed))
+    if problems:
+        raise UsageError(problems)
 
 
 def data_input(model: ir.Model) -> ir.Value:

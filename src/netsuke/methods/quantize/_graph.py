@@ -78,7 +78,7 @@ def number(value: ir.Value | None) -> Array | None:
 
 def set_constant(value: ir.Value, array: npt.NDArray[np.generic]) -> None:
     """Replace the contents of an initializer, keeping its name."""
-    value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+    value.const_value = ir.tensor(np.asarray(array, order="C"), name=value.name)
     value.shape = ir.Shape(array.shape)
 
 
@@ -117,7 +117,7 @@ def new_constant(graph: ir.Graph, name: str, array: npt.NDArray[np.generic]) -> 
     while unique in graph.initializers:
         count += 1
         unique = f"{name}_{count}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.tensor(np.asarray(array, order="C"), name=unique)
     value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -1,0 +1,306 @@
+"""The whole way: plan, calibrate, insert; executed by onnxruntime."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from netsuke.core.budget import Budget
+from netsuke.core.errors import UsageError
+from netsuke.core.plan import Plan
+from netsuke.core.recipe import Recipe
+from netsuke.data import Dataset
+from netsuke.methods.quantize import ptq
+from netsuke.methods.quantize._context import feeds
+from netsuke.methods.quantize._graph import constant
+from netsuke.methods.quantize.placement import place
+
+from .graphs import Build, data, resnet
+from .ort_runner import runner
+
+CALIBRATORS = ("minmax", "moving_average", "percentile", "mse", "entropy")
+
+
+def run(model, dataset):
+    name = model.graph.outputs[0].name
+    return np.concatenate([r[name] for r in runner(model, feeds(model, dataset, 16), [])])
+
+
+def plan_of(model, recipe="cpu-int8", calib=None, effort="fast", **options):
+    return ptq.make_plan(model, recipe=recipe, calib=calib, runner=runner, effort=effort, **options)
+
+
+def compress(model, recipe="cpu-int8", calib=None, plan=None):
+    plan = plan or plan_of(model, recipe, calib)
+    return ptq.quantize(model, plan=plan, calib=calib, runner=runner), plan
+
+
+def db(exact, other):
+    return 10 * np.log10((exact.astype(np.float64) ** 2).sum() / ((exact - other.astype(np.float64)) ** 2).sum())
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_each_calibrator_gives_a_close_network(calibrator):
+    model, calib, other = resnet(), data(), data(seed=2)
+    quantized, plan = compress(model, [f"quantize/whitepaper_int8:calibrator={calibrator}"], calib)
+    assert db(run(model, other), run(quantized, other)) > (12 if calibrator == "entropy" else 28)
+    assert {row.method for row in plan} == {f"quantize/{calibrator}"}
+
+
+def test_result_is_valid_onnx_with_standard_quantizers():
+    model = resnet()
+    quantized, _ = compress(model, calib=data())
+    proto = ir.to_proto(quantized)
+    onnx.checker.check_model(proto, full_check=True)
+    kinds = [n.op_type for n in quantized.graph]
+    assert kinds.count("QuantizeLinear") == 7
+    assert kinds.count("DequantizeLinear") == 7 + 5
+    for node in quantized.graph:
+        if node.op_type == "QuantizeLinear":
+            assert constant(node.inputs[2]).dtype == np.uint8
+            assert constant(node.inputs[1]).shape == ()
+        if node.op_type == "DequantizeLinear" and constant(node.inputs[0]) is not None:
+            codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
+            assert codes.dtype == np.int8
+            assert codes.min() >= -127
+            assert scale.shape == (codes.shape[0],)
+            np.testing.assert_array_equal(np.abs(codes.astype(int)).reshape(len(codes), -1).max(axis=1), 127)
+    assert quantized.metadata_props["netsuke.requant"] == "float"
+
+
+def test_given_model_is_not_changed_and_float_weights_are_gone():
+    model = resnet()
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    quantized, _ = compress(model, calib=data())
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+    assert not [name for name in quantized.graph.initializers if name.endswith(".weight")]
+
+
+def test_same_input_and_seed_give_the_same_bytes():
+    model, calib = resnet(), data(300)
+    recipe = ["quantize/equalization", "quantize/whitepaper_int8:calibrator=mse,samples=100", "quantize/bias_correction"]
+    texts = [ir.to_proto(compress(model, recipe, calib)[0]).SerializeToString(deterministic=True) for _ in range(2)]
+    assert texts[0] == texts[1]
+
+
+def test_moved_codes_share_scale_constants():
+    quantized, _ = compress(resnet(), calib=data())
+    used = {n.name: n.inputs[1].name for n in quantized.graph if n.op_type == "QuantizeLinear"}
+    assert used["flat_out/quantize"] == used["gap_out/quantize"] == "gap_out.scale"
+
+
+def test_plan_rows_have_costs_and_kernels():
+    plan = plan_of(resnet(), calib=data())
+    rows = {row.name: row for row in plan}
+    assert rows["stem"].macs == 8 * 8 * 8 * 4 * 9
+    assert rows["block.short"].macs == 8 * 8 * 8 * 8
+    assert rows["head"].macs == 40
+    assert rows["stem"].kernel == "qconv"
+    assert rows["gap"].kernel == "qmean"
+    assert rows["head"].kernel == "qlinear"
+    assert rows["stem"].bytes_before == 4 * (8 * 4 * 9 + 8)
+    assert rows["stem"].bytes_after == 8 * 4 * 9 + 8 * 8
+    assert (rows["stem"].reason, rows["head"].reason) == ("first layer", "last layer")
+    assert plan.data["count"] == 64
+    assert len(plan.data["sha256"]) == 64
+    assert Plan.from_toml(plan.to_toml()) == plan
+
+
+def test_edited_plan_keeps_a_layer_and_the_rows_follow():
+    model, calib = resnet(), data()
+    plan = plan_of(model, calib=calib)
+    plan["head"].method = "keep"
+    plan["head"].status = "float"
+    quantized, _ = compress(model, calib=calib, plan=plan)
+    assert quantized.graph.initializers["head.weight"].dtype == ir.DataType.FLOAT
+    rows = {row.name: row for row in plan}
+    assert rows["gap"].status == "float"
+    assert rows["gap"].reason == "no reader needs codes"
+    assert rows["block.short"].status == "packed"
+    assert rows["head"].bytes_after > 0
+
+
+def test_per_tensor_and_mse_weights():
+    model, calib = resnet(), data()
+    quantized, _ = compress(model, ["quantize/whitepaper_int8:granularity=tensor,weights=mse"], calib)
+    scale = constant(quantized.graph.initializers["stem.weight.scale"])
+    assert scale.shape == ()
+    assert db(run(model, calib), run(quantized, calib)) > 20
+
+
+def test_dyadic_is_handed_on_as_metadata():
+    model = resnet()
+    quantized, plan = compress(model, "cpu-int8-dyadic", data())
+    assert plan.requant == "dyadic"
+    assert quantized.metadata_props["netsuke.requant"] == "dyadic"
+
+
+def test_data_free_is_named_so_and_works():
+    model, other = resnet(), data(seed=3)
+    quantized, plan = compress(model)
+    assert plan.data["source"].startswith("data-free")
+    assert "data-free" in str(plan)
+    assert db(run(model, other), run(quantized, other)) > 10
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (["quantize/whitepaper_int8:calibrator=mean"], "no such calibrator"),
+        (["quantize/whitepaper_int8:weights=max"], "maxabs, mse"),
+        (["quantize/whitepaper_int8:bitz=4"], "unknown option"),
+        (["quantize/minmax"], "not a step"),
+        (["quantize/equalization"], "needs one step"),
+        (["quantize/whitepaper"], "did you mean quantize/whitepaper_int8"),
+    ],
+)
+def test_bad_recipes(recipe, message):
+    with pytest.raises(UsageError, match=message):
+        plan_of(resnet(), recipe, data())
+
+
+def test_bad_effort_and_bad_rows_are_errors():
+    model = resnet()
+    with pytest.raises(UsageError, match="thorough"):
+        plan_of(model, effort="high")
+    plan = plan_of(model, calib=data())
+    plan["stem"].method = "quantize/minmx"
+    plan["gap"].activation_bits = 4
+    plan.rows.pop()
+    with pytest.raises(UsageError) as caught:
+        compress(model, calib=data(), plan=plan)
+    assert len(caught.value.problems) == 3
+
+
+def test_row_that_has_no_integer_kernel_cannot_be_forced():
+    b = Build()
+    weight = b.const(np.ones((4, 4, 2, 2), np.float32), "up.weight")
+    model = b.model(b.conv(b.op("ConvTranspose", "x", weight, name="up", strides=[2, 2]), name="next"))
+    plan = plan_of(model, calib=data())
+    assert plan["up"].reason.startswith("transposed")
+    plan["up"].method, plan["up"].bits, plan["up"].status = "quantize/minmax", 8, "packed"
+    with pytest.raises(UsageError, match="no integer kernel"):
+        compress(model, calib=data(), plan=plan)
+
+
+def test_nan_inside_the_network_names_the_tensor():
+    b = Build()
+    y = b.op("Log", b.op("Relu", b.conv("x", name="stem"), name="r"), name="log")  # log(0) is -infinity
+    model = b.model(b.conv(y, name="next"))
+    with pytest.raises(UsageError, match="tensor log_out.*infinity"):
+        compress(model, calib=data())
+
+
+def test_nan_in_the_data_names_the_sample():
+    x = data().reader.x.copy()
+    x[5, 0, 0, 0] = np.nan
+    with pytest.raises(UsageError, match="sample 5"):
+        compress(resnet(), calib=Dataset.from_arrays(x))
+
+
+def test_zero_range_activation():
+    b = Build()
+    y = b.op("Relu", b.op("Sub", b.op("Abs", b.conv("x", name="stem")), b.const(np.float32(1e9))), name="dead")
+    model = b.model(b.conv(y, name="next"))
+    quantized, _ = compress(model, calib=data())
+    got, exact = run(quantized, data()), run(model, data())
+    np.testing.assert_allclose(got, exact, atol=1e-6)
+
+
+def test_fixed_batch_uses_whole_batches_only():
+    b = Build((3, 4, 8, 8))
+    model = b.model(b.conv(b.op("Relu", b.conv("x", name="a"), name="r"), name="b"))
+    compress(model, calib=data(7))
+    with pytest.raises(UsageError, match="full batch"):
+        compress(model, calib=data(2))
+
+
+def test_wrong_shape_of_data_is_an_error_before_anything_runs():
+    with pytest.raises(UsageError, match="do not fit"):
+        compress(resnet(), calib=data(shape=(3, 8, 8)))
+
+
+def test_concat_shares_a_quantizer_where_it_costs_under_a_bit():
+    def scales(gain):
+        b = Build()
+        first = b.conv("x", name="a", scale=0.3, bias=False)
+        second = b.conv("x", name="b", scale=0.3 * gain, bias=False)
+        y = b.op("Concat", first, second, name="cat", axis=1)
+        quantized, _ = compress(b.model(b.conv(y, 4, 8, name="next")), calib=data())
+        return {n.name.split("/")[0]: n.inputs[1].name for n in quantized.graph if n.op_type == "QuantizeLinear"}
+
+    alike = scales(1.0)
+    assert alike["a_out"] == alike["b_out"] == alike["cat_out"]
+    apart = scales(0.1)
+    assert apart["a_out"] == apart["cat_out"]
+    assert apart["b_out"] == "b_out.scale"
+
+
+def test_memory_bound_counts_taps_and_grows_with_the_batch():
+    model = resnet()
+    one, four = ptq.memory_bound(model, 1), ptq.memory_bound(model, 4)
+    taps = 4 * 64 + 3 * 8 * 64 + 8  # x, stem, block_relu, block.conv2, block_out, gap; flat shares
+    taps += 8 * 64
+    assert four - one == 3 * 2 * 4 * taps
+    b = Build(("N", 4, "H", "W"))
+    free = b.model(b.conv("x", name="a"))
+    assert ptq.memory_bound(free, 1) is None
+    assert ptq.memory_bound(free, 1, shapes={"x": (4, 8, 8)}) is not None
+
+
+def test_sensitivity_fills_rows_and_stays_within_the_limit():
+    model = resnet()
+    plan = plan_of(model, calib=data(), effort="normal")
+    assert all(row.sqnr_db > 15 and 0 < row.output_change < 0.1 for row in plan)
+    assert any("output change of the whole network" in note for note in plan.notes)
+
+
+def test_layer_that_hurts_is_raised_or_kept_with_a_reason():
+    b = Build(("N", 4, 8, 8))
+    y = b.op("Relu", b.conv("x", 8, 4, name="stem"), name="r")
+    # one channel a thousand times larger, whose weights behind it are a thousand times smaller: 8 bits lose the rest
+    gain = np.ones((1, 8, 1, 1), np.float32)
+    gain[0, 0] = 3000
+    y = b.op("Mul", y, b.const(gain), name="outlier")
+    y = b.conv(y, 8, 8, name="bad")
+    weight = b.constants[-2]
+    array = onnx.numpy_helper.to_array(weight).copy()
+    array[:, 0] /= 3000
+    weight.CopyFrom(onnx.numpy_helper.from_array(array, "bad.weight"))
+    model = b.model(b.conv(b.op("Relu", y, name="r2"), 4, 8, name="next"))
+    plan = plan_of(model, calib=data(), effort="normal", budget=Budget.parse(drop="top1:0.5%"))
+    kept = [row for row in plan if row.kept]
+    assert "bad" in [row.name for row in kept]
+    assert "output change" in plan["bad"].reason
+    quantized, _ = compress(model, calib=data(), plan=plan)
+    assert db(run(model, data()), run(quantized, data())) > 20
+    assert Plan.from_toml(plan.to_toml()) == plan
+
+
+def test_size_limit_that_cannot_be_met_is_noted():
+    plan = plan_of(resnet(), calib=data(), budget=Budget.parse(size="0.1x"))
+    assert any(note.startswith("size:") for note in plan.notes)
+
+
+def test_transformer_like_graph_runs_close():
+    b = Build(("N", 6, 8))
+    w = lambda n: b.const((0.3 * b.rng.standard_normal((8, 8))).astype(np.float32), f"{n}.weight")  # noqa: E731
+    ln = b.op("LayerNormalization", "x", b.const(np.ones(8, np.float32)), name="ln")
+    q, k, v = (b.op("MatMul", ln, w(n), name=n) for n in "qkv")
+    scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 2, 1], name="kt"), name="qk")
+    y = b.op("MatMul", b.op("Softmax", scores, axis=-1, name="soft"), v, name="av")
+    model = b.model(b.op("Add", "x", b.op("MatMul", y, w("proj"), name="proj"), name="res"))
+    calib = data(shape=(6, 8))
+    for recipe in ("cpu-int8", "cpu-int8-equalized"):
+        quantized, _ = compress(model, recipe, calib)
+        assert db(run(model, calib), run(quantized, calib)) > 30
+        axes = [n.attributes["axis"].value for n in quantized.graph if n.name and n.name.endswith("/weight")]
+        assert axes == [1, 1, 1, 1]
+
+
+def test_every_builtin_recipe_can_be_planned():
+    from netsuke.core.recipe import BUILTIN
+
+    for name in BUILTIN:
+        plan = plan_of(resnet(), Recipe.make(name), data())
+        assert plan.recipe == name
+        assert set(place(resnet()).layers) == {row.name for row in plan}
