@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from netsuke.core.errors import Problem, UsageError, near
 from netsuke.formats import bf16_to_f32
 from netsuke.program.emulation import RULES, Call
-from netsuke.program.interpreter import check_feeds, last_uses
+from netsuke.program.interpreter import check_feeds, last_uses, resolve_taps
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import attributes, output_dtypes
 from netsuke.program.verify import constant_dtype, verify
@@ -53,19 +52,16 @@ class Emulation(nn.Module):
         """Outputs and taps by name. A single tensor is taken as the only input. Codes are integer-valued f32."""
         if isinstance(feeds, Tensor):
             feeds = {self.program.inputs[0].name: feeds}
-        wanted = [port.name for port in self.program.outputs] + list(taps)
-        unknown = [name for name in wanted if name not in self.dtypes]
-        if unknown:
-            raise UsageError([Problem("no such value", got=name, allowed=near(name, self.dtypes)) for name in unknown])
+        named = resolve_taps(self.program, taps)
         values: dict[str, Tensor] = {}
         for port in self.program.inputs:
             values[port.name] = feeds[port.name].float() if port.dtype in _AS_FLOAT else feeds[port.name]
         last_use = last_uses(self.program.nodes)
         for index, node in enumerate(self.program.nodes):
             values.update(zip(node.outputs, self._evaluate(node, values), strict=True))
-            for name in {n for n in node.inputs if n in values and last_use[n] == index} - set(wanted):
+            for name in {n for n in node.inputs if n in values and last_use[n] == index} - set(named.values()):
                 del values[name]
-        return {name: values[name] for name in wanted}
+        return {name: values[value] for name, value in named.items()}
 
     def _evaluate(self, node: Node, values: dict[str, Tensor]) -> list[Tensor]:
         inputs = [None if not n else values[n] if n in values else self.constant(n) for n in node.inputs]
@@ -78,7 +74,8 @@ class Emulation(nn.Module):
         tensors = {port.name: _tensor(np.array(checked[port.name]), port.dtype) for port in self.program.inputs}
         with torch.no_grad():
             results = self.forward(tensors, taps)
-        return {name: _array(tensor, self.dtypes[name]) for name, tensor in results.items()}
+        named = resolve_taps(self.program, taps)
+        return {name: _array(tensor, self.dtypes[named[name]]) for name, tensor in results.items()}
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:

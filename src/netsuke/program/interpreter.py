@@ -21,17 +21,14 @@ Array = np.ndarray[Any, Any]
 
 
 def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) -> dict[str, Array]:
-    """Outputs of the program by name, and the values named in `taps` (any input or node output).
+    """Outputs of the program by name, and the values named in `taps`: an input, a node output, or the source of one.
 
     feeds: one array per input with the dtype and shape of its port; a free dimension has one size in all inputs.
     Raises UsageError listing what is wrong with feeds or taps, and where an operator cannot take its input.
     """
-    wanted = [port.name for port in program.outputs] + list(taps)
+    named = resolve_taps(program, taps)
+    wanted = set(named.values())
     values = check_feeds(program.inputs, feeds)
-    known = set(values) | {name for node in program.nodes for name in node.outputs}
-    missing = [Problem("no such value", got=name, allowed=near(name, known)) for name in wanted if name not in known]
-    if missing:
-        raise UsageError(missing)
     last_use = last_uses(program.nodes)
     constants = {
         name: bf16_to_f32(array) if name in program.bf16 else array for name, array in program.constants.items()
@@ -41,10 +38,34 @@ def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) 
         call = Call(node, inputs, attributes(node), any(n in program.bf16 for n in node.inputs))
         for name, result in zip(node.outputs, _evaluate(call), strict=True):
             values[name] = result
-        for name in {n for n in node.inputs if n in values and last_use[n] == index}:
-            if name not in wanted:
-                del values[name]
-    return {name: values[name] for name in wanted}
+        for name in {n for n in node.inputs if n in values and last_use[n] == index} - wanted:
+            del values[name]
+    return {name: values[value] for name, value in named.items()}
+
+
+def resolve_taps(program: Program, taps: Iterable[str]) -> dict[str, str]:
+    """What to return: names of outputs and taps, each with the value it stands for.
+
+    A tap is a value of the program or the `source` of exactly one. Raises UsageError listing the taps that are neither.
+    """
+    values = {port.name for port in program.inputs} | {name for node in program.nodes for name in node.outputs}
+    sources: dict[str, list[str]] = {}
+    for name, value in program.values.items():
+        if value.source:
+            sources.setdefault(value.source, []).append(name)
+    named = {port.name: port.name for port in program.outputs}
+    problems: list[Problem] = []
+    for tap in [taps] if isinstance(taps, str) else taps:
+        found = [tap] if tap in values else sources.get(tap, [])
+        if len(found) == 1:
+            named[tap] = found[0]
+        elif found:
+            problems.append(Problem("several values have this source", where=repr(tap), allowed=", ".join(found)))
+        else:
+            problems.append(Problem("no value of this name", where=repr(tap), allowed=near(tap, values | set(sources))))
+    if problems:
+        raise UsageError(problems)
+    return named
 
 
 def _evaluate(call: Call) -> list[Array]:
