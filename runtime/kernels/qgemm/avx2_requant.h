@@ -2,7 +2,9 @@
 #ifndef NETSUKE_KERNELS_QGEMM_AVX2_REQUANT_H_
 #define NETSUKE_KERNELS_QGEMM_AVX2_REQUANT_H_
 
+#if !defined(NETSUKE_SIMDE)
 #include <immintrin.h>
+#endif
 
 #include <cstring>
 
@@ -12,7 +14,17 @@ namespace netsuke {
 namespace qgemm {
 namespace {
 
+#ifndef NK_INLINE
 #define NK_INLINE static inline __attribute__((always_inline))
+#endif
+#ifndef NK_UNROLL
+#ifdef NETSUKE_SIMDE
+#define NK_UNROLL(n)  // emulated registers unrolled take minutes to compile
+#else
+#define NK_UNROLL(n) NK_PRAGMA(GCC unroll n)
+#define NK_PRAGMA(text) _Pragma(#text)
+#endif
+#endif
 
 // Section 4 of docs/numerics.md for 8 channels. vmaxps(t, lo) is t > lo ? t : lo, vminps likewise: the specification's clamp.
 NK_INLINE __m256 scale8(const Requant& q, __m256i acc, int64_t channel) {

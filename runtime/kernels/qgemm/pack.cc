@@ -36,13 +36,24 @@ int64_t merged(const Geometry& g, int width) {
   return best;
 }
 
+// The set whose panels waste the fewest channels; the first row of kernels.inc wins ties. Sets of another layout than the first
+// row's serve other algorithms.
+const TileSet& choose_set(const Geometry& g, const Kernels& kernels) {
+  const TileSet* best = &kernels.sets[0];
+  for (int i = 1; i < kernels.n_sets; ++i) {
+    const TileSet& set = kernels.sets[i];
+    if (set.layout == best->layout && round_up(g.out_per_group(), set.width) < round_up(g.out_per_group(), best->width)) best = &set;
+  }
+  return *best;
+}
+
 }  // namespace
 
 Status Gemm::build(const Geometry& geometry, const Weights& weights, const Requant& requant, const Kernels& kernels, int) {
   g_ = geometry;
   q_ = requant;
   kernels_ = &kernels;
-  set_ = &kernels.sets[0];
+  set_ = &choose_set(g_, kernels);
   const int64_t width = set_->width, merge = merged(g_, set_->width), group = group_of(set_->layout);
   super_groups_ = g_.groups / merge;
   c_ = g_.in_per_group() * merge;

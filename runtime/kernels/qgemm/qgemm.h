@@ -22,7 +22,7 @@ namespace qgemm {
 enum class Layout : uint8_t { kU8x4, kS16x2, kS8x4 };
 
 constexpr int kMaxRows = 16;      // rows of the tallest tile
-constexpr int kChannelPad = 64;   // per-channel vectors are padded to a multiple of the widest panel
+constexpr int kChannelPad = 64;   // per-channel vectors are readable this far past the last channel
 constexpr int kSlack = 64;        // bytes a kernel may read (never use) behind the last run of A
 
 enum class Residual : uint8_t { kNone, kU8, kF32 };

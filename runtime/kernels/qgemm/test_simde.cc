@@ -1,7 +1,20 @@
 // The AVX-512 VNNI source itself, executed through SIMDe where the CPU has no AVX-512.
 #pragma GCC target("avx2,fma,bmi,bmi2")
+#pragma GCC optimize("O1")  // 49 tiles of emulated 512-bit registers: at O2 they take minutes to compile
 #define NETSUKE_SIMDE
+// Names of their own, so that the library's compiled tables are left as they are.
+#define depthwise_x86_avx512vnni depthwise_simde
+#define depthwise_bytes_x86_avx512vnni depthwise_bytes_simde
+#define depthwise_pack_x86_avx512vnni depthwise_pack_simde
+#define winograd_input4_x86_avx512vnni winograd_input4_simde
+#define winograd_input2_x86_avx512vnni winograd_input2_simde
+#define winograd_output4_x86_avx512vnni winograd_output4_simde
+#define winograd_output2_x86_avx512vnni winograd_output2_simde
 #include "kernels/qgemm/x86_avx512vnni.cc"
+//
+#include "kernels/qgemm/x86_avx512vnni_depthwise.cc"
+//
+#include "kernels/qgemm/x86_avx512vnni_winograd.cc"
 //
 #include "kernels/qgemm/test_cases.h"
 

@@ -25,7 +25,7 @@ void tile_s16x16(const Tile& t) {
   __m256i acc[kRows][2];
   const __m256i i0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init));
   const __m256i i1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init + 8));
-#pragma GCC unroll 8
+  NK_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
     acc[r][0] = i0;
     acc[r][1] = i1;
@@ -33,12 +33,12 @@ void tile_s16x16(const Tile& t) {
   const int16_t* b = static_cast<const int16_t*>(t.b);
   for (int64_t run = 0; run < t.runs; ++run) {
     const int16_t* a[kRows];
-#pragma GCC unroll 8
+    NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const int16_t*>(t.a[r]) + t.run_offset[run];
     for (int64_t k = 0; k < t.groups; ++k, b += 32) {
       const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(b));
       const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 16));
-#pragma GCC unroll 8
+      NK_UNROLL(8)
       for (int r = 0; r < kRows; ++r) {
         int32_t pair;
         memcpy(&pair, a[r] + 2 * k, 4);
@@ -49,7 +49,7 @@ void tile_s16x16(const Tile& t) {
     }
   }
   if (t.requant == nullptr && t.columns == 16) {
-#pragma GCC unroll 8
+    NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {
       int32_t* out = static_cast<int32_t*>(t.out) + r * t.out_stride;
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), acc[r][0]);
@@ -58,12 +58,12 @@ void tile_s16x16(const Tile& t) {
     return;
   }
   if (t.requant != nullptr && !t.requant->dyadic) {
-#pragma GCC unroll 8
+    NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) finish_row16(t, r, acc[r][0], acc[r][1]);
     return;
   }
   alignas(32) int32_t sums[kRows][16];
-#pragma GCC unroll 8
+  NK_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
     _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);

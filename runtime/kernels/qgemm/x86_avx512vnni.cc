@@ -1,136 +1,132 @@
-// AVX-512 VNNI tiles over kU8x4: vpdpbusd takes u8 codes and s8 weights as they are and adds four products into int32 without an
-// intermediate that could saturate, so it is exact as it stands. 12 rows x 32 channels: 24 accumulators + 2 weights + 1 broadcast
-// of 32 registers, 14 loads for 24 vpdpbusd.
+// AVX-512 VNNI tiles. kU8x4: vpdpbusd takes u8 codes and s8 weights as they are and adds four products into int32 without an
+// intermediate that could saturate, so it is exact as it stands. kS16x2 (the matrix products inside Winograd): vpdpwssd.
+//
+// 12 rows x 32 channels: 24 accumulators, 2 weights, 1 broadcast of 32 registers; 14 loads for 24 products. 8 x 48 and 16 x 16 serve
+// channel counts that 32 does not divide (select.cc).
 #include "kernels/base/avx512.h"
 
 #include <cstring>
 
-#include "kernels/qgemm/qgemm.h"
+#include "kernels/qgemm/avx512_requant.h"
 
 namespace netsuke {
 namespace qgemm {
+
+void depthwise_x86_avx512vnni(const DepthwiseRow& row);
+int64_t depthwise_bytes_x86_avx512vnni(int64_t taps);
+void depthwise_pack_x86_avx512vnni(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
+void winograd_input4_x86_avx512vnni(const WinogradInput& in);
+void winograd_input2_x86_avx512vnni(const WinogradInput& in);
+void winograd_output4_x86_avx512vnni(const WinogradOutput& out);
+void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
+
 namespace {
 
-#define NK_INLINE static inline __attribute__((always_inline))
+NK_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w, uint8_t) { return _mm512_dpbusd_epi32(acc, x, w); }
+NK_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w, int16_t) { return _mm512_dpwssd_epi32(acc, x, w); }
 
-constexpr int kWidth = 32;
-
-NK_INLINE __m512 scale16(const Requant& q, __m512i acc, int64_t channel) {
-  const __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(q.mult + channel));
-  return _mm512_add_ps(t, _mm512_loadu_ps(q.bias + channel));
-}
-
-NK_INLINE void store_codes16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
-  __m512 t = scale16(q, acc, channel);
-  if (residual != nullptr) {
-    const __m512i r = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual)));
-    const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(q.r_zero)));
-    t = _mm512_add_ps(t, _mm512_mul_ps(f, _mm512_set1_ps(q.r_mult)));
+// A: uint8_t (groups of four) or int16_t (groups of two); a group is 32 bits either way.
+template <typename A, int kVectors, int kRows>
+void tile(const Tile& t) {
+  constexpr int kGroup = 4 / sizeof(A), kWidth = 16 * kVectors;
+  __m512i acc[kRows][kVectors];
+  NK_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) {
+    const __m512i start = _mm512_loadu_si512(t.init + 16 * v);
+    NK_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) acc[r][v] = start;
   }
-  t = _mm512_max_ps(t, _mm512_set1_ps(q.code_lo));
-  t = _mm512_min_ps(t, _mm512_set1_ps(q.code_hi));
-  const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(t), _mm512_set1_epi32(q.zero));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(code));
-}
-
-NK_INLINE void store_floats16(const Requant& q, __m512i acc, int64_t channel, const float* residual, float* out) {
-  __m512 t = scale16(q, acc, channel);
-  if (residual != nullptr) t = _mm512_add_ps(t, _mm512_loadu_ps(residual));
-  if (q.has_flo) t = _mm512_max_ps(t, _mm512_set1_ps(q.flo));
-  if (q.has_fhi) t = _mm512_min_ps(t, _mm512_set1_ps(q.fhi));
-  _mm512_storeu_ps(out, t);
-}
-
-NK_INLINE void finish_row(const Tile& t, int row, __m512i a0, __m512i a1) {
-  const Requant& q = *t.requant;
-  const int64_t at = row * t.out_stride;
-  const bool whole = t.columns == kWidth;
-  const size_t columns = static_cast<size_t>(t.columns);
-  if (q.out_f32) {
-    alignas(64) float part[kWidth], r_part[kWidth];
-    const float* r = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) + at : nullptr;
-    float* out = static_cast<float*>(t.out) + at;
-    if (!whole && r != nullptr) {
-      memcpy(r_part, r, columns * 4);
-      r = r_part;
-    }
-    float* to = whole ? out : part;
-    store_floats16(q, a0, t.channel, r, to);
-    store_floats16(q, a1, t.channel + 16, r == nullptr ? nullptr : r + 16, to + 16);
-    if (!whole) memcpy(out, part, columns * 4);
-    return;
-  }
-  alignas(32) uint8_t part[kWidth], r_part[kWidth];
-  const uint8_t* r = q.residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
-  uint8_t* out = static_cast<uint8_t*>(t.out) + at;
-  if (!whole && r != nullptr) {
-    memcpy(r_part, r, columns);
-    r = r_part;
-  }
-  uint8_t* to = whole ? out : part;
-  store_codes16(q, a0, t.channel, r, to);
-  store_codes16(q, a1, t.channel + 16, r == nullptr ? nullptr : r + 16, to + 16);
-  if (!whole) memcpy(out, part, columns);
-}
-
-template <int kRows>
-void tile_u8x32(const Tile& t) {
-  __m512i acc[kRows][2];
-  const __m512i i0 = _mm512_loadu_si512(t.init), i1 = _mm512_loadu_si512(t.init + 16);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) {
-    acc[r][0] = i0;
-    acc[r][1] = i1;
-  }
-  const int8_t* b = static_cast<const int8_t*>(t.b);
+  const uint8_t* b = static_cast<const uint8_t*>(t.b);
   for (int64_t run = 0; run < t.runs; ++run) {
-    const uint8_t* a[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) a[r] = static_cast<const uint8_t*>(t.a[r]) + t.run_offset[run];
-    for (int64_t k = 0; k < t.groups; ++k, b += 128) {
-      const __m512i w0 = _mm512_loadu_si512(b), w1 = _mm512_loadu_si512(b + 64);
-#pragma GCC unroll 16
+    const A* a[kRows];
+    NK_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) a[r] = static_cast<const A*>(t.a[r]) + t.run_offset[run];
+    for (int64_t k = 0; k < t.groups; ++k, b += 64 * kVectors) {
+      __m512i w[kVectors];
+      NK_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(b + 64 * v);
+      NK_UNROLL(16)
       for (int r = 0; r < kRows; ++r) {
-        int32_t four;
-        memcpy(&four, a[r] + 4 * k, 4);
-        const __m512i x = _mm512_set1_epi32(four);
-        acc[r][0] = _mm512_dpbusd_epi32(acc[r][0], x, w0);
-        acc[r][1] = _mm512_dpbusd_epi32(acc[r][1], x, w1);
+        int32_t group;
+        memcpy(&group, a[r] + kGroup * k, 4);
+        const __m512i x = _mm512_set1_epi32(group);
+        NK_UNROLL(4)
+        for (int v = 0; v < kVectors; ++v) acc[r][v] = dot(acc[r][v], x, w[v], A());
       }
     }
   }
+  if (t.requant == nullptr && t.columns == kWidth) {
+    NK_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      NK_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(static_cast<int32_t*>(t.out) + r * t.out_stride + 16 * v, acc[r][v]);
+    }
+    return;
+  }
   if (t.requant != nullptr && !t.requant->dyadic) {
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) finish_row(t, r, acc[r][0], acc[r][1]);
+    NK_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) finish_row<kVectors>(t, r, acc[r]);
     return;
   }
   alignas(64) int32_t sums[kRows][kWidth];
-#pragma GCC unroll 16
+  NK_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
-    _mm512_storeu_si512(sums[r], acc[r][0]);
-    _mm512_storeu_si512(sums[r] + 16, acc[r][1]);
+    NK_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(sums[r] + 16 * v, acc[r][v]);
   }
   requantize_tile(t, &sums[0][0], kWidth);
 }
 
-const TileFn kTiles32[] = {tile_u8x32<1>, tile_u8x32<2>, tile_u8x32<3>, tile_u8x32<4>,  tile_u8x32<5>,  tile_u8x32<6>,
-                           tile_u8x32<7>, tile_u8x32<8>, tile_u8x32<9>, tile_u8x32<10>, tile_u8x32<11>, tile_u8x32<12>};
+void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {
+  const __m512i z = _mm512_set1_epi16(static_cast<int16_t>(zero));
+  int64_t i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const __m512i v = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + i)));
+    _mm512_storeu_si512(dst + i, _mm512_sub_epi16(v, z));
+  }
+  for (; i < count; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
+}
+
+template <typename A, int kVectors, int kMax>
+struct Tiles {
+  TileFn fn[kMax];
+  template <int... kRow>
+  static constexpr Tiles make(Numbers<kRow...>) { return {{tile<A, kVectors, kRow + 1>...}}; }
+};
+
+constexpr auto kU8x4_12x32 = Tiles<uint8_t, 2, 12>::make(Count<12>::Type());
+constexpr auto kU8x4_8x48 = Tiles<uint8_t, 3, 8>::make(Count<8>::Type());
+constexpr auto kU8x4_16x16 = Tiles<uint8_t, 1, 16>::make(Count<16>::Type());
+constexpr auto kS16x2_12x32 = Tiles<int16_t, 2, 12>::make(Count<12>::Type());
 
 #define NETSUKE_QGEMM_x86_avx512vnni
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, layout##_##rows##x##width.fn},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
+constexpr int kSetCount = sizeof(kSets) / sizeof(kSets[0]);
+static_assert(kSetCount == 4, "the Winograd set is the last row");
 
 }  // namespace
 
 #ifdef NETSUKE_SIMDE
-extern const Kernels kernels_simde;
-const Kernels kernels_simde = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+#define NK_TABLE_NAME kernels_simde
 #else
-extern const Kernels kernels_x86_avx512vnni;
-const Kernels kernels_x86_avx512vnni = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+#define NK_TABLE_NAME kernels_x86_avx512vnni
 #endif
+extern const Kernels NK_TABLE_NAME;
+const Kernels NK_TABLE_NAME = {kSets,
+                               kSetCount,
+                               widen,
+                               32,
+                               depthwise_x86_avx512vnni,
+                               depthwise_bytes_x86_avx512vnni,
+                               depthwise_pack_x86_avx512vnni,
+                               &kSets[kSetCount - 1],
+                               winograd_input4_x86_avx512vnni,
+                               winograd_input2_x86_avx512vnni,
+                               winograd_output4_x86_avx512vnni,
+                               winograd_output2_x86_avx512vnni};
 
 }  // namespace qgemm
 }  // namespace netsuke

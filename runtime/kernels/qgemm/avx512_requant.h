@@ -1,0 +1,102 @@
+// The AVX-512 epilogue, shared by the x86_avx512vnni*.cc files of this folder. Unnamed namespace: see neon_requant.h.
+#ifndef NETSUKE_KERNELS_QGEMM_AVX512_REQUANT_H_
+#define NETSUKE_KERNELS_QGEMM_AVX512_REQUANT_H_
+
+#include "kernels/base/avx512.h"
+
+#include <cstring>
+
+#include "kernels/qgemm/qgemm.h"
+
+namespace netsuke {
+namespace qgemm {
+namespace {
+
+#ifndef NK_INLINE
+#define NK_INLINE static inline __attribute__((always_inline))
+#endif
+#ifndef NK_UNROLL
+#ifdef NETSUKE_SIMDE
+#define NK_UNROLL(n)  // emulated registers unrolled take minutes to compile
+#else
+#define NK_UNROLL(n) NK_PRAGMA(GCC unroll n)
+#define NK_PRAGMA(text) _Pragma(#text)
+#endif
+#endif
+
+NK_INLINE __m512 scale16(const Requant& q, __m512i acc, int64_t channel) {
+  const __m512 t = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(q.mult + channel));
+  return _mm512_add_ps(t, _mm512_loadu_ps(q.bias + channel));
+}
+
+NK_INLINE void store_codes16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
+  __m512 t = scale16(q, acc, channel);
+  if (residual != nullptr) {
+    const __m512i r = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual)));
+    const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(q.r_zero)));
+    t = _mm512_add_ps(t, _mm512_mul_ps(f, _mm512_set1_ps(q.r_mult)));
+  }
+  t = _mm512_max_ps(t, _mm512_set1_ps(q.code_lo));
+  t = _mm512_min_ps(t, _mm512_set1_ps(q.code_hi));
+  const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(t), _mm512_set1_epi32(q.zero));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(code));
+}
+
+NK_INLINE void store_floats16(const Requant& q, __m512i acc, int64_t channel, const float* residual, float* out) {
+  __m512 t = scale16(q, acc, channel);
+  if (residual != nullptr) t = _mm512_add_ps(t, _mm512_loadu_ps(residual));
+  if (q.has_flo) t = _mm512_max_ps(t, _mm512_set1_ps(q.flo));
+  if (q.has_fhi) t = _mm512_min_ps(t, _mm512_set1_ps(q.fhi));
+  _mm512_storeu_ps(out, t);
+}
+
+// One row of 16 * kVectors channels.
+template <int kVectors>
+NK_INLINE void finish_row(const Tile& t, int64_t row, const __m512i (&acc)[kVectors]) {
+  constexpr int kWidth = 16 * kVectors;
+  const Requant& q = *t.requant;
+  const int64_t at = row * t.out_stride;
+  const bool whole = t.columns == kWidth;
+  const size_t columns = static_cast<size_t>(t.columns);
+  if (q.out_f32) {
+    alignas(64) float part[kWidth], r_part[kWidth];
+    const float* r = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) + at : nullptr;
+    float* out = static_cast<float*>(t.out) + at;
+    if (!whole && r != nullptr) {
+      memcpy(r_part, r, columns * 4);
+      r = r_part;
+    }
+    float* to = whole ? out : part;
+    NK_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) store_floats16(q, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, to + 16 * v);
+    if (!whole) memcpy(out, part, columns * 4);
+    return;
+  }
+  alignas(64) uint8_t part[kWidth], r_part[kWidth];
+  const uint8_t* r = q.residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
+  uint8_t* out = static_cast<uint8_t*>(t.out) + at;
+  if (!whole && r != nullptr) {
+    memcpy(r_part, r, columns);
+    r = r_part;
+  }
+  uint8_t* to = whole ? out : part;
+  NK_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) store_codes16(q, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, to + 16 * v);
+  if (!whole) memcpy(out, part, columns);
+}
+
+// 0, 1, ... n - 1 as a type: std::make_index_sequence without the standard library (its inline functions must not be compiled here).
+template <int... kNumbers>
+struct Numbers {};
+template <int n, int... kNumbers>
+struct Count : Count<n - 1, n - 1, kNumbers...> {};
+template <int... kNumbers>
+struct Count<0, kNumbers...> {
+  using Type = Numbers<kNumbers...>;
+};
+
+}  // namespace
+}  // namespace qgemm
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_QGEMM_AVX512_REQUANT_H_
