@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .differential import Difference, ancestors, check_engine, check_interpreters, check_other_sizes
+from .external import check_external
 from .generator import FAMILIES, other_feeds, random_program
 
 
@@ -42,25 +43,42 @@ def save(folder: Path, seed: int, family: str, supported: set[str] | None, value
     np.savez(folder / f"{family}-{seed}.npz", **feeds)  # type: ignore[arg-type]
 
 
-def main() -> int:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--graphs", type=int, default=500, help="graphs of each family")
     parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--family", choices=(*FAMILIES, "both"), default="both")
     parser.add_argument("--what", choices=("all", "interpreters", "engine"), default="all")
     parser.add_argument("--save", type=Path, help="folder for programs that fail")
+    parser.add_argument("--runner", default="", help='another engine, e.g. "qemu-aarch64 -L ROOT build/netsuke-run"')
+    parser.add_argument("--runner-isas", default="neon,neondot", help="its instruction sets")
     parser.add_argument("--stop", type=int, default=10, help="stop after so many failing graphs")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def one(
+    args: argparse.Namespace, seed: int, family: str, isas: list[str], supported: set[str] | None
+) -> list[Difference]:
+    """All findings for one seed; a crash of an implementation is a finding, not the end of the run."""
+    try:
+        if not args.runner:
+            return check(seed, family, isas, supported, args.what)
+        program, feeds = random_program(seed, family, supported)
+        return check_external(args.runner.split(), program, feeds, family, args.runner_isas.split(","))
+    except Exception as error:
+        return [Difference(type(error).__name__, "", None, "".join(traceback.format_exception(error)[-2:]))]
+
+
+def main() -> int:
+    args = options()
     isas, supported = available() if args.what != "interpreters" else ([], set())
     operators = supported or None
-    failed, begin, counts = 0, time.perf_counter(), collections.Counter[str]()
+    failed, run, begin, counts = 0, 0, time.perf_counter(), collections.Counter[str]()
     for family in FAMILIES if args.family == "both" else (args.family,):
         for seed in range(args.start, args.start + args.graphs):
             counts.update(node.op for node in random_program(seed, family, operators)[0].nodes)
-            try:
-                found = check(seed, family, isas, operators, args.what)
-            except Exception as error:  # a crash of one implementation is a finding, not the end of the run
-                found = [Difference(type(error).__name__, "", None, "".join(traceback.format_exception(error)[-2:]))]
+            found = one(args, seed, family, isas, operators)
+            run += 1
             if found:
                 failed += 1
                 print(f"FAILED {family} seed {seed}", *map(str, found), sep="\n  ", flush=True)
@@ -68,8 +86,8 @@ def main() -> int:
                     save(args.save, seed, family, operators, found[0].value)
             if failed >= args.stop:
                 break
-    print(f"{args.graphs} graphs of {args.family} family, {failed} failed, ISAs {', '.join(isas) or 'none'}, ", end="")
-    print(f"{time.perf_counter() - begin:.0f} s")
+    where = args.runner_isas if args.runner else ",".join(isas) or "interpreters only"
+    print(f"{run} graphs, {failed} failed, {where}, {time.perf_counter() - begin:.0f} s")
     print("operators:", ", ".join(f"{op} {count}" for op, count in counts.most_common()))
     return 1 if failed else 0
 
