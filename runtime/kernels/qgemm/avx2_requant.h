@@ -60,34 +60,41 @@ NK_INLINE void store_floats8(const Requant& q, __m256i acc, int64_t channel, con
   _mm256_storeu_ps(out, t);
 }
 
-NK_INLINE void finish_row16(const Tile& t, int row, __m256i a0, __m256i a1) {
-  const Requant& q = *t.requant;
+// True when store_row16 applies: codes over the whole panel. Everything else goes through finish_sums16, which is not inlined: a
+// call (memcpy of a partial row) inside the tile makes the compiler spill accumulators in the main loop.
+NK_INLINE bool is_plain16(const Tile& t) {
+  return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == 16;
+}
+
+NK_INLINE void store_row16(const Tile& t, int64_t row, __m256i a0, __m256i a1) {
   const int64_t at = row * t.out_stride;
-  const bool whole = t.columns == 16;
+  const uint8_t* r = t.requant->residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
+  store_codes16(*t.requant, a0, a1, t.channel, r, static_cast<uint8_t*>(t.out) + at);
+}
+
+// Rows of 16 sums to any output.
+__attribute__((noinline)) void finish_sums16(const Tile& t, const int32_t* sums) {
+  if (t.requant == nullptr || t.requant->dyadic) return requantize_tile(t, sums, 16);
+  const Requant& q = *t.requant;
   const size_t columns = static_cast<size_t>(t.columns);
-  if (q.out_f32) {
-    alignas(32) float part[16], r_part[16];
-    const float* r = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) + at : nullptr;
-    float* out = static_cast<float*>(t.out) + at;
-    if (!whole && r != nullptr) {
-      memcpy(r_part, r, columns * 4);
-      r = r_part;
+  alignas(32) uint8_t codes[16], r_codes[16] = {};
+  alignas(32) float floats[16], r_floats[16] = {};
+  for (int row = 0; row < t.rows; ++row) {
+    const int64_t at = row * t.out_stride;
+    const __m256i a0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + row * 16));
+    const __m256i a1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums + row * 16 + 8));
+    if (q.residual == Residual::kU8) memcpy(r_codes, static_cast<const uint8_t*>(t.residual) + at, columns);
+    if (q.residual == Residual::kF32) memcpy(r_floats, static_cast<const float*>(t.residual) + at, columns * 4);
+    if (q.out_f32) {
+      const float* r = q.residual == Residual::kF32 ? r_floats : nullptr;
+      store_floats8(q, a0, t.channel, r, floats);
+      store_floats8(q, a1, t.channel + 8, r == nullptr ? nullptr : r + 8, floats + 8);
+      memcpy(static_cast<float*>(t.out) + at, floats, columns * 4);
+    } else {
+      store_codes16(q, a0, a1, t.channel, q.residual == Residual::kU8 ? r_codes : nullptr, codes);
+      memcpy(static_cast<uint8_t*>(t.out) + at, codes, columns);
     }
-    float* to = whole ? out : part;
-    store_floats8(q, a0, t.channel, r, to);
-    store_floats8(q, a1, t.channel + 8, r == nullptr ? nullptr : r + 8, to + 8);
-    if (!whole) memcpy(out, part, columns * 4);
-    return;
   }
-  alignas(16) uint8_t part[16], r_part[16];
-  const uint8_t* r = q.residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
-  uint8_t* out = static_cast<uint8_t*>(t.out) + at;
-  if (!whole && r != nullptr) {
-    memcpy(r_part, r, columns);
-    r = r_part;
-  }
-  store_codes16(q, a0, a1, t.channel, r, whole ? out : part);
-  if (!whole) memcpy(out, part, columns);
 }
 
 }  // namespace

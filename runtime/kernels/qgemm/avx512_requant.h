@@ -50,39 +50,49 @@ NK_INLINE void store_floats16(const Requant& q, __m512i acc, int64_t channel, co
   _mm512_storeu_ps(out, t);
 }
 
-// One row of 16 * kVectors channels.
+// True when store_row applies: codes over the whole panel. Everything else goes through finish_sums, which is not inlined: a call
+// (memcpy of a partial row) inside the tile makes the compiler spill accumulators in the main loop.
+NK_INLINE bool is_plain(const Tile& t, int width) {
+  return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == width;
+}
+
 template <int kVectors>
-NK_INLINE void finish_row(const Tile& t, int64_t row, const __m512i (&acc)[kVectors]) {
-  constexpr int kWidth = 16 * kVectors;
-  const Requant& q = *t.requant;
+NK_INLINE void store_row(const Tile& t, int64_t row, const __m512i (&acc)[kVectors]) {
   const int64_t at = row * t.out_stride;
-  const bool whole = t.columns == kWidth;
-  const size_t columns = static_cast<size_t>(t.columns);
-  if (q.out_f32) {
-    alignas(64) float part[kWidth], r_part[kWidth];
-    const float* r = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) + at : nullptr;
-    float* out = static_cast<float*>(t.out) + at;
-    if (!whole && r != nullptr) {
-      memcpy(r_part, r, columns * 4);
-      r = r_part;
-    }
-    float* to = whole ? out : part;
-    NK_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) store_floats16(q, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, to + 16 * v);
-    if (!whole) memcpy(out, part, columns * 4);
-    return;
-  }
-  alignas(64) uint8_t part[kWidth], r_part[kWidth];
-  const uint8_t* r = q.residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
   uint8_t* out = static_cast<uint8_t*>(t.out) + at;
-  if (!whole && r != nullptr) {
-    memcpy(r_part, r, columns);
-    r = r_part;
-  }
-  uint8_t* to = whole ? out : part;
+  const uint8_t* r = t.requant->residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
   NK_UNROLL(4)
-  for (int v = 0; v < kVectors; ++v) store_codes16(q, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, to + 16 * v);
-  if (!whole) memcpy(out, part, columns);
+  for (int v = 0; v < kVectors; ++v) {
+    store_codes16(*t.requant, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, out + 16 * v);
+  }
+}
+
+// Rows of sums (stride kWidth, a multiple of 16) to any output.
+template <int kWidth>
+__attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
+  if (t.requant == nullptr || t.requant->dyadic) return requantize_tile(t, sums, kWidth);
+  const Requant& q = *t.requant;
+  const size_t columns = static_cast<size_t>(t.columns);
+  alignas(64) uint8_t codes[kWidth], r_codes[kWidth] = {};
+  alignas(64) float floats[kWidth], r_floats[kWidth] = {};
+  for (int row = 0; row < t.rows; ++row) {
+    const int64_t at = row * t.out_stride;
+    if (q.residual == Residual::kU8) memcpy(r_codes, static_cast<const uint8_t*>(t.residual) + at, columns);
+    if (q.residual == Residual::kF32) memcpy(r_floats, static_cast<const float*>(t.residual) + at, columns * 4);
+    for (int v = 0; v < kWidth; v += 16) {
+      const __m512i acc = _mm512_loadu_si512(sums + row * kWidth + v);
+      if (q.out_f32) {
+        store_floats16(q, acc, t.channel + v, q.residual == Residual::kF32 ? r_floats + v : nullptr, floats + v);
+      } else {
+        store_codes16(q, acc, t.channel + v, q.residual == Residual::kU8 ? r_codes + v : nullptr, codes + v);
+      }
+    }
+    if (q.out_f32) {
+      memcpy(static_cast<float*>(t.out) + at, floats, columns * 4);
+    } else {
+      memcpy(static_cast<uint8_t*>(t.out) + at, codes, columns);
+    }
+  }
 }
 
 // 0, 1, ... n - 1 as a type: std::make_index_sequence without the standard library (its inline functions must not be compiled here).

@@ -57,9 +57,9 @@ void tile_s16x16(const Tile& t) {
     }
     return;
   }
-  if (t.requant != nullptr && !t.requant->dyadic) {
+  if (is_plain16(t)) {
     NK_UNROLL(8)
-    for (int r = 0; r < kRows; ++r) finish_row16(t, r, acc[r][0], acc[r][1]);
+    for (int r = 0; r < kRows; ++r) store_row16(t, r, acc[r][0], acc[r][1]);
     return;
   }
   alignas(32) int32_t sums[kRows][16];
@@ -68,7 +68,7 @@ void tile_s16x16(const Tile& t) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
     _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);
   }
-  requantize_tile(t, &sums[0][0], 16);
+  finish_sums16(t, &sums[0][0]);
 }
 
 void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {

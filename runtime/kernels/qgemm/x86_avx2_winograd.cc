@@ -6,16 +6,15 @@ namespace qgemm {
 namespace {
 
 NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
-  if (t.requant->dyadic) {
-    Tile one = t;
-    const int64_t at = row * t.out_stride;  // dyadic layers have u8 outputs and residuals
-    one.out = static_cast<uint8_t*>(t.out) + at;
-    one.residual = t.residual == nullptr ? nullptr : static_cast<const uint8_t*>(t.residual) + at;
-    requantize_tile(one, sums, 16);
-    return;
+  if (is_plain16(t)) {
+    const __m256i* s = reinterpret_cast<const __m256i*>(sums);
+    return store_row16(t, row, _mm256_load_si256(s), _mm256_load_si256(s + 1));
   }
-  const __m256i* s = reinterpret_cast<const __m256i*>(sums);
-  finish_row16(t, static_cast<int>(row), _mm256_load_si256(s), _mm256_load_si256(s + 1));
+  Tile one = t;
+  const int64_t at = row * t.out_stride * (t.requant->out_f32 ? 4 : 1);
+  one.out = static_cast<uint8_t*>(t.out) + at;
+  one.residual = t.residual == nullptr ? nullptr : static_cast<const uint8_t*>(t.residual) + at;
+  finish_sums16(one, sums);
 }
 
 constexpr int kWinogradWidth = 16;

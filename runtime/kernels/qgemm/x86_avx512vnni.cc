@@ -63,18 +63,18 @@ void tile(const Tile& t) {
     }
     return;
   }
-  if (t.requant != nullptr && !t.requant->dyadic) {
+  if (is_plain(t, kWidth)) {
     NK_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) finish_row<kVectors>(t, r, acc[r]);
+    for (int r = 0; r < kRows; ++r) store_row<kVectors>(t, r, acc[r]);
     return;
   }
-  alignas(64) int32_t sums[kRows][kWidth];
+  alignas(64) int32_t sums[kRows * kWidth];
   NK_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     NK_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(sums[r] + 16 * v, acc[r][v]);
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(sums + r * kWidth + 16 * v, acc[r][v]);
   }
-  requantize_tile(t, &sums[0][0], kWidth);
+  finish_sums<kWidth>(t, sums);
 }
 
 void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {

@@ -6,16 +6,15 @@ namespace qgemm {
 namespace {
 
 NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
-  if (t.requant->dyadic) {
-    Tile one = t;
-    const int64_t at = row * t.out_stride;  // dyadic layers have u8 outputs and residuals
-    one.out = static_cast<uint8_t*>(t.out) + at;
-    one.residual = t.residual == nullptr ? nullptr : static_cast<const uint8_t*>(t.residual) + at;
-    requantize_tile(one, sums, 32);
-    return;
+  if (is_plain(t, 32)) {
+    const __m512i acc[2] = {_mm512_loadu_si512(sums), _mm512_loadu_si512(sums + 16)};
+    return store_row<2>(t, row, acc);
   }
-  const __m512i acc[2] = {_mm512_loadu_si512(sums), _mm512_loadu_si512(sums + 16)};
-  finish_row<2>(t, row, acc);
+  Tile one = t;
+  const int64_t at = row * t.out_stride * (t.requant->out_f32 ? 4 : 1);
+  one.out = static_cast<uint8_t*>(t.out) + at;
+  one.residual = t.residual == nullptr ? nullptr : static_cast<const uint8_t*>(t.residual) + at;
+  finish_sums<32>(one, sums);
 }
 
 constexpr int kWinogradWidth = 32;
