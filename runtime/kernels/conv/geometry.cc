@@ -41,6 +41,7 @@ Status conv_geometry(const ConvAttrs& attrs, int64_t kh, int64_t kw, const Shape
   const int64_t height = out->h + attrs.pad[0] + attrs.pad[2] - ((kh - 1) * out->dh + 1);
   const int64_t width = out->w + attrs.pad[1] + attrs.pad[3] - ((kw - 1) * out->dw + 1);
   if (out->h > kLimit || out->w > kLimit) return error(Code::kInvalidArgument, "x has shape %s, too large", shape_text(x).c_str());
+  if (out->h < 1 || out->w < 1) return error(Code::kInvalidArgument, "x has shape %s, without positions", shape_text(x).c_str());
   if (height < 0 || width < 0) {
     return error(Code::kInvalidArgument, "x has shape %s, smaller than the kernel %lldx%lld with its dilation", shape_text(x).c_str(),
                  static_cast<long long>(kh), static_cast<long long>(kw));
