@@ -102,7 +102,10 @@ def _gather(call: Call) -> list[Array]:
     x, indices = call.array(0), call.array(1)
     axis = _axis(call, call.integer("axis"), x.ndim)
     size = x.shape[axis]
-    if indices.size and not (-size <= int(indices.min()) and int(indices.max()) < size):
+    shape = x.shape[:axis] + indices.shape + x.shape[axis + 1 :]
+    if 0 in shape:  # nothing is read, so no index can be wrong
+        return [np.zeros(shape, x.dtype)]
+    if not (-size <= int(indices.min()) and int(indices.max()) < size):
         raise call.wrong("an index is out of range", f"{indices.min()}..{indices.max()}", f"-{size}..{size - 1}")
     return [np.asarray(np.take(x, np.where(indices < 0, indices + size, indices), axis=axis))]
 
