@@ -14,6 +14,7 @@ competitor:
     methods     the catalogue of methods
     explain     one page on one method
     Plan        the table of decisions
+    Budget      the contract: size, drop of a metric, time
     errors      the exceptions, each a list of problems
 """
 
@@ -38,6 +39,7 @@ _NAMES = {
     "methods": "netsuke.core.method:methods",
     "explain": "netsuke.pipeline:explain",
     "Plan": "netsuke.core.plan:Plan",
+    "Budget": "netsuke.core.budget:Budget",
     "errors": "netsuke.core:errors",
 }
 __all__ = ["__version__", *_NAMES]
@@ -87,6 +89,7 @@ sys.modules[__name__].__class__ = _Face
 
 if TYPE_CHECKING:
     from netsuke.core import errors as errors
+    from netsuke.core.budget import Budget as Budget
     from netsuke.core.plan import Plan as Plan
     from netsuke.engine.engine import load as load
     from netsuke.measure.bench import bench as bench

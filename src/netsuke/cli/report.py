@@ -17,6 +17,7 @@ def report(
     ),
     check: Annotated[str, typer.Option("--check", metavar="FILE", help="JSON of netsuke check.")] = "",
     bench: Annotated[str, typer.Option("--bench", metavar="FILE", help="JSON of netsuke bench.")] = "",
+    line: Annotated[bool, typer.Option("--line", help="Only print the one line of truth; write nothing.")] = False,
     json: JsonOption = None,
     _debug: DebugOption = False,
 ) -> None:
@@ -24,6 +25,10 @@ def report(
     from netsuke.report import report as make
 
     made = make(file, check=check, bench=bench)
+    if line:
+        say(made.line())
+        write_json(json, made.as_json())
+        return
     for written in made.save(output):
         say(str(written))
     for line in made.content["notes"]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.data import Dataset, overlap
-from netsuke.pipeline.plan import dataset
+from netsuke.verify.source import open_data
 
 if TYPE_CHECKING:
     from netsuke.pipeline.work import Work
@@ -68,4 +68,4 @@ def open_evaluation(evaluate: Any, data_root: Any = None, preprocess: Any = None
     """From a data set, what names one, or a function of (inputs -> outputs)."""
     if callable(evaluate) and not isinstance(evaluate, Dataset):
         return Evaluation(function=metric_function(evaluate))
-    return Evaluation(data=dataset(evaluate, data_root, role="eval", preprocess=preprocess))
+    return Evaluation(data=open_data(evaluate, data_root, role="eval", preprocess=preprocess))

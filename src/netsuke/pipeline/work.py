@@ -13,12 +13,12 @@ from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.passes import compile_program
 from netsuke.pipeline import interrupt
-from netsuke.pipeline.plan import Progress, dataset, stages
+from netsuke.pipeline.plan import Progress, stages
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.state import RunFolder
 from netsuke.program.model import Program
 from netsuke.verify.runners import runtime_available
-from netsuke.verify.source import capture_model, model_name
+from netsuke.verify.source import capture_model, model_name, open_data
 
 # Shares of a promised --time: planning may take this much, calibration must end by that much, the rest is for
 # compiling,
@@ -81,8 +81,8 @@ def open_work(
     folder: RunFolder | None,
 ) -> Work:
     """Capture the network and compile its float program: whatever is unsupported is found here."""
-    graph = capture_model(model, shape, weights)
-    data = dataset(calib, data_root, role="calib", preprocess=preprocess)
+    data = open_data(calib, data_root, role="calib", preprocess=preprocess)
+    graph = capture_model(model, shape, weights, sample=data)
     floating = compile_program(graph, name="float")
     if folder is not None:
         folder.bind(_digest(graph, data))

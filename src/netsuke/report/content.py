@@ -35,6 +35,19 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         return self.content
 
+    def line(self) -> str:
+        """One line: size, metric and time before and after, the place among other engines, and the contract."""
+        shown = [f"{n['label'].lower()} {amount(n['before'], n['unit'])} -> {amount(n['after'], n['unit'])}"
+                 for n in self.content["numbers"] if n["label"] != "Memory" and n["after"] is not None]  # fmt: skip
+        state = {"met": "contract met", "missed": "contract MISSED", "none": "no contract given"}
+        parts = [
+            self.content["name"],
+            *shown,
+            *_standing(self.content["bench"]),
+            state[self.content["verdict"]["state"]],
+        ]
+        return "   ".join(parts)
+
     def html(self) -> str:
         """The page as text."""
         from netsuke.report.page import render
@@ -66,6 +79,29 @@ def schema() -> dict[str, Any]:
     text = resources.files("netsuke.report").joinpath("schema", "report-1.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
+
+
+def amount(value: float | None, unit: str) -> str:
+    """A number with its unit, as people read it."""
+    if value is None:
+        return "–"
+    if unit == "B":
+        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+    if unit == "ms":
+        return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
+    return f"{value:.2f}{unit}"
+
+
+def _standing(bench: dict[str, Any] | None) -> list[str]:
+    """How our INT8 stands against the best of the others, at the first setting of a benchmark; empty without one."""
+    ours = [r for r in (bench or {}).get("rows", []) if r["engine"].startswith("netsuke") and r["precision"] == "int8"]
+    if not ours or ours[0].get("ratio_to_best_float") is None:
+        return []
+    row = ours[0]
+    told = f"{row['ratio_to_best_float']:.2f}x the best float32"
+    if row.get("ratio_to_best_int8") is not None:
+        told += f", {row['ratio_to_best_int8']:.2f}x the best INT8"
+    return [told + ("" if bench and bench["verdict"]["valid"] else " (noisy)")]
 
 
 def _read_json(path: Path, kind: str) -> dict[str, Any]:

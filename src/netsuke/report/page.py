@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Any
 
 from netsuke.report.charts import Bar, growth_line, paired_bars, ratio_bar
+from netsuke.report.content import amount
 
 DEPARTS_DB = 20.0  # as in netsuke.verify.parity
 _MOST_BARS = 40
@@ -33,17 +34,6 @@ _COLUMNS = (
 def asset(name: str) -> str:
     """A file of this package as text."""
     return resources.files("netsuke.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def amount(value: float | None, unit: str) -> str:
-    """A number with its unit, as people read it."""
-    if value is None:
-        return "–"
-    if unit == "B":
-        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-    if unit == "ms":
-        return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-    return f"{value:.2f}{unit}"
 
 
 def _change(number: dict[str, Any]) -> tuple[str, str]:

@@ -1,5 +1,4 @@
-"""The same samples in batches of several sizes must give the same outputs, bit for bit.
-"""
+"""The same samples in batches of several sizes must give the same outputs, bit for bit."""
 
 from __future__ import annotations
 

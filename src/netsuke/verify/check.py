@@ -15,7 +15,7 @@ from netsuke.verify import batches, parity
 from netsuke.verify.metrics import LOWER_IS_BETTER, Score, Similarity, drop, require_finite, same_answer
 from netsuke.verify.parity import Exactness, LayerParity
 from netsuke.verify.runners import Runner, open_runner
-from netsuke.verify.source import FloatNetwork, open_float
+from netsuke.verify.source import FloatNetwork, open_data, open_float
 
 SCHEMA = "netsuke.check/1"
 Array = np.ndarray[Any, Any]
@@ -130,6 +130,12 @@ def feeds_of(port: Port, x: Array) -> dict[str, Array]:
     return {port.name: np.ascontiguousarray(x, dtype=dtype)}
 
 
+def _is_compressed(item: Any) -> bool:
+    return (
+        isinstance(item, Program) or isinstance(getattr(item, "program", None), Program) or str(item).endswith(".nsk")
+    )
+
+
 def _compressed(item: Any, threads: int | None) -> Runner:
     from netsuke import program
 
@@ -232,9 +238,9 @@ def check(
 ) -> Check:
     """Compare a compressed network with the float one on data.
 
-    compressed  .nsk path, Program, or an object with `.program`
+    compressed  .nsk path, Program, or an object with `.program`; the first two may be given in either order
     against     the float network: ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
-    data        Dataset, or what `netsuke.data.load_data` takes; labels optional
+    data        Dataset, arrays, a loader, or what `netsuke.data.load_data` takes; labels optional
     limits      largest allowed drop per metric as a fraction, e.g. {"top1": 0.01}
     samples     at most so many samples, 0 for all
     layers      parity of every layer on the first 16 samples; exact: engine against the reference interpreter on 2
@@ -245,11 +251,13 @@ def check(
     Returns a Check; `raise_if_bad()` raises CheckFailed. Raises UsageError for data that is empty, not finite or does
     not fit.
     """
-    from netsuke.data import load_data
-
-    data = data if hasattr(data, "batches") else load_data(data)
+    if not _is_compressed(compressed) and _is_compressed(against):
+        compressed, against = against, compressed
+    data = data if hasattr(data, "batches") else open_data(data, role="eval")
+    if data is None:
+        raise UsageError(Problem("no data to check on", where="data"))
     small = _compressed(compressed, threads)
-    floating = open_float(against, shape=shape, weights=weights, threads=threads)
+    floating = open_float(against, shape=shape, weights=weights, threads=threads, sample=data)
     totals = _one_pass(floating, small, data, batch, samples, progress)
     before, after = totals.before.values(), totals.after.values()
     agreement = totals.same / totals.compared if totals.compared else None

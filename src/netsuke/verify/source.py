@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import Problem, UnsupportedError, UsageError
+from netsuke.data import Dataset, load_data
 from netsuke.program.model import Port, Program
 from netsuke.verify.runners import Runner, open_runner
 
@@ -47,10 +48,42 @@ def is_torch(model: Any) -> bool:
     return any(c.__module__ == "torch.nn.modules.module" and c.__name__ == "Module" for c in type(model).__mro__)
 
 
-def capture_model(model: Any, shape: Any = None, weights: Any = None) -> Any:
-    """The captured graph (onnx_ir.Model). `shape` is text, a tuple, or shapes by input name; empty means not given."""
-    from netsuke.capture import capture
+def open_data(spec: Any, root: Any = None, *, role: str, preprocess: Any = None) -> Dataset | None:
+    """The data set the user named, arrays or batches as one, or None when nothing was named.
 
+    spec  what `netsuke.data.load_data` takes, an array, a pair (inputs, labels), or batches of either, such as a loader
+    """
+    if spec is None or (isinstance(spec, str) and not spec):
+        return None
+    if hasattr(spec, "dtype"):
+        return Dataset.from_arrays(np.asarray(spec))
+    if isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "dtype"):
+        return Dataset.from_arrays(np.asarray(spec[0]), np.asarray(spec[1]))
+    if not isinstance(spec, (str, Path, Dataset)) and hasattr(spec, "__iter__"):
+        return _from_batches(spec)
+    return load_data(spec, root, role=role, preprocess=preprocess or None)
+
+
+def _from_batches(batches: Iterable[Any]) -> Dataset:
+    pairs = [b if isinstance(b, (tuple, list)) else (b, None) for b in batches]
+    if not pairs:
+        raise UsageError(Problem("the data set is empty", allowed="at least one batch"))
+    x = np.concatenate([np.asarray(p[0]) for p in pairs])
+    labelled = all(len(p) > 1 and p[1] is not None for p in pairs)
+    y = np.concatenate([np.asarray(p[1]) for p in pairs]) if labelled else None
+    return Dataset.from_arrays(x, y, source="batches given in memory")
+
+
+def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Dataset | None = None) -> Any:
+    """The captured graph (onnx_ir.Model). `shape` is text, a tuple, or shapes by input name; empty means not given.
+
+    A torch network without a shape takes it from the data: one sample in a batch.
+    """
+    from netsuke.capture import capture
+    from netsuke.models import MODELS
+
+    if not shape and sample is not None and is_torch(model) and str(model_name(model)) not in MODELS:
+        shape = (1, *sample.shape)
     if isinstance(shape, str):
         shape = parse_shapes(shape)
     if isinstance(shape, Mapping):
@@ -84,12 +117,14 @@ class FloatNetwork:
         return _eager(self.eager, feeds)
 
 
-def open_float(model: Any, *, shape: Any = None, weights: Any = None, threads: int | None = None) -> FloatNetwork:
+def open_float(
+    model: Any, *, shape: Any = None, weights: Any = None, threads: int | None = None, sample: Dataset | None = None
+) -> FloatNetwork:
     """The float network, on our engine; on torch eager when it is a module with something we cannot compile."""
     from netsuke.passes import compile_program
 
     try:
-        graph = capture_model(model, shape, weights)
+        graph = capture_model(model, shape, weights, sample)
         program = compile_program(graph, name="float")
     except UnsupportedError:
         if not is_torch(model) or isinstance(model, (str, Path)):
