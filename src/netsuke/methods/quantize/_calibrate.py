@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,9 +14,9 @@ from netsuke.core.method import Method, methods
 from netsuke.core.options import configure
 from netsuke.core.recipe import Step
 from netsuke.methods.quantize._context import Context, Feeds, data_input
-from netsuke.methods.quantize._graph import Array, clone, dims
+from netsuke.methods.quantize._graph import Array, clone, constant, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
-from netsuke.methods.quantize.placement import Placement
+from netsuke.methods.quantize.placement import Layer, Placement
 
 _BUDGET = 512 * 2**20  # bytes of activations held at a time; the batch is chosen to stay below
 
@@ -87,7 +88,26 @@ def _tee(context: Context, limit: int | None, fed: deque[Array]) -> Iterator[Fee
 def ranges(context: Context, statistics: dict[str, Statistics]) -> dict[str, tuple[float, float]]:
     """(lo, hi) of each quantizer by its calibrator."""
     table = chosen(context)
-    return {name: table[name][0].apply(statistics[name], table[name][1]) for name in table}
+    found = {name: table[name][0].apply(statistics[name], table[name][1]) for name in table}
+    for layer in context.placement.layers.values():
+        factor = scaling(layer)
+        if factor is not None and (layer.output.name or "") in found:
+            low, high = found[context.placement.group[layer.inputs[0]].name or ""]
+            found[layer.output.name or ""] = (low * factor, high * factor)
+    return found
+
+
+def scaling(layer: Layer) -> float | None:
+    """c > 0 when the layer multiplies by the constant c: with the input's range times c, its codes are the input's."""
+    if layer.kernel != "lut" or not layer.quantized or [n.op_type for n in layer.nodes] not in (["Mul"], ["Div"]):
+        return None
+    node = layer.node
+    array = constant(node.inputs[1] if constant(node.inputs[0]) is None else node.inputs[0])
+    if array is None or array.size != 1 or (node.op_type == "Div" and constant(node.inputs[1]) is None):
+        return None
+    value = float(array.reshape(-1)[0])
+    factor = value if node.op_type == "Mul" else (1 / value if value else 0.0)
+    return factor if 0 < factor < math.inf else None
 
 
 def share_concats(placement: Placement, found: dict[str, tuple[float, float]]) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from netsuke.capture.batchnorm import BN_MEAN, BN_STD
+
 Array = npt.NDArray[np.float32]
-BN_MEAN, BN_STD = "netsuke.bn_mean", "netsuke.bn_std"
 
 
 def constant(value: ir.Value | None) -> npt.NDArray[np.generic] | None:
@@ -156,22 +158,29 @@ def channel_axis(node: ir.Node) -> int | None:
     return 1 if weight is not None and weight.ndim == 2 else None
 
 
-def macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates per sample (batch 1); None when a dimension besides the batch is unknown."""
-    out = dims(node.outputs[0])
-    if out is None or any(d is None for d in out[1:]):
+def macs(node: ir.Node, shapes: Mapping[str, Sequence[int]] | None = None) -> int | None:
+    """Multiply-accumulates per sample; None when a dimension besides the batch is unknown.
+
+    `shapes` gives the shape per sample, by value name, where the network leaves height and width free.
+    """
+    out, source = (_sample(v, shapes or {}) for v in (node.outputs[0], node.inputs[0] if node.inputs else None))
+    if out is None:
         return None
-    positions = math.prod(int(d) for d in out[1:] if d is not None)
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     if node.op_type == "Conv" and weight is not None:
-        return positions * math.prod(weight.shape[1:])
+        return math.prod(out) * math.prod(weight.shape[1:])
     if node.op_type == "ConvTranspose" and weight is not None:
-        source = dims(node.inputs[0])
-        if source is None or any(d is None for d in source[1:]):
-            return None
-        return math.prod(int(d) for d in source[1:] if d is not None) * math.prod(weight.shape[1:])
+        return None if source is None else math.prod(source) * math.prod(weight.shape[1:])
     if node.op_type in ("Gemm", "MatMul"):
-        left = dims(node.inputs[0])
-        depth = left[-1] if left else None
-        return None if depth is None else positions * depth
-    return positions
+        return None if not source else math.prod(out) * source[-1]
+    return math.prod(out)
+
+
+def _sample(value: ir.Value | None, shapes: Mapping[str, Sequence[int]]) -> list[int] | None:
+    """Shape per sample (no batch dimension) when it is known."""
+    if value is None:
+        return None
+    known = shapes.get(value.name or "")
+    shape = list(known) if known is not None else (dims(value) or [None, None])[1:]
+    sizes = [d for d in shape if d is not None]
+    return sizes if len(sizes) == len(shape) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,24 @@ FLOAT_KERNELS = {"qconv": "conv", "qlinear": "linear", "qmatmul": "matmul", "qad
 FLOAT_KERNELS |= {"qavgpool": "avgpool", "qmean": "reduce", "lut": "unary"}
 
 
-def rows(model: ir.Model, defaults: Mapping[str, str | int]) -> list[Row]:
-    """One row per layer in graph order: quantized where an integer kernel exists and its codes are needed."""
+def rows(
+    model: ir.Model, defaults: Mapping[str, str | int], shapes: Mapping[str, Sequence[int]] | None = None
+) -> list[Row]:
+    """One row per layer in graph order: quantized where an integer kernel exists and its codes are needed.
+
+    `shapes` gives shapes per sample where the network leaves height and width free (for the costs).
+    """
     layers = list(place(model).layers.values())
     weighted = [layer for layer in layers if layer.weight is not None and not layer.blocked]
     first, last = (weighted[0].name, weighted[-1].name) if weighted else ("", "")
-    return [_row(layer, defaults, first, last) for layer in layers]
+    made = [_row(layer, defaults, first, last) for layer in layers]
+    for row, layer in zip(made, layers, strict=True):
+        row.macs = macs(layer.node, shapes)
+    return made
 
 
 def _row(layer: Layer, defaults: Mapping[str, str | int], first: str, last: str) -> Row:
-    row = Row(layer.name, layer.node.op_type, macs=macs(layer.node))
+    row = Row(layer.name, layer.node.op_type)
     row.weight_bits = 32 if layer.weight is not None else None
     row.bytes_before = row.bytes_after = _stored(layer)
     row.reason = layer.blocked or "no reader needs codes"

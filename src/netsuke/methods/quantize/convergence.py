@@ -1,10 +1,14 @@
 """Convergence of calibration: how the ranges settle as samples are added.
 
-Source: the question "how many samples are enough" of Krishnamoorthi 2018, section 3.1, answered by measurement on the network at hand.
-Equations: after n = 1, 2, 4, ... samples (whole batches) and at the end, for every quantizer the distance d_n = max(|lo_n - lo|, |hi_n - hi|)
-/ (hi - lo) to its final range (lo, hi); a point of the curve is the median and the maximum of d_n over the quantizers.
-Cost: one float run over the calibration data. Limits: a settled range is not a good range; it only says that more samples of the same kind
-would not change it.
+Paper: Krishnamoorthi, "Quantizing deep convolutional networks for efficient inference: A whitepaper", 2018 (arXiv
+1806.08342), section 3.1, which asks how many samples are enough.
+Idea: the ranges found so far are held against the final ones; when the distance stops falling, more data do not help.
+Equations: after n = 1, 2, 4, ... samples (whole batches) and at the end, for every quantizer the distance d_n =
+max(|lo_n - lo|, |hi_n - hi|) / (hi - lo) to its final range (lo, hi); a point of the curve is the median and the
+maximum of d_n over the quantizers.
+Differences: the paper gives a number of mini-batches; here it is measured on the network at hand.
+Cost: one float run over the calibration data. Limits: a settled range is not a good range; it only says that more
+samples of the same kind would not change it.
 """
 
 from __future__ import annotations
@@ -76,7 +80,7 @@ METHOD = register(
         config=Convergence,
         apply=apply,
         needs=("data",),
-        touches=("graph",),
+        touches=(),
         cost="one float run over the calibration data",
         tags=("weights",),
     )

@@ -3,6 +3,8 @@
 Paper: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", 2019 (arXiv
 1906.04721), section 4.1, for the ranges: a channel behind a batch normalization has mean beta and standard
 deviation |gamma|.
+Idea: batch normalization already says how its outputs are distributed; where it does not, noise that looks like natural
+images stands in for data.
 Equations: lo = min_c (beta_c - 6 |gamma_c|), hi = max_c (beta_c + 6 |gamma_c|), lo = 0 behind a ReLU; used for
 tensors that are the output of a normalized layer (with at most an activation in between). All other ranges come
 from running 32 synthetic inputs through the float network: noise with the 1/f spectrum of natural images, mean 0

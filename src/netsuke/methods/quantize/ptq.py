@@ -77,7 +77,7 @@ def make_plan(
     plan.budget = _rows.budget_table(budget)
     defaults = record.apply(config)
     calibrator(str(defaults["method"]))
-    plan.rows = _rows.rows(model, defaults)
+    plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shape))
     if calib is None:
         plan.data = {"source": data_free.SOURCE}
         plan.notes.append(

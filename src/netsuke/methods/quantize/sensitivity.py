@@ -1,9 +1,12 @@
 """Sensitivity: what quantizing one layer alone does to its own output and to the network's.
 
-Source: the one-layer-at-a-time analysis of Wu et al. 2020 (arXiv 2004.09602), section 5.1.
+Paper: Wu et al., "Integer Quantization for Deep Learning Inference: Principles and Empirical Evaluation", 2020 (arXiv
+2004.09602), section 5.1.
+Idea: quantize one layer at a time and look at the output; the layers that hurt most are treated first.
 Equations: with only layer l's inputs and weights quantized, sqnr_db = 10 log10(sum y^2 / sum (y_q - y)^2) over the
 layer's output, and output_change = ||out_q - out|| / ||out|| over all network outputs and samples.
-Use: the whole network is quantized and its output change measured. While it exceeds the limit, the layer with the
+Differences: the paper ranks layers by accuracy; here by the output's change, which needs no labels, and acts on it: the
+whole network is quantized and its output change measured. While it exceeds the limit, the layer with the
 largest change is given another calibrator when that at least halves its change, else kept in float; each such row
 says so. The limit is 10 x the allowed drop of the budget (0.1 when none is given): on the CIFAR ResNets a change
 of 0.1 costs under one point of agreement (docs/calibration.md).
@@ -188,7 +191,7 @@ METHOD = register(
         config=Sensitivity,
         apply=apply,
         needs=("data",),
-        touches=("graph",),
+        touches=(),
         cost="two runs over a few samples per layer",
         tags=("weights",),
     )

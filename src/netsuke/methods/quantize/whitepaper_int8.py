@@ -32,7 +32,7 @@ class WhitepaperInt8:
     samples      calibration samples used, at most
     """
 
-    calibrator: str = "minmax"
+    calibrator: str = "mse"
     weights: str = "maxabs"
     granularity: str = "channel"
     samples: int = 256

@@ -1,0 +1,91 @@
+"""How the contract tests exercise a method of the room `quantize`: on a tiny network, beside a run without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from methods.quantize.graphs import data, resnet
+from netsuke.capture import capture
+from netsuke.core.method import Method
+from netsuke.core.recipe import Recipe
+from netsuke.methods.quantize import ptq
+from netsuke.pipeline.runner import EngineRunner
+
+BASE = "quantize/whitepaper_int8:calibrator=minmax"
+
+
+@dataclass
+class Observation:
+    """What a run did: bytes of the result, and whether it differs from the run without the method, part by part."""
+
+    result: bytes
+    touched: set[str]
+    reads_data: bool
+
+
+class CountingRunner(EngineRunner):
+    """Counts how often the network is run over data."""
+
+    calls = 0
+
+    def __call__(
+        self, model: Any, batches: Iterable[Mapping[str, Any]], taps: Sequence[str]
+    ) -> Iterator[Mapping[str, Any]]:
+        self.calls += 1
+        return super().__call__(model, batches, taps)
+
+
+def run(steps: list[str], seed: int, *, with_data: bool = True) -> tuple[ir.Model, int]:
+    """The tiny network quantized by these steps, and how many times it was run over data."""
+    samples = data(64)  # two batches: a moving average differs from the extremes
+    model, runner = capture(resnet()), CountingRunner(1)
+    calib = samples if with_data else None
+    plan = ptq.make_plan(model, recipe=Recipe.make(steps), calib=calib, runner=runner, effort="fast", seed=seed)
+    return ptq.quantize(model, plan=plan, calib=calib, runner=runner, seed=seed), runner.calls
+
+
+def parts(model: ir.Model) -> dict[str, Any]:
+    """Weights (float values of dequantized parameters), activations (ranges, requantization) and graph (operators)."""
+    tensors = {
+        name: value.const_value.numpy().tobytes()
+        for name, value in sorted(model.graph.initializers.items())
+        if value.const_value is not None
+    }
+    scales = {k: v for k, v in tensors.items() if len(v) <= 4}
+    return {
+        "weights": {k: v for k, v in tensors.items() if len(v) > 4},
+        "activations": (scales, dict(model.metadata_props)),
+        "graph": [n.op_type for n in model.graph if n.op_type not in ("QuantizeLinear", "DequantizeLinear")],
+    }
+
+
+def differing(before: ir.Model, after: ir.Model) -> set[str]:
+    first, second = parts(before), parts(after)
+    return {name for name in first if first[name] != second[name]}
+
+
+def exercise(method: Method, seed: int) -> Observation:
+    """Run the method on the tiny network as its tag says."""
+    if "recipe" in method.tags:
+        float_model, (model, calls) = capture(resnet()), run([method.name], seed)
+        return Observation(_bytes(model), differing(float_model, model), calls > 0)
+    if "fallback" in method.tags:
+        float_model, (model, _) = capture(resnet()), run(["quantize/whitepaper_int8"], seed, with_data=False)
+        return Observation(_bytes(model), differing(float_model, model) - {"weights"}, False)
+    if "calibrator" in method.tags:
+        other = "minmax" if method.name != "quantize/minmax" else "percentile"
+        base, _ = run([f"quantize/whitepaper_int8:calibrator={other}"], seed)
+        model, with_calls = run([f"quantize/whitepaper_int8:calibrator={method.name.partition('/')[2]}"], seed)
+        return Observation(_bytes(model), differing(base, model), with_calls > 0)
+    base, calls = run([BASE], seed)
+    steps = [method.name, BASE] if "graph" in method.tags else [BASE, method.name]
+    model, with_calls = run(steps, seed)
+    return Observation(_bytes(model), differing(base, model), with_calls > calls)
+
+
+def _bytes(model: ir.Model) -> bytes:
+    return bytes(ir.to_proto(model).SerializeToString(deterministic=True))
