@@ -9,7 +9,7 @@ CROSS := aarch64-linux-gnu-g++
 .PHONY: demo test install build lint pytest cpp arm sanitize fuzz docs clean
 
 demo: install  ## compress, check, time and report on the shipped digits network
-	$(BIN)/python examples/demo.py --out demo-out
+	PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh demo-out
 
 test: install lint cpp arm pytest  ## everything CI runs
 
