@@ -99,10 +99,12 @@ Status read_shapes(const netsuke_shape* shapes, int count, std::vector<netsuke::
   return Status();
 }
 
-int run_plan(netsuke_plan* plan, const void* const* inputs, void* const* outputs, int64_t* ns) {
-  if (plan == nullptr) return invalid("plan is null");
-  if ((inputs == nullptr && !plan->plan->inputs.empty()) || outputs == nullptr) return invalid("inputs or outputs is null");
-  return guarded([&] { return plan->engine->run(plan->plan, inputs, outputs, ns); });
+Status run_plan(netsuke_plan* plan, const void* const* inputs, void* const* outputs, int64_t* ns) {
+  if (plan == nullptr) return Status(Code::kInvalidArgument, "plan is null");
+  if ((inputs == nullptr && !plan->plan->inputs.empty()) || outputs == nullptr) {
+    return Status(Code::kInvalidArgument, "inputs or outputs is null");
+  }
+  return plan->engine->run(plan->plan, inputs, outputs, ns);
 }
 
 void fill_step(const netsuke_plan* plan, size_t index, netsuke_step* step) {
@@ -233,14 +235,14 @@ int netsuke_plan_step(const netsuke_plan* plan, int index, netsuke_step* step) {
 }
 
 int netsuke_run(netsuke_plan* plan, const void* const* inputs, void* const* outputs) {
-  return run_plan(plan, inputs, outputs, nullptr);
+  return guarded([&] { return run_plan(plan, inputs, outputs, nullptr); });
 }
 
 int netsuke_profile(netsuke_plan* plan, const void* const* inputs, void* const* outputs, netsuke_step* steps) {
-  if (plan == nullptr || steps == nullptr) return invalid("plan or steps is null");
+  if (plan == nullptr || (steps == nullptr && !plan->plan->steps.empty())) return invalid("plan or steps is null");
   return guarded([&]() -> Status {
     std::vector<int64_t> ns(plan->plan->steps.size());
-    NETSUKE_TRY(plan->engine->run(plan->plan, inputs, outputs, ns.data()));
+    NETSUKE_TRY(run_plan(plan, inputs, outputs, ns.data()));
     for (size_t i = 0; i < ns.size(); ++i) {
       fill_step(plan, i, &steps[i]);
       steps[i].nanoseconds = ns[i];

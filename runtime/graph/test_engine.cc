@@ -169,6 +169,9 @@ void test_bad_calls() {
   void* no_outputs[] = {nullptr, nullptr, nullptr};
   CHECK(netsuke_run(plan, no_inputs, no_outputs) == NETSUKE_INVALID_ARGUMENT);
   CHECK(netsuke_run(plan, nullptr, no_outputs) == NETSUKE_INVALID_ARGUMENT);
+  std::vector<netsuke_step> steps(static_cast<size_t>(netsuke_plan_steps(plan)));
+  CHECK(netsuke_profile(plan, nullptr, no_outputs, steps.data()) == NETSUKE_INVALID_ARGUMENT);
+  CHECK(netsuke_profile(plan, no_inputs, no_outputs, nullptr) == NETSUKE_INVALID_ARGUMENT);
   netsuke_port port;
   CHECK(netsuke_plan_output(plan, 3, &port) == NETSUKE_INVALID_ARGUMENT && netsuke_plan_output_bytes(plan, -1) == 0);
   netsuke_plan_free(plan);
