@@ -35,7 +35,9 @@ def feeds_for(model: onnx.ModelProto, free: dict[str, int], seed: int = 0) -> di
     feeds = {}
     for value in model.graph.input:
         kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        shape = [d.dim_value if d.HasField("dim_value") else free[d.dim_param] for d in value.type.tensor_type.shape.dim]
+        shape = [
+            d.dim_value if d.HasField("dim_value") else free[d.dim_param] for d in value.type.tensor_type.shape.dim
+        ]
         if kind == np.bool_:
             feeds[value.name] = rng.integers(0, 2, shape).astype(bool)
         elif kind.kind == "i":
@@ -64,7 +66,9 @@ def compiled(model: onnx.ModelProto, **options: Any) -> Program:
     return program
 
 
-def check(model: onnx.ModelProto, sizes: Sequence[dict[str, int]], *, rtol: float = 2e-5, atol: float = 2e-5) -> Program:
+def check(
+    model: onnx.ModelProto, sizes: Sequence[dict[str, int]], *, rtol: float = 2e-5, atol: float = 2e-5
+) -> Program:
     """Compile once; at every set of free sizes the program gives what onnxruntime gives."""
     program = compiled(model)
     for seed, free in enumerate(sizes):

@@ -1,4 +1,7 @@
-"""The integer lowering of our own placement: nothing between a layer and the residual add and activation fused into it."""
+"""The integer lowering of our own placement.
+
+Nothing between a layer and the residual add and activation fused into it.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +46,12 @@ def residual_block(requant: str = "float") -> onnx.ModelProto:
         "yq = QuantizeLinear(t, sy, zy) y = DequantizeLinear(yq, sy, zy)"
     )
     constants = GRIDS | {
-        "w": s8(4, 3, 3, 3), "sw": f32([0.01, 0.002, 0.005, 0.003]), "b": f32([0.5, -0.25, 0.0, 1.0]), "lo": f32(0.0), "hi": f32(6.0),
-    }  # fmt: skip
+        "w": s8(4, 3, 3, 3),
+        "sw": f32([0.01, 0.002, 0.005, 0.003]),
+        "b": f32([0.5, -0.25, 0.0, 1.0]),
+        "lo": f32(0.0),
+        "hi": f32(6.0),
+    }
     model = build("float[N,3,H,W] x, float[N,4,H,W] r", body, "float[N,4,H,W] y", constants)
     if requant != "float":
         model.metadata_props.add(key="netsuke.requant", value=requant)
@@ -88,9 +95,13 @@ def test_signed_codes_become_unsigned_with_the_same_result() -> None:
         "c = Conv(xd, wd) yq = QuantizeLinear(c, sy, zy) y = DequantizeLinear(yq, sy, zy)"
     )
     constants = {
-        "sx": f32(0.02), "zx": np.asarray(-3, np.int8), "sy": f32(0.05), "zy": np.asarray(7, np.int8), "w": s8(4, 3, 1, 1),
+        "sx": f32(0.02),
+        "zx": np.asarray(-3, np.int8),
+        "sy": f32(0.05),
+        "zy": np.asarray(7, np.int8),
+        "w": s8(4, 3, 1, 1),
         "sw": f32([0.01] * 4),
-    }  # fmt: skip
+    }
     program = check(build("float[N,3,H,W] x", body, "float[N,4,H,W] y", constants), SIZES, atol=0.0501)
     conv = next(node for node in program.nodes if node.op == "qconv")
     assert (conv.attrs["x_zero"], conv.attrs["zero"]) == (125, 135)
@@ -111,7 +122,8 @@ def test_last_layer_without_a_quantizer_gives_floats() -> None:
 
 def test_moving_operators_work_on_codes() -> None:
     body = (
-        "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) p = Pad(xd, pads) m = MaxPool<kernel_shape=[2,2]>(p) "
+        "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) p = Pad(xd, pads) "
+        "m = MaxPool<kernel_shape=[2,2]>(p) "
         'z = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(m, , sc) '
         "d = DepthToSpace<blocksize=2>(z) s1, s2 = Split<axis=2, num_outputs=2>(d) c = Concat<axis=3>(s1, s2) "
         "yq = QuantizeLinear(c, sx, zx) y = DequantizeLinear(yq, sx, zx)"
@@ -135,7 +147,8 @@ def test_quantizer_moves_up_through_a_flatten() -> None:
 def test_chain_with_a_quantizer_in_the_middle_is_one_table() -> None:
     body = (
         "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) g = Sigmoid(xd) "
-        "gq = QuantizeLinear(g, sg, zg) gd = DequantizeLinear(gq, sg, zg) m = Mul(xd, gd) yq = QuantizeLinear(m, sy, zy) "
+        "gq = QuantizeLinear(g, sg, zg) gd = DequantizeLinear(gq, sg, zg) m = Mul(xd, gd) "
+        "yq = QuantizeLinear(m, sy, zy) "
         "y = DequantizeLinear(yq, sy, zy)"
     )
     constants = GRIDS | {"sg": f32(1 / 255), "zg": u8(0)}
@@ -145,13 +158,17 @@ def test_chain_with_a_quantizer_in_the_middle_is_one_table() -> None:
 
 def test_batchnorm_and_relu_on_codes_are_one_table_per_channel() -> None:
     body = (
-        "p = MaxPool<kernel_shape=[2,2]>(x) xq = QuantizeLinear(p, sx, zx) xd = DequantizeLinear(xq, sx, zx) m = Mul(xd, g) "
+        "p = MaxPool<kernel_shape=[2,2]>(x) xq = QuantizeLinear(p, sx, zx) xd = DequantizeLinear(xq, sx, zx) "
+        "m = Mul(xd, g) "
         "a = Add(m, b) r = Relu(a) yq = QuantizeLinear(r, sy, zy) yd = DequantizeLinear(yq, sy, zy) "
         "wd = DequantizeLinear<axis=0>(w, sw) y = Conv(yd, wd)"
     )
     constants = GRIDS | {
-        "g": f32(RNG.random((3, 1, 1)) + 0.5), "b": f32(RNG.random((3, 1, 1))), "w": s8(4, 3, 1, 1), "sw": f32([0.01] * 4),
-    }  # fmt: skip
+        "g": f32(RNG.random((3, 1, 1)) + 0.5),
+        "b": f32(RNG.random((3, 1, 1))),
+        "w": s8(4, 3, 1, 1),
+        "sw": f32([0.01] * 4),
+    }
     program = check(build("float[N,3,H,W] x", body, "float[N,4,A,B] y", constants), SIZES, atol=0.2)
     table = next(node for node in program.nodes if node.op == "lut")
     assert program.constants[table.inputs[1]].shape == (3, 256)
@@ -161,7 +178,8 @@ def test_batchnorm_and_relu_on_codes_are_one_table_per_channel() -> None:
 def test_subtraction_is_exact_through_negated_codes() -> None:
     body = (
         "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) rq = QuantizeLinear(r, sr, zr) "
-        "rd = DequantizeLinear(rq, sr, zr) a = Sub(xd, rd) yq = QuantizeLinear(a, sy, zy) y = DequantizeLinear(yq, sy, zy)"
+        "rd = DequantizeLinear(rq, sr, zr) a = Sub(xd, rd) yq = QuantizeLinear(a, sy, zy) "
+        "y = DequantizeLinear(yq, sy, zy)"
     )
     program = check(build("float[N,50] x, float[N,50] r", body, "float[N,50] y", GRIDS), [{"N": 4}], atol=0.0501)
     assert [node.op for node in program.nodes].count("qadd") == 1
@@ -180,7 +198,8 @@ def test_linear_after_flatten_has_its_weight_permuted() -> None:
 
 def test_overflow_is_refused_by_name() -> None:
     body = (
-        "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) wd = DequantizeLinear(w, sw) y = MatMul(xd, wd)"
+        "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) "
+        "wd = DequantizeLinear(w, sw) y = MatMul(xd, wd)"
     )
     depth = 140_000
     constants = GRIDS | {"w": np.full((depth, 1), 127, np.int8), "sw": f32(0.01)}

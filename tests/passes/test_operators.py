@@ -25,19 +25,25 @@ def i64(*values: int) -> np.ndarray:
 
 IMAGES = {
     "conv": ("y = Conv<kernel_shape=[3,3], pads=[1,1,1,1]>(x, w, b)", {"w": w(6, 4, 3, 3), "b": w(6)}),
-    "conv_no_bias_asymmetric": ("y = Conv<kernel_shape=[3,2], pads=[0,1,2,0], strides=[2,1]>(x, w)", {"w": w(5, 4, 3, 2)}),
+    "conv_no_bias_asymmetric": (
+        "y = Conv<kernel_shape=[3,2], pads=[0,1,2,0], strides=[2,1]>(x, w)",
+        {"w": w(5, 4, 3, 2)},
+    ),
     "conv_grouped": ("y = Conv<kernel_shape=[3,3], group=2, dilations=[2,1]>(x, w)", {"w": w(6, 2, 3, 3)}),
     "conv_depthwise": ("y = Conv<kernel_shape=[3,3], group=4, pads=[1,1,1,1]>(x, w)", {"w": w(4, 1, 3, 3)}),
     "conv_add_relu": (
-        "a = Conv<pads=[1,1,1,1]>(x, w) b = Add(a, x) y = Relu(b)", {"w": w(4, 4, 3, 3)},
+        "a = Conv<pads=[1,1,1,1]>(x, w) b = Add(a, x) y = Relu(b)",
+        {"w": w(4, 4, 3, 3)},
     ),
     "conv_broadcast_add": ("a = Conv(x, w) y = Add(a, b)", {"w": w(4, 4, 1, 1), "b": w(1, 4, 1, 1)}),
     "conv_transpose": ("y = ConvTranspose<strides=[2,2], pads=[1,0,1,0]>(x, w, b)", {"w": w(4, 3, 3, 3), "b": w(3)}),
     "conv_transpose_grouped": (
-        "y = ConvTranspose<strides=[2,2], group=2, output_padding=[1,0]>(x, w)", {"w": w(4, 3, 3, 2)},
+        "y = ConvTranspose<strides=[2,2], group=2, output_padding=[1,0]>(x, w)",
+        {"w": w(4, 3, 3, 2)},
     ),
     "batchnorm": (
-        "y = BatchNormalization(x, g, b, m, v)", {"g": w(4), "b": w(4), "m": w(4), "v": np.abs(w(4)) + 0.5},
+        "y = BatchNormalization(x, g, b, m, v)",
+        {"g": w(4), "b": w(4), "m": w(4), "v": np.abs(w(4)) + 0.5},
     ),
     "conv_batchnorm": (
         "a = Conv(x, w) y = BatchNormalization(a, g, b, m, v)",
@@ -51,13 +57,19 @@ IMAGES = {
     "global_max": ("y = GlobalMaxPool(x)", {}),
     "prelu": ("y = PRelu(x, s)", {"s": w(4, 1, 1)}),
     "prelu_scalar": ("y = PRelu(x, s)", {"s": w(1)}),
-    "resize_scales": ('y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s)',
-                      {"s": np.asarray([1, 1, 2, 3], np.float32)}),
+    "resize_scales": (
+        'y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , s)',
+        {"s": np.asarray([1, 1, 2, 3], np.float32)},
+    ),
     "resize_linear": ('y = Resize<mode="linear">(x, , s)', {"s": np.asarray([1, 1, 2, 2], np.float32)}),
-    "resize_align": ('y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s)',
-                     {"s": np.asarray([1, 1, 2, 2], np.float32)}),
-    "space_to_depth": ("a = Pad(x, p) s = Slice(a, st, en, ax) y = SpaceToDepth<blocksize=2>(s)",
-                       {"p": i64(0, 0, 1, 1, 0, 0, 1, 2), "st": i64(0, 0), "en": i64(6, 4), "ax": i64(2, 3)}),
+    "resize_align": (
+        'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , s)',
+        {"s": np.asarray([1, 1, 2, 2], np.float32)},
+    ),
+    "space_to_depth": (
+        "a = Pad(x, p) s = Slice(a, st, en, ax) y = SpaceToDepth<blocksize=2>(s)",
+        {"p": i64(0, 0, 1, 1, 0, 0, 1, 2), "st": i64(0, 0), "en": i64(6, 4), "ax": i64(2, 3)},
+    ),
     "depth_to_space_dcr": ("y = DepthToSpace<blocksize=2>(x)", {}),
     "depth_to_space_crd": ('y = DepthToSpace<blocksize=2, mode="CRD">(x)', {}),
     "pad_reflect": ('y = Pad<mode="reflect">(x, p)', {"p": i64(0, 0, 1, 2, 0, 0, 2, 1)}),
@@ -65,15 +77,22 @@ IMAGES = {
     "pad_value_axes": ("y = Pad(x, p, v, a)", {"p": i64(1, 2, 2, 1), "v": np.float32(1.5), "a": i64(2, 3)}),
     "split_channels": ("a, b = Split<axis=1>(x, s) y = Sub(a, b)", {"s": i64(2, 2)}),
     "split_equal": ("a, b = Split<axis=1, num_outputs=2>(x) y = Mul(a, b)", {}),
-    "slice_steps": ("y = Slice(x, st, en, ax, sp)", {"st": i64(-1, 1), "en": i64(-100, 6), "ax": i64(1, 2), "sp": i64(-1, 2)}),
+    "slice_steps": (
+        "y = Slice(x, st, en, ax, sp)",
+        {"st": i64(-1, 1), "en": i64(-100, 6), "ax": i64(1, 2), "sp": i64(-1, 2)},
+    ),
     "concat_convs": ("a = Conv(x, w) b = Relu(x) y = Concat<axis=1>(a, b)", {"w": w(3, 4, 1, 1)}),
     "shuffle": (
-        "r = Reshape(x, s) t = Transpose<perm=[0,2,1,3,4]>(r) d = Shape(x) y = Reshape(t, d)", {"s": i64(0, 2, 2, 0, -1)},
+        "r = Reshape(x, s) t = Transpose<perm=[0,2,1,3,4]>(r) d = Shape(x) y = Reshape(t, d)",
+        {"s": i64(0, 2, 2, 0, -1)},
     ),
-    "flatten_gemm": ("c = Conv<strides=[8,8]>(x, k) a = GlobalMaxPool(c) f = Flatten(a) y = Gemm<transB=1>(f, w, b)",
-                     {"k": w(5, 4, 1, 1), "w": w(7, 5), "b": w(7)}),
+    "flatten_gemm": (
+        "c = Conv<strides=[8,8]>(x, k) a = GlobalMaxPool(c) f = Flatten(a) y = Gemm<transB=1>(f, w, b)",
+        {"k": w(5, 4, 1, 1), "w": w(7, 5), "b": w(7)},
+    ),
     "squeeze_excite": (
-        "m = ReduceMean(x, ax) a = Conv(m, w1) r = Relu(a) e = Conv(r, w2) s = HardSigmoid<alpha=0.1667, beta=0.5>(e) y = Mul(x, s)",
+        "m = ReduceMean(x, ax) a = Conv(m, w1) r = Relu(a) e = Conv(r, w2) "
+        "s = HardSigmoid<alpha=0.1667, beta=0.5>(e) y = Mul(x, s)",
         {"ax": i64(2, 3), "w1": w(2, 4, 1, 1), "w2": w(4, 2, 1, 1)},
     ),
     "instance_norm": ("y = InstanceNormalization(x, g, b)", {"g": w(4), "b": w(4)}),
@@ -87,21 +106,28 @@ IMAGES = {
     "shape_arithmetic": (
         "s = Shape<start=2>(x) two = Constant<value_ints=[2]>() t = Mul(s, two) f = Constant<value_ints=[0,1]>() "
         "n = Shape<start=0, end=2>(x) z = Concat<axis=0>(n, t) "
-        'y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , z)', {},
+        'y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , z)',
+        {},
     ),
     "expand": ("s = Shape(x) c = GlobalAveragePool(x) y = Expand(c, s)", {}),
     "range_position": (
-        "s = Shape<start=3, end=4>(x) l = Squeeze(s) o = Constant<value_int=0>() d = Constant<value_int=1>() r = Range(o, l, d) "
-        "f = Cast<to=1>(r) y = Add(x, f)", {},
+        "s = Shape<start=3, end=4>(x) l = Squeeze(s) o = Constant<value_int=0>() d = Constant<value_int=1>() "
+        "r = Range(o, l, d) "
+        "f = Cast<to=1>(r) y = Add(x, f)",
+        {},
     ),
     "constant_of_shape": ("s = Shape(x) c = ConstantOfShape<value=float[1]{2.5}>(s) y = Mul(x, c)", {}),
     "mask_cast": ("z = Less(x, c) a = Not(z) b = Cast<to=1>(a) y = Mul(x, b)", {"c": np.float32(0.0)}),
-    "logical": ("a = Less(x, c) b = GreaterOrEqual(x, d) o = Or(a, b) n = And(o, a) e = Xor(n, b) y = Where(e, x, c)",
-                {"c": np.float32(0.3), "d": np.float32(0.6)}),
-    "transposed_output_mix": ("c = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(c) y = LayerNormalization(t, g, b)",
-                              {"w": w(5, 4, 1, 1), "g": w(5), "b": w(5)}),
+    "logical": (
+        "a = Less(x, c) b = GreaterOrEqual(x, d) o = Or(a, b) n = And(o, a) e = Xor(n, b) y = Where(e, x, c)",
+        {"c": np.float32(0.3), "d": np.float32(0.6)},
+    ),
+    "transposed_output_mix": (
+        "c = Conv(x, w) t = Transpose<perm=[0,2,3,1]>(c) y = LayerNormalization(t, g, b)",
+        {"w": w(5, 4, 1, 1), "g": w(5), "b": w(5)},
+    ),
     "sum_mean": ("a = Sum(x, x, x) b = Mean(a, x) y = Max(a, b, x)", {}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -111,8 +137,33 @@ def test_image_operator(name: str) -> None:
     check(build(IMAGE, body, out, constants), SIZES, rtol=1e-4, atol=1e-4)
 
 
-UNARY = """Abs Ceil Cos Erf Exp Floor HardSwish Mish Neg Relu Round Sigmoid Sign Sin Softplus Tanh Softsign Selu Celu Elu LeakyRelu
-HardSigmoid Gelu ThresholdedRelu Identity""".split()
+UNARY = [
+    "Abs",
+    "Ceil",
+    "Cos",
+    "Erf",
+    "Exp",
+    "Floor",
+    "HardSwish",
+    "Mish",
+    "Neg",
+    "Relu",
+    "Round",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softplus",
+    "Tanh",
+    "Softsign",
+    "Selu",
+    "Celu",
+    "Elu",
+    "LeakyRelu",
+    "HardSigmoid",
+    "Gelu",
+    "ThresholdedRelu",
+    "Identity",
+]
 
 
 @pytest.mark.parametrize("op", UNARY)
@@ -134,11 +185,21 @@ def test_unary_of_positive(op: str) -> None:
         "s = Softplus(x) u = Tanh(s) y = Mul(x, u)",
         "d = Div(x, root) e = Erf(d) o = Add(e, one) m = Mul(x, o) y = Mul(m, half)",
         "h = Mul(x, half) d = Div(x, root) e = Erf(d) o = Add(one, e) y = Mul(h, o)",
-        "p = Pow(x, three) q = Mul(p, k) r = Add(x, q) u = Mul(r, t) v = Tanh(u) o = Add(v, one) m = Mul(x, o) y = Mul(m, half)",
+        "p = Pow(x, three) q = Mul(p, k) r = Add(x, q) u = Mul(r, t) v = Tanh(u) o = Add(v, one) m = Mul(x, o) "
+        "y = Mul(m, half)",
     ],
 )
 def test_activation_patterns_become_one_node(body: str) -> None:
-    values = {"three": 3.0, "zero": 0, "six": 6, "root": np.sqrt(2), "one": 1, "half": 0.5, "k": 0.044715, "t": np.sqrt(2 / np.pi)}
+    values = {
+        "three": 3.0,
+        "zero": 0,
+        "six": 6,
+        "root": np.sqrt(2),
+        "one": 1,
+        "half": 0.5,
+        "k": 0.044715,
+        "t": np.sqrt(2 / np.pi),
+    }
     constants = {name: np.asarray(v, np.float32) for name, v in values.items() if re.search(rf"\b{name}\b", body)}
     program = check(build("float[N,50] x", body, "float[N,50] y", constants), SIZES, atol=1e-5)
     assert [node.op for node in program.nodes] == ["unary"]
@@ -157,21 +218,27 @@ MATRICES = {
     "softmax": ("y = Softmax(x)", {}),
     "softmax_axis": ("y = Softmax<axis=0>(x)", {}),
     "log_softmax": ("y = LogSoftmax(x)", {}),
-    "decomposed_softmax": ("m = ReduceMax(x, a) s = Sub(x, m) e = Exp(s) t = ReduceSum(e, a) y = Div(e, t)", {"a": i64(1)}),
+    "decomposed_softmax": (
+        "m = ReduceMax(x, a) s = Sub(x, m) e = Exp(s) t = ReduceSum(e, a) y = Div(e, t)",
+        {"a": i64(1)},
+    ),
     "layernorm": ("y = LayerNormalization<epsilon=0.001>(x, g, b)", {"g": w(6), "b": w(6)}),
     "decomposed_layernorm": (
-        "m = ReduceMean(x, a) c = Sub(x, m) s = Pow(c, two) v = ReduceMean(s, a) e = Add(v, eps) r = Sqrt(e) d = Div(c, r) "
+        "m = ReduceMean(x, a) c = Sub(x, m) s = Pow(c, two) v = ReduceMean(s, a) e = Add(v, eps) r = Sqrt(e) "
+        "d = Div(c, r) "
         "h = Mul(d, g) y = Add(h, b)",
         {"a": i64(-1), "two": np.float32(2), "eps": np.float32(1e-5), "g": w(6), "b": w(6)},
     ),
-    "rms_norm": ("s = Mul(x, x) m = ReduceMean(s, a) e = Add(m, eps) r = Sqrt(e) d = Div(x, r) y = Mul(d, g)",
-                 {"a": i64(-1), "eps": np.float32(1e-5), "g": w(6)}),
+    "rms_norm": (
+        "s = Mul(x, x) m = ReduceMean(s, a) e = Add(m, eps) r = Sqrt(e) d = Div(x, r) y = Mul(d, g)",
+        {"a": i64(-1), "eps": np.float32(1e-5), "g": w(6)},
+    ),
     "pow_scalar": ("a = Abs(x) y = Pow(a, c)", {"c": np.float32(1.7)}),
     "min_max": ("a = Min(x, c) y = Max(a, d)", {"c": np.float32(0.5), "d": np.float32(-0.5)}),
     "clip_low_only": ("y = Clip(x, c)", {"c": np.float32(-0.1)}),
     "clip_high_only": ("y = Clip(x, , c)", {"c": np.float32(0.4)}),
     "mod": ("y = Mod<fmod=1>(x, c)", {"c": np.float32(0.7)}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MATRICES)
@@ -210,7 +277,9 @@ def test_attention() -> None:
         "t = Transpose<perm=[0,2,1,3]>(o) f = Reshape(t, e) y = MatMul(f, wo)"
     )
     constants = {f"w{n}": w(8, 8) for n in "qkvo"} | {"s": i64(0, 0, 2, 4), "e": i64(0, 0, 8), "c": np.float32(0.5)}
-    program = check(build("float[N,L,8] x", body, "float[N,L,8] y", constants), [{"N": 1, "L": 5}, {"N": 3, "L": 4}], atol=1e-5)
+    program = check(
+        build("float[N,L,8] x", body, "float[N,L,8] y", constants), [{"N": 1, "L": 5}, {"N": 3, "L": 4}], atol=1e-5
+    )
     ops = [node.op for node in program.nodes]
     assert ops.count("linear") == 4
     assert ops.count("transpose") == 4

@@ -1,14 +1,16 @@
 """From a trained network to the canonical ONNX graph.
 
-Belongs here: reading ONNX and PyTorch, checking what is read, bringing opsets and data types to one form, constant folding, shape inference,
-BatchNorm folding, recognising SiLU, GELU, LayerNorm and kin, the list of supported operators, costs per layer. Does not belong
-here: anything about the program (`netsuke.passes`) or about quantization methods.
+Belongs here: reading ONNX and PyTorch, checking what is read, bringing opsets and data types to one form, constant
+folding, shape inference, BatchNorm folding, recognising SiLU, GELU, LayerNorm and kin, the list of supported
+operators, costs per layer. Does not belong here: anything about the program (`netsuke.passes`) or about
+quantization methods.
 
-Contract: `capture(model)` returns an `onnx_ir.Model` at opset 24 of the default domain whose nodes all pass `supported.check_supported`, with
-dtype and rank known for every value, float weights as float32 initializers, no functions, no Constant, Identity or Dropout nodes,
-activations as Relu, Clip, Swish (SiLU), HardSwish, Mish, Gelu (erf and tanh), LayerNormalization as one node; Conv weights OIHW as in ONNX.
-Q/DQ pairs of quantized files are kept. Dynamic dimensions stay dynamic. To accept a further operator: add it to `supported.SUPPORTED` and
-to the lowering of `netsuke.passes`, or add a rule to `decompose`.
+Contract: `capture(model)` returns an `onnx_ir.Model` at opset 24 of the default domain whose nodes all pass
+`supported.check_supported`, with dtype and rank known for every value, float weights as float32 initializers, no
+functions, no Constant, Identity or Dropout nodes, activations as Relu, Clip, Swish (SiLU), HardSwish, Mish, Gelu
+(erf and tanh), LayerNormalization as one node; Conv weights OIHW as in ONNX. Q/DQ pairs of quantized files are
+kept. Dynamic dimensions stay dynamic. To accept a further operator: add it to `supported.SUPPORTED` and to the
+lowering of `netsuke.passes`, or add a rule to `decompose`.
 """
 
 from __future__ import annotations
@@ -36,14 +38,17 @@ def capture(
 ) -> ir.Model:
     """The canonical graph of a network.
 
-    model    path of an `.onnx` file or of a `.pt2` file of torch.export.save, `file.py:factory`, the name of a reference network, an
+    model    path of an `.onnx` file or of a `.pt2` file of torch.export.save, `file.py:factory`, the name of a
+             reference network, an
              onnx_ir.Model or onnx.ModelProto (not changed), or a torch.nn.Module
-    shape    shape of one input batch, (1, 3, 224, 224), or a list of shapes; needed for PyTorch modules only. For ONNX models it fixes
+    shape    shape of one input batch, (1, 3, 224, 224), or a list of shapes; needed for PyTorch modules only. For
+             ONNX models it fixes
              free dimensions of the inputs when given
     weights  `.safetensors` or `.pth` state dict for PyTorch modules
     dtype    input dtype of PyTorch modules: "f32" or "i64"
 
-    Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be compiled).
+    Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be
+    compiled).
     """
     from netsuke.capture.sources import load
     from netsuke.capture.symbolic import image_size_is_fixed

@@ -1,18 +1,33 @@
-"""BatchNormalization, and per-channel constant Mul and Add, folded into the convolution or matrix product in front of them.
+"""BatchNormalization, and per-channel constant Mul and Add, folded into the layer in front of them.
 
 Folded in binary64, rounded once to float32. A BatchNormalization with nothing to fold into becomes Mul and Add.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import Array, array_of, attr, constant, dims_of, emit, is_constant, is_op, only_user, operand
-from netsuke.capture.graph import rank_of, replace
+from netsuke.capture.graph import (
+    Array,
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    emit,
+    is_constant,
+    is_op,
+    only_user,
+    operand,
+    rank_of,
+    replace,
+)
+
+BN_MEAN, BN_STD = "netsuke.bn_mean", "netsuke.bn_std"
 
 
 @dataclass
@@ -35,11 +50,26 @@ def fold_batchnorm(graph: ir.Graph) -> int:
             replace(node.outputs[0], target.outputs[0])
             graph.remove(node, safe=True)
             target.meta["norm_name"] = node.name
+            _keep_statistics(target, node, affine)
             count += 1
         elif is_op(node, "BatchNormalization"):
             _standalone(node, affine)
             count += 1
     return count
+
+
+def _keep_statistics(target: ir.Node, node: ir.Node, affine: _Affine) -> None:
+    """Leave mean and standard deviation per output channel with the layer, for data-free quantization."""
+    if is_op(node, "BatchNormalization"):
+        gamma, beta = (np.asarray(array_of(v), np.float64) for v in node.inputs[1:3])
+        mean, std = beta, np.abs(gamma)
+    elif BN_MEAN in target.metadata_props:
+        mean, std = (np.array(json.loads(target.metadata_props[key])) for key in (BN_MEAN, BN_STD))
+        mean, std = mean * affine.scale + affine.shift, std * np.abs(affine.scale)
+    else:
+        return
+    target.metadata_props[BN_MEAN] = json.dumps(mean.tolist())
+    target.metadata_props[BN_STD] = json.dumps(std.tolist())
 
 
 def _affine_of(node: ir.Node) -> _Affine | None:
@@ -62,9 +92,11 @@ def _affine_of(node: ir.Node) -> _Affine | None:
     one, zero = np.ones_like(vector), np.zeros_like(vector)
     with np.errstate(divide="ignore"):
         return {
-            "Mul": _Affine(vector, zero), "Div": _Affine(1.0 / vector, zero),
-            "Add": _Affine(one, vector), "Sub": _Affine(one, -vector),
-        }[node.op_type]  # fmt: skip
+            "Mul": _Affine(vector, zero),
+            "Div": _Affine(1.0 / vector, zero),
+            "Add": _Affine(one, vector),
+            "Sub": _Affine(one, -vector),
+        }[node.op_type]
 
 
 def _channel_vector(x: ir.Value, array: Array | None) -> Array | None:

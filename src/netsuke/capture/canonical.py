@@ -25,7 +25,8 @@ MAX_ROUNDS = 8
 def canonical(model: ir.Model) -> ir.Model:
     """Rewrite `model` in place to the canonical graph and return it.
 
-    Raises FileError for a model that contradicts itself and UnsupportedError listing every node that cannot be compiled.
+    Raises FileError for a model that contradicts itself and UnsupportedError listing every node that cannot be
+    compiled.
     """
     if model.functions:
         InlinePass()(model)

@@ -1,4 +1,7 @@
-"""Remove what computes nothing: Identity, Dropout, casts to the same type, repeated Q/DQ, equal constants, constant If branches."""
+"""Remove what computes nothing.
+
+Identity, Dropout, casts to the same type, repeated Q/DQ, equal constants, constant If branches.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ def _is_identity(node: ir.Node) -> bool:
 
 
 def _neutral(node: ir.Node) -> bool:
-    """x * 1, x / 1 and x - 0 with a constant scalar. x + 0 is not x for x = -0, but only in the sign of zero: kept out too."""
+    """x * 1, x / 1 and x - 0 with a constant scalar.
+
+    x + 0 is not x for x = -0, but only in the sign of zero: kept out too.
+    """
     array = array_of(operand(node, 1))
     if array is None or array.size != 1 or array.ndim > len(node.inputs[0].shape or ()):  # type: ignore[union-attr]
         return False

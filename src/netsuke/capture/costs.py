@@ -30,13 +30,17 @@ class LayerCost:
 def layer_costs(model: ir.Model, free: dict[str, int] | None = None) -> list[LayerCost]:
     """Costs of all layers with weights and of products of two activations, in execution order.
 
-    free: sizes for named free dimensions, e.g. {"N": 1, "H": 224, "W": 224}; sizes written as arithmetic on them are computed.
+    free: sizes for named free dimensions, e.g. {"N": 1, "H": 224, "W": 224}; sizes written as arithmetic on them
+    are computed.
     """
     return [_cost(node, free or {}) for node in model.graph if is_op(node, *LAYERS)]
 
 
 def resolve(dim: Any, free: dict[str, int]) -> int | None:
-    """An integer for a dimension: itself, a free one, or arithmetic on free ones as `symbolic` writes it ("(H-1)//2+1")."""
+    """An integer for a dimension.
+
+    Itself, a free one, or arithmetic on free ones as `symbolic` writes it ("(H-1)//2+1").
+    """
     if dim is None or isinstance(dim, int):
         return dim
     if dim in free:

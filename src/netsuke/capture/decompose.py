@@ -1,7 +1,8 @@
 """Operators without a kernel of their own, written with those that have one.
 
-One function per operator; each gets the node, emits the replacement in front of it and returns the value that takes the place of
-its first output, or None when this form of it stays as it is (and is judged by `netsuke.capture.supported`).
+One function per operator; each gets the node, emits the replacement in front of it and returns the value that takes
+the place of its first output, or None when this form of it stays as it is (and is judged by
+`netsuke.capture.supported`).
 """
 
 from __future__ import annotations

@@ -19,9 +19,20 @@ from netsuke.core.errors import FileError, Problem
 
 MAX_BYTES = 256 * 2**20
 _NEVER = frozenset(
-    "DequantizeLinear RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial If Loop Scan".split()
+    [
+        "DequantizeLinear",
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+        "If",
+        "Loop",
+        "Scan",
+    ]
 )
-_GROWS = frozenset("ConstantOfShape Expand Tile Range Resize Pad OneHot Upsample EyeLike".split())
+_GROWS = frozenset(["ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot", "Upsample", "EyeLike"])
 
 
 def fold_constants(graph: ir.Graph) -> int:

@@ -1,8 +1,8 @@
 """SiLU, hard swish, Mish and both GELUs recognised in any algebraic form they were exported in.
 
-Instead of one template per way of writing x * sigmoid(x), a group of elementwise nodes with one non-constant source is evaluated in
-binary64 on a grid and compared with the known functions: whatever agrees to 1e-6 everywhere is that function. The constants
-of exported models are rounded to float32, hence no tighter.
+Instead of one template per way of writing x * sigmoid(x), a group of elementwise nodes with one non-constant source
+is evaluated in binary64 on a grid and compared with the known functions: whatever agrees to 1e-6 everywhere is that
+function. The constants of exported models are rounded to float32, hence no tighter.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def _sigmoid(x: Array) -> Array:
 
 
 _UNARY: dict[str, Callable[[ir.Node, Array], Array]] = {
-    "Sigmoid": lambda n, x: _sigmoid(x),
-    "Tanh": lambda n, x: np.tanh(x),
-    "Erf": lambda n, x: _erf(x),
-    "Exp": lambda n, x: np.exp(x),
-    "Log": lambda n, x: np.log(x),
-    "Neg": lambda n, x: -x,
-    "Relu": lambda n, x: np.maximum(x, 0.0),
-    "Reciprocal": lambda n, x: 1.0 / x,
-    "Softplus": lambda n, x: np.logaddexp(0.0, x),
+    "Sigmoid": lambda _, x: _sigmoid(x),
+    "Tanh": lambda _, x: np.tanh(x),
+    "Erf": lambda _, x: _erf(x),
+    "Exp": lambda _, x: np.exp(x),
+    "Log": lambda _, x: np.log(x),
+    "Neg": lambda _, x: -x,
+    "Relu": lambda _, x: np.maximum(x, 0.0),
+    "Reciprocal": lambda _, x: 1.0 / x,
+    "Softplus": lambda _, x: np.logaddexp(0.0, x),
     "HardSigmoid": lambda n, x: np.clip(attr(n, "alpha", 0.2) * x + attr(n, "beta", 0.5), 0.0, 1.0),
 }
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
@@ -185,6 +185,7 @@ def _apply(node: ir.Node, args: list[Array | None]) -> Array:
         return _UNARY[node.op_type](node, first)
     if node.op_type in ("Max", "Min"):
         combine = np.maximum if node.op_type == "Max" else np.minimum
-        return np.asarray(combine(first, args[1] if len(args) > 1 else first))
+        second = args[1] if len(args) > 1 else None
+        return np.asarray(combine(first, first if second is None else second))
     assert args[1] is not None
     return np.asarray(_BINARY[node.op_type](first, args[1]))

@@ -6,8 +6,21 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    array_of, attr, constant, dims_of, emit, ints_of, made_by, only_user, operand, rank_of, replace, scalar_of, sweep,
-)  # fmt: skip
+    Array,
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    emit,
+    ints_of,
+    made_by,
+    only_user,
+    operand,
+    rank_of,
+    replace,
+    scalar_of,
+    sweep,
+)
 
 
 def fuse_normalization(graph: ir.Graph) -> int:
@@ -88,7 +101,7 @@ def _emit_layernorm(node: ir.Node, x: ir.Value, axes: list[int], eps: float) -> 
     return out
 
 
-def _next_with_constant(node: ir.Node, op: str, shape: list[int]) -> tuple[ir.Node, np.ndarray] | None:  # type: ignore[type-arg]
+def _next_with_constant(node: ir.Node, op: str, shape: list[int]) -> tuple[ir.Node, Array] | None:
     """The only reader of the node, if it is `op` with a constant of that shape (leading ones ignored)."""
     user = only_user(node.outputs[0])
     if user is None or user.op_type != op or user.domain != "":

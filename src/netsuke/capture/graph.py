@@ -1,7 +1,8 @@
 """Small verbs over onnx_ir graphs, shared by capture and by the passes.
 
-Every rewrite of the compiler is written with these: read a constant or an attribute, emit a node that carries shape and dtype, replace a
-value, erase what died. A value's `meta["source"]` is the name of the value of the user's graph that it stands for.
+Every rewrite of the compiler is written with these: read a constant or an attribute, emit a node that carries shape
+and dtype, replace a value, erase what died. A value's `meta["source"]` is the name of the value of the user's graph
+that it stands for.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def only_user(value: ir.Value) -> ir.Node | None:
 
 
 def dims_of(value: ir.Value | None) -> list[Any] | None:
-    """Dimensions as a list of int, str (a named free dimension) or None (unknown); None when even the rank is unknown."""
+    """Dimensions as a list of int, str (a named free dimension) or None (unknown).
+
+    None when even the rank is unknown.
+    """
     if value is None or value.shape is None:
         return None
     return [int(d) if isinstance(d, int) else d.value for d in value.shape]
@@ -119,7 +123,8 @@ def fresh_name(graph: ir.Graph, base: str) -> str:
 def constant(graph: ir.Graph, array: Array, name: str) -> ir.Value:
     """Add an initializer (its name is made unique) and return its value."""
     tensor = ir.tensor(np.asarray(array, order="C"), name=fresh_name(graph, name))
-    value = ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+    shape = ir.Shape([int(d) for d in array.shape])
+    value = ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value
 
@@ -145,7 +150,8 @@ def emit(
 ) -> ir.Value:
     """Insert a node with one output in front of another node and return the output.
 
-    `name` names the node (the node in front of which it stands lends its own by default); `source` is what the output stands for.
+    `name` names the node (the node in front of which it stands lends its own by default); `source` is what the
+    output stands for.
     """
     graph = before.graph
     assert graph is not None
@@ -166,14 +172,15 @@ def emit(
 def replace(old: ir.Value, new: ir.Value) -> None:
     """Let every reader of `old`, graph outputs included, read `new`.
 
-    A value made by `emit` takes over the name of the old one, and so does any value that becomes a graph output: names of the user's
-    graph survive rewrites.
+    A value made by `emit` takes over the name of the old one, and so does any value that becomes a graph output:
+    names of the user's graph survive rewrites.
     """
     was_output = old.is_graph_output()
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    if new.producer() is None:
+    producer = new.producer()
+    if producer is None or producer.graph is None:
         return
-    graph = new.producer().graph
+    graph = producer.graph
     if was_output or new.meta.get("fresh"):
         name, source = old.name or "", old.meta.get("source")
         old.name = fresh_name(graph, f"{name}.old")

@@ -1,6 +1,7 @@
 """Readable, unique and stable node names.
 
-Networks exported from PyTorch name their nodes by module path ("layer1.0.conv1"); others by the node's own name or by what it computes.
+Networks exported from PyTorch name their nodes by module path ("layer1.0.conv1"); others by the node's own name or
+by what it computes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Read an ONNX file that may be damaged or hostile.
 
-Nothing of a file is trusted: sizes are limited before anything is allocated, external data must be plain files inside the folder of the
-model, tensors must hold exactly the bytes their shape asks for, names must be unique and defined before use, and the graph must be free of
-cycles. All problems are collected and raised as one FileError.
+Nothing of a file is trusted: sizes are limited before anything is allocated, external data must be plain files
+inside the folder of the model, tensors must hold exactly the bytes their shape asks for, names must be unique and
+defined before use, and the graph must be free of cycles. All problems are collected and raised as one FileError.
 """
 
 from __future__ import annotations
@@ -23,9 +23,32 @@ MAX_SHOWN = 20  # problems of one kind listed before the rest is only counted
 
 # Bits of one element for every ONNX tensor type that a file may hold.
 _BITS = {
-    1: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 7: 64, 9: 8, 10: 16, 11: 64, 12: 32, 13: 64, 14: 64, 15: 128, 16: 16,
-    17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2,
-}  # fmt: skip
+    1: 32,
+    2: 8,
+    3: 8,
+    4: 16,
+    5: 16,
+    6: 32,
+    7: 64,
+    9: 8,
+    10: 16,
+    11: 64,
+    12: 32,
+    13: 64,
+    14: 64,
+    15: 128,
+    16: 16,
+    17: 8,
+    18: 8,
+    19: 8,
+    20: 8,
+    21: 4,
+    22: 4,
+    23: 4,
+    24: 8,
+    25: 2,
+    26: 2,
+}
 _FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data")
 
 
@@ -43,7 +66,7 @@ def read_onnx(path: str | Path) -> ir.Model:
                 got=f"{size} bytes",
                 allowed=f"{MAX_FILE_BYTES}",
                 hint="store the weights as external data",
-            )  # fmt: skip
+            )
         )
     return parse_onnx(path.read_bytes(), where=str(path), folder=path.parent)
 
@@ -97,7 +120,9 @@ def _check_schemas(proto: onnx.ModelProto, where: str) -> None:
     given = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:  # the weights themselves are checked above, here they are inputs
         if tensor.name not in given:
-            light.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+            light.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            )
     try:
         onnx.checker.check_model(light, full_check=False)
     except Exception as error:  # ValidationError, and whatever its C++ side trips over
@@ -120,15 +145,16 @@ def _check_graph(
     known = set(outer)
     for value in graph.input:
         _check_value_info(value, problems)
-        known.add(value.name)
+    known |= {value.name for value in graph.input}
     names: set[str] = set()
     for tensor in graph.initializer:
         if not tensor.name or tensor.name in names:
             problems.append(Problem("initializer without a name of its own", where=graph.name, got=repr(tensor.name)))
         names.add(tensor.name)
         _check_tensor(tensor, tensor.name, problems, folder)
-    for sparse in graph.sparse_initializer:
-        problems.append(Problem("sparse initializers are not supported", where=sparse.values.name))
+    problems += [
+        Problem("sparse initializers are not supported", where=s.values.name) for s in graph.sparse_initializer
+    ]
     known |= names
     known = _check_nodes(graph.node, known, problems, folder, depth)
     for value in graph.output:
@@ -190,9 +216,8 @@ def _check_value_info(value: onnx.ValueInfoProto, problems: list[Problem]) -> No
     dims = value.type.tensor_type.shape.dim
     if len(dims) > MAX_RANK:
         problems.append(Problem("rank too high", where=value.name, got=str(len(dims)), allowed=f"at most {MAX_RANK}"))
-    for dim in dims:
-        if dim.HasField("dim_value") and not 0 <= dim.dim_value < 2**31:
-            problems.append(Problem("impossible dimension", where=value.name, got=str(dim.dim_value)))
+    sizes = [dim.dim_value for dim in dims if dim.HasField("dim_value")]
+    problems += [Problem("impossible dimension", where=value.name, got=str(s)) for s in sizes if not 0 <= s < 2**31]
 
 
 def _check_tensor(tensor: onnx.TensorProto, label: str, problems: list[Problem], folder: Path | None) -> None:
@@ -214,8 +239,14 @@ def _check_tensor(tensor: onnx.TensorProto, label: str, problems: list[Problem],
         _check_external(tensor, label, expected, problems, folder)
     elif tensor.HasField("raw_data"):
         if len(tensor.raw_data) != expected:
-            problems.append(Problem("tensor data of the wrong size", where=label, got=f"{len(tensor.raw_data)} bytes",
-                                    allowed=f"{expected} bytes for {list(tensor.dims)}"))  # fmt: skip
+            problems.append(
+                Problem(
+                    "tensor data of the wrong size",
+                    where=label,
+                    got=f"{len(tensor.raw_data)} bytes",
+                    allowed=f"{expected} bytes for {list(tensor.dims)}",
+                )
+            )
     elif not _field_count_fits(tensor, count):
         got = sum(len(getattr(tensor, name)) for name in _FIELDS)
         problems.append(
@@ -251,9 +282,15 @@ def _check_external(
         problems.append(Problem("external data with a bad offset or length", where=label, got=str(entries)[:200]))
         return
     if not target.is_file():
-        problems.append(Problem("external data file is missing", where=label, got=location,
-                                hint="keep it beside the .onnx file"))  # fmt: skip
+        problems.append(
+            Problem("external data file is missing", where=label, got=location, hint="keep it beside the .onnx file")
+        )
     elif offset < 0 or length != expected or offset + expected > target.stat().st_size:
-        problems.append(Problem("external data too short or of the wrong size", where=label,
-                                got=f"offset {offset}, length {length}, file of {target.stat().st_size} bytes",
-                                allowed=f"{expected} bytes"))  # fmt: skip
+        problems.append(
+            Problem(
+                "external data too short or of the wrong size",
+                where=label,
+                got=f"offset {offset}, length {length}, file of {target.stat().st_size} bytes",
+                allowed=f"{expected} bytes",
+            )
+        )

@@ -1,14 +1,15 @@
 """Bring every node of the default domain to the one opset the rest of netsuke reads (`CANONICAL`).
 
-Written as one function per operator whose signature or meaning changed between opset 9 and `CANONICAL`; the version converter of the onnx
-package refuses many models (adapters are missing for Resize, Upsample and others) and was not used for that reason.
-Newer files are accepted too: the operators netsuke supports kept their meaning, and an operator it does not know is
-listed by `netsuke.capture.supported`.
+Written as one function per operator whose signature or meaning changed between opset 9 and `CANONICAL`; the version
+converter of the onnx package refuses many models (adapters are missing for Resize, Upsample and others) and was not
+used for that reason. Newer files are accepted too: the operators netsuke supports kept their meaning, and an
+operator it does not know is listed by `netsuke.capture.supported`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -42,16 +43,16 @@ def _move_to_input(node: ir.Node, name: str, index: int, dtype: type = np.int64)
     assert node.graph is not None
     while len(node.inputs) <= index:
         node.resize_inputs(len(node.inputs) + 1)
-    array = np.asarray(value, dtype)
+    array: np.ndarray[Any, Any] = np.asarray(value, dtype)
     node.replace_input_with(index, constant(node.graph, array, f"{node.name}.{name}"))
     del node.attributes[name]
 
 
-def _axes_to_input(node: ir.Node, version: int) -> None:
+def _axes_to_input(node: ir.Node, _: int) -> None:
     _move_to_input(node, "axes", 1)
 
 
-def _split(node: ir.Node, version: int) -> None:
+def _split(node: ir.Node, _: int) -> None:
     _move_to_input(node, "split", 1)
     if operand(node, 1) is None and "num_outputs" not in node.attributes:
         node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
@@ -67,6 +68,7 @@ def _softmax(node: ir.Node, version: int) -> None:
         node.attributes["axis"] = ir.AttrInt64("axis", -1)
         return
     x = node.inputs[0]
+    assert x is not None
     flat = emit(node, "Flatten", [x], {"axis": axis}, dtype=x.dtype)
     soft = emit(node, node.op_type, [flat], {"axis": -1}, dtype=x.dtype)
     shape = emit(node, "Shape", [x], dtype=ir.DataType.INT64)
@@ -76,27 +78,27 @@ def _softmax(node: ir.Node, version: int) -> None:
     node.graph.remove(node, safe=True)
 
 
-def _clip(node: ir.Node, version: int) -> None:
+def _clip(node: ir.Node, _: int) -> None:
     _move_to_input(node, "min", 1, np.float32)
     _move_to_input(node, "max", 2, np.float32)
 
 
-def _pad(node: ir.Node, version: int) -> None:
+def _pad(node: ir.Node, _: int) -> None:
     _move_to_input(node, "pads", 1)
     _move_to_input(node, "value", 2, np.float32)
 
 
-def _slice(node: ir.Node, version: int) -> None:
+def _slice(node: ir.Node, _: int) -> None:
     if "starts" in node.attributes:
         for index, name in enumerate(("starts", "ends", "axes"), start=1):
             _move_to_input(node, name, index)
 
 
-def _dropout(node: ir.Node, version: int) -> None:
+def _dropout(node: ir.Node, _: int) -> None:
     node.attributes.pop("ratio", None)
 
 
-def _batchnorm(node: ir.Node, version: int) -> None:
+def _batchnorm(node: ir.Node, _: int) -> None:
     node.attributes.pop("spatial", None)
 
 

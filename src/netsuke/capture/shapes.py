@@ -1,6 +1,7 @@
 """Shape inference: dtypes and dimensions of every value, and shape arithmetic made constant where it can be.
 
-Shapes that a file declares for inner values are dropped first: they may be wrong, and everything after capture relies on them.
+Shapes that a file declares for inner values are dropped first: they may be wrong, and everything after capture
+relies on them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import onnx_ir as ir
 from netsuke.capture.graph import array_of, attr, constant, dims_of, is_op, operand, replace
 from netsuke.capture.symbolic import shape_entries
 from netsuke.core.errors import FileError, Problem
-
 
 SMALL_BYTES = 4096
 

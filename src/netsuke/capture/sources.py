@@ -33,7 +33,7 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: str, free_image: bool =
             "not a network",
             got=type(model).__name__,
             allowed="a path, a torch.nn.Module, an onnx_ir.Model or an onnx.ModelProto",
-        )  # fmt: skip
+        )
     )
 
 
@@ -65,7 +65,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str, free_image: bool
             got=text,
             allowed=near(text, MODELS),
             hint="a path of an .onnx or .pt2 file, or file.py:factory",
-        )  # fmt: skip
+        )
     )
 
 

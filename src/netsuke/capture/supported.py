@@ -1,7 +1,9 @@
-"""Which operators the compiler takes, and in which forms. Everything it does not take is listed in one UnsupportedError.
+"""Which operators the compiler takes, and in which forms.
 
-`SUPPORTED` maps an operator of the default domain to a check that returns what is wrong with a node ("" when nothing is). A test keeps this
-table and the lowering of `netsuke.passes` equal.
+Everything it does not take is listed in one UnsupportedError.
+
+`SUPPORTED` maps an operator of the default domain to a check that returns what is wrong with a node ("" when
+nothing is). A test keeps this table and the lowering of `netsuke.passes` equal.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ _HINTS = {
 }
 
 
-def _ok(node: ir.Node) -> str:
+def _ok(_: ir.Node) -> str:
     return ""
 
 
@@ -71,11 +73,16 @@ def _weight_constant(value: ir.Value | None) -> bool:
 def _window(node: ir.Node, spatial: int) -> str:
     """Lengths and signs of the attributes of a convolution or pool."""
     for name, length, least in (
-        ("kernel_shape", spatial, 1), ("strides", spatial, 1), ("dilations", spatial, 1), ("pads", 2 * spatial, 0),
+        ("kernel_shape", spatial, 1),
+        ("strides", spatial, 1),
+        ("dilations", spatial, 1),
+        ("pads", 2 * spatial, 0),
         ("output_padding", spatial, 0),
-    ):  # fmt: skip
+    ):
         given = attr(node, name)
-        if given is not None and (len(given) != length or min(given, default=least) < least or max(given, default=0) > 2**20):
+        if given is not None and (
+            len(given) != length or min(given, default=least) < least or max(given, default=0) > 2**20
+        ):
             return f"{name} {given} of {spatial} spatial dimensions"
     return ""
 
@@ -208,7 +215,7 @@ def _mod(node: ir.Node) -> str:
     return "fmod 1" if int(attr(node, "fmod", 0)) and not floats else ""
 
 
-def _if(node: ir.Node) -> str:
+def _if(_: ir.Node) -> str:
     return "the condition is not a constant"
 
 
@@ -240,12 +247,74 @@ def _split(node: ir.Node) -> str:
     return "sizes are not a constant" if operand(node, 1) is not None and not is_constant(operand(node, 1)) else ""
 
 
-_PLAIN = """
-Abs Add And ArgMax Ceil Clip Concat ConstantOfShape Constant Cos DepthToSpace Div Elu Equal Erf Exp Expand Flatten Floor Gather
-Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual HardSigmoid HardSwish Identity IsNaN LayerNormalization LeakyRelu Less
-LessOrEqual Log LogSoftmax MatMul Max Min Mish Mul Neg Not Or Pow Range Reciprocal Relu Reshape Round Shape Sigmoid Sign Sin Slice
-Softmax Softplus SpaceToDepth Sqrt Sub Swish Tanh Tile Transpose Where Xor
-""".split()
+_PLAIN = [
+    "Abs",
+    "Add",
+    "And",
+    "ArgMax",
+    "Ceil",
+    "Clip",
+    "Concat",
+    "ConstantOfShape",
+    "Constant",
+    "Cos",
+    "DepthToSpace",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "IsNaN",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "MatMul",
+    "Max",
+    "Min",
+    "Mish",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "Pow",
+    "Range",
+    "Reciprocal",
+    "Relu",
+    "Reshape",
+    "Round",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "SpaceToDepth",
+    "Sqrt",
+    "Sub",
+    "Swish",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Where",
+    "Xor",
+]
 _REDUCES = ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSumExp")
 
 SUPPORTED: dict[str, Check] = {

@@ -1,7 +1,7 @@
 """Names for free dimensions that ONNX shape inference leaves unknown: equal computations get equal names.
 
-The height behind a stride-2 convolution of an image of height H becomes "(H-1)//2+1" wherever it appears, so the passes can prove that
-both sides of a residual add have one shape.
+The height behind a stride-2 convolution of an image of height H becomes "(H-1)//2+1" wherever it appears, so the
+passes can prove that both sides of a residual add have one shape.
 """
 
 from __future__ import annotations
@@ -14,12 +14,70 @@ import onnx_ir as ir
 from netsuke.capture.graph import array_of, attr, dims_of, operand
 
 _SAME = frozenset(
-    """Relu LeakyRelu PRelu Clip Sigmoid HardSigmoid HardSwish Swish Mish Gelu Tanh Elu Selu Softplus Softmax LogSoftmax Identity Dropout
-    LayerNormalization BatchNormalization InstanceNormalization QuantizeLinear DequantizeLinear Cast Abs Neg Exp Log Sqrt Erf Floor Ceil Round Sign
-    Sin Cos Reciprocal Not IsNaN GroupNormalization LpNormalization""".split()
+    [
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Clip",
+        "Sigmoid",
+        "HardSigmoid",
+        "HardSwish",
+        "Swish",
+        "Mish",
+        "Gelu",
+        "Tanh",
+        "Elu",
+        "Selu",
+        "Softplus",
+        "Softmax",
+        "LogSoftmax",
+        "Identity",
+        "Dropout",
+        "LayerNormalization",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Cast",
+        "Abs",
+        "Neg",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Erf",
+        "Floor",
+        "Ceil",
+        "Round",
+        "Sign",
+        "Sin",
+        "Cos",
+        "Reciprocal",
+        "Not",
+        "IsNaN",
+        "GroupNormalization",
+        "LpNormalization",
+    ]
 )
 _BROADCAST = frozenset(
-    "Add Sub Mul Div Pow Min Max Mod Where And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual".split()
+    [
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Pow",
+        "Min",
+        "Max",
+        "Mod",
+        "Where",
+        "And",
+        "Or",
+        "Xor",
+        "Equal",
+        "Less",
+        "LessOrEqual",
+        "Greater",
+        "GreaterOrEqual",
+    ]
 )
 
 
@@ -27,14 +85,14 @@ def name_free_dims(graph: ir.Graph) -> None:
     """Fill unknown dimensions in place, in execution order."""
     for value in graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([_anonymous(d) if _unknown(d) else d for d in dims_of(value) or []])
+            value.shape = ir.Shape([None if _unknown(d) else d for d in dims_of(value) or []])
     for node in graph:
         for out in node.outputs:
             dims = dims_of(out)
             if dims is None or not any(_unknown(d) for d in dims):
                 continue
             guess = _guess(node, len(dims))
-            merged = [_anonymous(d) if _unknown(d) else d for d in dims]
+            merged = [None if _unknown(d) else d for d in dims]
             if guess is not None:
                 merged = [g if _unknown(d) else d for d, g in zip(dims, guess, strict=True)]
             out.shape = ir.Shape(merged)
@@ -42,10 +100,6 @@ def name_free_dims(graph: ir.Graph) -> None:
 
 def _unknown(dim: Any) -> bool:
     return dim is None or (isinstance(dim, str) and bool(re.fullmatch(r"unk__\d+", dim)))
-
-
-def _anonymous(dim: Any) -> None:
-    return None
 
 
 def shape_entries(value: ir.Value | None, depth: int = 0) -> list[Any] | None:
@@ -252,8 +306,8 @@ def _resize(node: ir.Node, x: list[Any]) -> list[Any] | None:
 def image_size_is_fixed(graph: ir.Graph) -> bool:
     """True when a free height or width meets a constant of another size: the network runs at one image size only.
 
-    Found where a constant (a position embedding) is added to a value of free size, and where a flattened image enters a matrix product.
-    torch.export leaves such dimensions free although no other size works.
+    Found where a constant (a position embedding) is added to a value of free size, and where a flattened image
+    enters a matrix product. torch.export leaves such dimensions free although no other size works.
     """
     return any(_pins_size(node) for node in graph)
 

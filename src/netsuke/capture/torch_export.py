@@ -1,7 +1,8 @@
 """PyTorch modules and exported programs to ONNX, through torch.export and the exporter built on it.
 
-The batch dimension and, for images, height and width are exported as free dimensions where the network allows it; a dimension the network
-fixes (a reshape to constants, a position embedding) becomes a constant, and `metadata_props["netsuke.fixed"]` of the model says which.
+The batch dimension and, for images, height and width are exported as free dimensions where the network allows it; a
+dimension the network fixes (a reshape to constants, a position embedding) becomes a constant, and
+`metadata_props["netsuke.fixed"]` of the model says which.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _DIM_NAMES = {4: ["N", None, "H", "W"], 3: ["N", None, "L"], 2: ["N", None]}
 def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32", *, free_image: bool = True) -> ir.Model:
     """Export an eval-mode module for inputs of `shape` (one shape, or a list of shapes for several inputs).
 
-    free_image False keeps everything but the batch as it is in `shape`. dtype is "f32", or "i64" for token ids. Raises UnsupportedError with the exporter's reason when the network cannot be exported.
+    free_image False keeps everything but the batch as it is in `shape`. dtype is "f32", or "i64" for token ids.
+    Raises UnsupportedError with the exporter's reason when the network cannot be exported.
     """
     torch = _torch()
     shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
@@ -53,7 +55,7 @@ def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32", *, fr
             where=type(module).__name__,
             got=got,
             hint="export it to ONNX yourself and give the .onnx file",
-        )  # fmt: skip
+        )
     )
 
 

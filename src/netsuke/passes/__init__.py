@@ -1,11 +1,13 @@
 """From the canonical graph to the program: one rewrite per file, in the order of `pipeline`.
 
-Belongs here: rewrites over onnx_ir graphs (lowering of Q/DQ to integer operators, layout, fusion) and the step to `netsuke.program`. Does not
-belong here: reading networks (`netsuke.capture`), choosing quantizers (`netsuke.methods`), executing (`netsuke.engine`).
+Belongs here: rewrites over onnx_ir graphs (lowering of Q/DQ to integer operators, layout, fusion) and the step to
+`netsuke.program`. Does not belong here: reading networks (`netsuke.capture`), choosing quantizers
+(`netsuke.methods`), executing (`netsuke.engine`).
 
-Contract: a pass is a function `name(graph) -> int` that rewrites in place and returns how often it did something; inside, program operators
-are nodes of the domain "netsuke" with the attributes of docs/format.md. Values keep `meta["source"]`, the name in the user's
-graph. To add one: its file with the function, its line in `compile_program`, a text-in, text-out test in tests/passes.
+Contract: a pass is a function `name(graph) -> int` that rewrites in place and returns how often it did something;
+inside, program operators are nodes of the domain "netsuke" with the attributes of docs/format.md. Values keep
+`meta["source"]`, the name in the user's graph. To add one: its file with the function, its line in
+`compile_program`, a text-in, text-out test in tests/passes.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def compile_program(
 ) -> Program:
     """The program of a canonical graph (see `netsuke.capture`); `model` is not changed. Same input, same program.
 
-    taps  names of values of the graph to give as further outputs, in the layout of the graph. A value that is quantized is given as its codes.
+    taps  names of values of the graph to give as further outputs, in the layout of the graph. A value that is
+          quantized is given as its codes.
     Raises UnsupportedError for nodes that cannot be lowered, UsageError for taps that name nothing.
     """
     from netsuke.core.errors import NetsukeError, Problem, UnsupportedError
@@ -48,7 +51,10 @@ def compile_program(
 
 
 def packed_report(program: Program) -> list[dict[str, str]]:
-    """One row per node: name, op, kind ("packed", "float", "simulated" or "movement") and a note; see `netsuke.passes.report`."""
+    """One row per node: name, op, kind ("packed", "float", "simulated" or "movement") and a note.
+
+    See `netsuke.passes.report`.
+    """
     from netsuke.passes.report import packed_report as report
 
     return report(program)

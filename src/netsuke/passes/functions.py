@@ -24,16 +24,39 @@ def _gelu_tanh(x: Array) -> Array:
 
 
 _PLAIN: dict[str, Callable[[Array], Array]] = {
-    "abs": np.abs, "ceil": np.ceil, "cos": np.cos, "erf": erf, "exp": np.exp, "floor": np.floor,
-    "gelu": lambda x: 0.5 * x * (1.0 + erf(x / np.sqrt(2.0))), "gelu_tanh": _gelu_tanh,
-    "hard_swish": lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0), "identity": lambda x: x, "log": np.log,
-    "mish": lambda x: x * np.tanh(_softplus(x)), "neg": np.negative, "reciprocal": lambda x: 1.0 / x,
-    "relu": lambda x: np.maximum(x, 0.0), "round": np.rint, "sigmoid": _sigmoid, "sign": np.sign, "silu": lambda x: x * _sigmoid(x),
-    "sin": np.sin, "softplus": _softplus, "sqrt": np.sqrt, "tanh": np.tanh,
-}  # fmt: skip
+    "abs": np.abs,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "erf": erf,
+    "exp": np.exp,
+    "floor": np.floor,
+    "gelu": lambda x: 0.5 * x * (1.0 + erf(x / np.sqrt(2.0))),
+    "gelu_tanh": _gelu_tanh,
+    "hard_swish": lambda x: x * np.clip(x / 6.0 + 0.5, 0.0, 1.0),
+    "identity": lambda x: x,
+    "log": np.log,
+    "mish": lambda x: x * np.tanh(_softplus(x)),
+    "neg": np.negative,
+    "reciprocal": lambda x: 1.0 / x,
+    "relu": lambda x: np.maximum(x, 0.0),
+    "round": np.rint,
+    "sigmoid": _sigmoid,
+    "sign": np.sign,
+    "silu": lambda x: x * _sigmoid(x),
+    "sin": np.sin,
+    "softplus": _softplus,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
+}
 _BINARY: dict[str, Callable[[Array, Array], Array]] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "pow": np.power, "min": np.minimum, "max": np.maximum,
-}  # fmt: skip
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "pow": np.power,
+    "min": np.minimum,
+    "max": np.maximum,
+}
 
 
 def unary(fn: str, x: Array, alpha: float | None, beta: float | None) -> Array | None:

@@ -1,4 +1,4 @@
-"""Residual adds and activations taken into the float layer in front of them, biases into linear layers, quantize into its producer."""
+"""Residual adds, activations and biases taken into the float layer in front of them, quantize into its producer."""
 
 from __future__ import annotations
 
@@ -48,8 +48,16 @@ def _again(
     given = {name: a.value for name, a in old.attributes.items()}
     given = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()} | attrs
     out = at.outputs[0]
-    y = ns(at, old.op_type, inputs, given, dtype=dtype, dims=dims_of(out) or dims_of(old.outputs[0]), name=old.name or "",
-           source=source_of(out))  # fmt: skip
+    y = ns(
+        at,
+        old.op_type,
+        inputs,
+        given,
+        dtype=dtype,
+        dims=dims_of(out) or dims_of(old.outputs[0]),
+        name=old.name or "",
+        source=source_of(out),
+    )
     source = source_of(out)
     replace(out, y)
     y.meta["source"] = source
@@ -62,7 +70,7 @@ def _again(
     return made
 
 
-def _bias(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
+def _bias(node: ir.Node, _: dict[int, int]) -> ir.Node | None:
     """linear or conv without a bias, then + a constant vector on the last axis."""
     user = only_user(node.outputs[0]) if is_ns(node, "linear", "conv") else None
     if user is None or not _is_binary(user, "add") or operand(node, 2) is not None or not _bare(node):
@@ -81,7 +89,7 @@ def _bias(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
     return _again(node, user, [node.inputs[0], node.inputs[1], bias], {})
 
 
-def _scale_alpha(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
+def _scale_alpha(node: ir.Node, _: dict[int, int]) -> ir.Node | None:
     """A product of two activations times a positive or negative constant scalar."""
     user = only_user(node.outputs[0]) if is_ns(node, "matmul") else None
     if user is None or not _is_binary(user, "mul", "div"):
@@ -134,7 +142,7 @@ def _later(a: ir.Node, b: ir.Node, order: dict[int, int]) -> bool:
     return order.get(id(a), -1) > order.get(id(b), -1)
 
 
-def _activation(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
+def _activation(node: ir.Node, _: dict[int, int]) -> ir.Node | None:
     if not is_ns(node, "conv", "linear", "conv_transpose", "qconv", "qlinear") or not _bare(node):
         return None
     user = only_user(node.outputs[0])
@@ -153,7 +161,7 @@ def _activation(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
     return _again(node, user, list(node.inputs), {"act": fn, **extra})
 
 
-def _quantize(node: ir.Node, order: dict[int, int]) -> ir.Node | None:
+def _quantize(node: ir.Node, _: dict[int, int]) -> ir.Node | None:
     """unary, layernorm, softmax or binary whose only reader is a quantize over the full code range."""
     if not is_ns(node, *_QUANTIZING) or node.outputs[0].dtype != F32 or "quant_scale" in node.attributes:
         return None

@@ -1,8 +1,9 @@
 """Elementwise operators between a dequantize and a quantize become one table of 256 entries.
 
-A chain dequantize -> unary, binary with a constant, ... -> quantize is a function of one code. It is evaluated on all 256 codes with the
-arithmetic of the operators it replaces (each in binary64, rounded to float32). Constants that vary along the last axis give one table
-per channel. Tables of tables compose exactly, and so do qadd and qmul of two tables of one tensor (x * sigmoid(x) quantized in between).
+A chain dequantize -> unary, binary with a constant, ... -> quantize is a function of one code. It is evaluated on
+all 256 codes with the arithmetic of the operators it replaces (each in binary64, rounded to float32). Constants
+that vary along the last axis give one table per channel. Tables of tables compose exactly, and so do qadd and qmul
+of two tables of one tensor (x * sigmoid(x) quantized in between).
 """
 
 from __future__ import annotations
@@ -13,8 +14,18 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    Array, array_of, attr, constant, dims_of, is_constant, only_user, operand, replace, source_of, sweep,
-)  # fmt: skip
+    Array,
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    is_constant,
+    only_user,
+    operand,
+    replace,
+    source_of,
+    sweep,
+)
 from netsuke.formats.integer import dequantize, quantize, requantize
 from netsuke.passes import functions
 from netsuke.passes.nodes import F32, U8, codes_of, from_ns, grid_of, is_ns, ns
@@ -22,7 +33,24 @@ from netsuke.passes.nodes import F32, U8, codes_of, from_ns, grid_of, is_ns, ns
 MAX_TABLES = 4096  # channels: one table each, 1 MiB at most
 _CODES = np.arange(256, dtype=np.uint8)
 # Functions worth a float table when floats are needed behind them: everything that is not one or two instructions.
-_COSTLY = frozenset("cos elu erf exp gelu gelu_tanh hard_swish log mish sigmoid silu sin softplus tanh".split())
+_COSTLY = frozenset(
+    [
+        "cos",
+        "elu",
+        "erf",
+        "exp",
+        "gelu",
+        "gelu_tanh",
+        "hard_swish",
+        "log",
+        "mish",
+        "sigmoid",
+        "silu",
+        "sin",
+        "softplus",
+        "tanh",
+    ]
+)
 
 
 def fuse_tables(graph: ir.Graph) -> int:
@@ -172,12 +200,12 @@ def _pair(node: ir.Node) -> bool:
 
 def _join(node: ir.Node, x: ir.Value, a: Array, b: Array) -> bool:
     given: dict[str, Any] = {key: attr(node, key) for key in node.attributes}
-    clip = {"zero": int(given.get("zero", 0)), "lo": int(given.get("lo", 0)), "hi": int(given.get("hi", 255))}
+    zero, lo, hi = (int(given.get(key, default)) for key, default in (("zero", 0), ("lo", 0), ("hi", 255)))
     left = a.astype(np.int32) - int(given["a_zero"])
     right = b.astype(np.int32) - int(given["b_zero"])
     if is_ns(node, "qmul"):
-        codes = requantize(left * right, np.float32(given["mult"]), **clip)
+        codes = requantize(left * right, float(given["mult"]), zero=zero, lo=lo, hi=hi)
     else:
         t = left.astype(np.float32) * np.float32(given["a_mult"])
-        codes = quantize(t + right.astype(np.float32) * np.float32(given["b_mult"]), 1.0, **clip)
+        codes = quantize(t + right.astype(np.float32) * np.float32(given["b_mult"]), 1.0, zero, lo, hi)
     return _put(node, x, codes, node.outputs[0].meta.get("grid"))

@@ -12,7 +12,10 @@ RULES = {**lower_float.RULES, **lower_movement.RULES}
 
 
 def lower(graph: ir.Graph) -> int:
-    """Rewrite in place; returns how many nodes were lowered. Operators without a rule are listed in one UnsupportedError."""
+    """Rewrite in place; returns how many nodes were lowered.
+
+    Operators without a rule are listed in one UnsupportedError.
+    """
     unknown = [n for n in graph if n.domain != "netsuke" and (n.domain != "" or n.op_type not in RULES)]
     if unknown:
         raise UnsupportedError(

@@ -1,7 +1,8 @@
 """ONNX operators that compute on floats (and on integers and booleans) to program operators, one rule each.
 
-Every rule gets the node and returns the value that replaces its first output; convolutions, pools and kin come wrapped in transposes. `RULES`
-and `netsuke.passes.lower_movement.RULES` together are all operators that `netsuke.capture.supported` lets through.
+Every rule gets the node and returns the value that replaces its first output; convolutions, pools and kin come
+wrapped in transposes. `RULES` and `netsuke.passes.lower_movement.RULES` together are all operators that
+`netsuke.capture.supported` lets through.
 """
 
 from __future__ import annotations
@@ -13,8 +14,16 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    array_of, attr, axis_of, constant, dims_of, scalar_of, ints_of, operand, source_of,
-)  # fmt: skip
+    array_of,
+    attr,
+    axis_of,
+    constant,
+    dims_of,
+    ints_of,
+    operand,
+    scalar_of,
+    source_of,
+)
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.lower_qconv import conv_window, ohwi
 from netsuke.passes.nodes import BOOL, F32, from_nhwc, nhwc_dims, ns, to_nhwc, transposed, with_axis, without_axis
@@ -55,9 +64,13 @@ def _binary(fn: str) -> Rule:
 def word(dtype: ir.DataType | None) -> str:
     """The program's word for an ONNX type."""
     words = {
-        ir.DataType.FLOAT: "f32", ir.DataType.UINT8: "u8", ir.DataType.INT8: "s8", ir.DataType.INT32: "i32",
-        ir.DataType.INT64: "i64", ir.DataType.BOOL: "bool",
-    }  # fmt: skip
+        ir.DataType.FLOAT: "f32",
+        ir.DataType.UINT8: "u8",
+        ir.DataType.INT8: "s8",
+        ir.DataType.INT32: "i32",
+        ir.DataType.INT64: "i64",
+        ir.DataType.BOOL: "bool",
+    }
     if dtype not in words:
         raise UnsupportedError(Problem("no such type in a program", got=dtype.name if dtype else "unknown"))
     return words[dtype]
@@ -72,8 +85,16 @@ def _conv(node: ir.Node) -> ir.Value:
     bias = array_of(operand(node, 2))
     name = node.name or "conv"
     inputs = [to_nhwc(node, x), as_constant(node, ohwi(weight), f"{name}.w"), as_constant(node, bias, f"{name}.bias")]
-    y = ns(node, "conv", inputs, window, dtype=F32, dims=nhwc_dims(node.outputs[0]), name=name,
-           source=source_of(node.outputs[0]))  # fmt: skip
+    y = ns(
+        node,
+        "conv",
+        inputs,
+        window,
+        dtype=F32,
+        dims=nhwc_dims(node.outputs[0]),
+        name=name,
+        source=source_of(node.outputs[0]),
+    )
     return from_nhwc(node, y, rank)
 
 
@@ -93,8 +114,16 @@ def _conv_transpose(node: ir.Node) -> ir.Value:
         as_constant(node, w, f"{name}.w"),
         as_constant(node, array_of(operand(node, 2)), f"{name}.bias"),
     ]
-    y = ns(node, "conv_transpose", inputs, window, dtype=F32, dims=nhwc_dims(node.outputs[0]), name=name,
-           source=source_of(node.outputs[0]))  # fmt: skip
+    y = ns(
+        node,
+        "conv_transpose",
+        inputs,
+        window,
+        dtype=F32,
+        dims=nhwc_dims(node.outputs[0]),
+        name=name,
+        source=source_of(node.outputs[0]),
+    )
     return from_nhwc(node, y, rank)
 
 
@@ -283,8 +312,16 @@ def _pool(node: ir.Node) -> ir.Value:
     if op == "avgpool":
         window.pop("dilations")
     rank = len(dims_of(x) or ())
-    y = ns(node, op, [to_nhwc(node, x)], window, dtype=x.dtype, dims=nhwc_dims(node.outputs[0]), name=node.name or "",
-           source=source_of(node.outputs[0]))  # fmt: skip
+    y = ns(
+        node,
+        op,
+        [to_nhwc(node, x)],
+        window,
+        dtype=x.dtype,
+        dims=nhwc_dims(node.outputs[0]),
+        name=node.name or "",
+        source=source_of(node.outputs[0]),
+    )
     return from_nhwc(node, y, rank)
 
 
@@ -313,8 +350,14 @@ def _recurrent(node: ir.Node) -> ir.Value:
     inputs = [operand(node, i) for i in range(count)]
     while inputs and inputs[-1] is None:
         inputs.pop()
-    made = ir.node(node.op_type.lower(), inputs=inputs, attributes=attrs, domain="netsuke", num_outputs=len(node.outputs),
-                   name=node.name)  # fmt: skip
+    made = ir.node(
+        node.op_type.lower(),
+        inputs=inputs,
+        attributes=attrs,
+        domain="netsuke",
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
     assert node.graph is not None
     node.graph.insert_before(node, made)
     from netsuke.capture.graph import replace
@@ -330,24 +373,69 @@ def _recurrent(node: ir.Node) -> ir.Value:
 
 
 def _isnan(node: ir.Node) -> ir.Value:
-    return ns(node, "unary", [node.inputs[0]], {"fn": "isnan"}, dtype=BOOL, dims=dims_of(node.outputs[0]), name=node.name or "",
-              source=source_of(node.outputs[0]))  # fmt: skip
+    return ns(
+        node,
+        "unary",
+        [node.inputs[0]],
+        {"fn": "isnan"},
+        dtype=BOOL,
+        dims=dims_of(node.outputs[0]),
+        name=node.name or "",
+        source=source_of(node.outputs[0]),
+    )
 
 
 _UNARIES = {
-    "Abs": "abs", "Ceil": "ceil", "Cos": "cos", "Erf": "erf", "Exp": "exp", "Floor": "floor", "HardSwish": "hard_swish",
-    "Log": "log", "Mish": "mish", "Neg": "neg", "Not": "not", "Reciprocal": "reciprocal", "Relu": "relu", "Round": "round",
-    "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Softplus": "softplus", "Sqrt": "sqrt", "Tanh": "tanh",
-}  # fmt: skip
+    "Abs": "abs",
+    "Ceil": "ceil",
+    "Cos": "cos",
+    "Erf": "erf",
+    "Exp": "exp",
+    "Floor": "floor",
+    "HardSwish": "hard_swish",
+    "Log": "log",
+    "Mish": "mish",
+    "Neg": "neg",
+    "Not": "not",
+    "Reciprocal": "reciprocal",
+    "Relu": "relu",
+    "Round": "round",
+    "Sigmoid": "sigmoid",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Softplus": "softplus",
+    "Sqrt": "sqrt",
+    "Tanh": "tanh",
+}
 _BINARIES = {
-    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Min": "min", "Max": "max", "Mod": "mod",
-    "And": "and", "Or": "or", "Xor": "xor", "Equal": "equal", "Less": "less", "LessOrEqual": "less_equal",
-    "Greater": "greater", "GreaterOrEqual": "greater_equal",
-}  # fmt: skip
+    "Add": "add",
+    "Sub": "sub",
+    "Mul": "mul",
+    "Div": "div",
+    "Pow": "pow",
+    "Min": "min",
+    "Max": "max",
+    "Mod": "mod",
+    "And": "and",
+    "Or": "or",
+    "Xor": "xor",
+    "Equal": "equal",
+    "Less": "less",
+    "LessOrEqual": "less_equal",
+    "Greater": "greater",
+    "GreaterOrEqual": "greater_equal",
+}
 _REDUCES = {
-    "Mean": "mean", "Sum": "sum", "Max": "max", "Min": "min", "Prod": "prod", "L1": "l1", "L2": "l2", "SumSquare": "sumsq",
+    "Mean": "mean",
+    "Sum": "sum",
+    "Max": "max",
+    "Min": "min",
+    "Prod": "prod",
+    "L1": "l1",
+    "L2": "l2",
+    "SumSquare": "sumsq",
     "LogSumExp": "logsumexp",
-}  # fmt: skip
+}
 
 RULES: dict[str, Rule] = {
     **{op: _unary(fn) for op, fn in _UNARIES.items()},

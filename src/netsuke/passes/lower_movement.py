@@ -74,12 +74,17 @@ def _split(node: ir.Node) -> ir.Value:
         raise refuse(node, "unknown rank")
     axis, count = axis_of(node, len(dims)), len(node.outputs)
     sizes = operand(node, 1)
-    if sizes is None:
-        if isinstance(dims[axis], int):
-            part = -(-dims[axis] // count)
-            sizes = _int_constant(node, [part] * (count - 1) + [dims[axis] - part * (count - 1)], "sizes")
-    made = ir.node("split", inputs=[x, sizes] if sizes is not None else [x], attributes={"axis": axis}, domain="netsuke",
-                   num_outputs=count, name=node.name)  # fmt: skip
+    if sizes is None and isinstance(dims[axis], int):
+        part = -(-dims[axis] // count)
+        sizes = _int_constant(node, [part] * (count - 1) + [dims[axis] - part * (count - 1)], "sizes")
+    made = ir.node(
+        "split",
+        inputs=[x, sizes] if sizes is not None else [x],
+        attributes={"axis": axis},
+        domain="netsuke",
+        num_outputs=count,
+        name=node.name,
+    )
     assert node.graph is not None
     node.graph.insert_before(node, made)
     for index, (old, new) in enumerate(zip(node.outputs, made.outputs, strict=True)):
@@ -154,8 +159,16 @@ def _resize(node: ir.Node) -> ir.Value:
         "nearest": attr(node, "nearest_mode", "round_prefer_floor"),
     }
     dims = nhwc_dims(node.outputs[0])
-    y = ns(node, "resize", [to_nhwc(node, x), sizes, scales], attrs, dtype=x.dtype, dims=dims, name=node.name or "",
-           source=source_of(node.outputs[0]))  # fmt: skip
+    y = ns(
+        node,
+        "resize",
+        [to_nhwc(node, x), sizes, scales],
+        attrs,
+        dtype=x.dtype,
+        dims=dims,
+        name=node.name or "",
+        source=source_of(node.outputs[0]),
+    )
     return from_nhwc(node, y, rank)
 
 

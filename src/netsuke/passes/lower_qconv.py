@@ -14,7 +14,10 @@ from netsuke.passes.weights import WeightCodes, weight_codes
 
 
 def lower_qconv(graph: ir.Graph) -> int:
-    """Rewrite in place; returns how many convolutions became integer. A possible overflow is an UnsupportedError by name."""
+    """Rewrite in place; returns how many convolutions became integer.
+
+    A possible overflow is an UnsupportedError by name.
+    """
     return sum(_lower(node) for node in list(graph) if node.domain == "" and node.op_type == "Conv")
 
 

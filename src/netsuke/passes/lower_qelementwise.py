@@ -1,4 +1,7 @@
-"""Add, Sub and Mul of two code tensors followed by a quantize become qadd and qmul; averages become qavgpool and qmean."""
+"""Add, Sub and Mul of two code tensors followed by a quantize become qadd and qmul.
+
+Averages become qavgpool and qmean.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,13 @@ from netsuke.passes.tail import Tail, find_tail, last_member, place
 def lower_qelementwise(graph: ir.Graph) -> int:
     """Rewrite in place; returns how many nodes became integer."""
     rules = {
-        "Add": _binary, "Sub": _binary, "Mul": _binary, "AveragePool": _average, "GlobalAveragePool": _mean,
+        "Add": _binary,
+        "Sub": _binary,
+        "Mul": _binary,
+        "AveragePool": _average,
+        "GlobalAveragePool": _mean,
         "ReduceMean": _mean,
-    }  # fmt: skip
+    }
     count = 0
     for node in list(graph):
         rule = rules.get(node.op_type) if node.domain == "" and node.graph is not None else None

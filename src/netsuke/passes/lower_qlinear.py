@@ -86,8 +86,16 @@ def _matmul(node: ir.Node) -> bool:
     attrs = {"a_zero": a.zero, "b_zero": b.zero, "mult": mult, **limits}
     at = last_member(node, tail)
     dtype = U8 if tail.codes else F32
-    y = ns(at, "qmatmul", [a.value, b.value], attrs, dtype=dtype, dims=dims_of(node.outputs[0]), name=node.name or "",
-           source=tail.source)  # fmt: skip
+    y = ns(
+        at,
+        "qmatmul",
+        [a.value, b.value],
+        attrs,
+        dtype=dtype,
+        dims=dims_of(node.outputs[0]),
+        name=node.name or "",
+        source=tail.source,
+    )
     place(tail, node, y)
     return True
 

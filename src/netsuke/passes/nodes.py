@@ -1,7 +1,7 @@
 """Verbs over nodes of the `netsuke` domain, whose operator types and attributes are those of docs/format.md.
 
-While passes run, program operators live in the same onnx_ir graph as ONNX operators. Operators that take the channel last are emitted
-between two transposes; `sink_transposes` removes nearly all of them later.
+While passes run, program operators live in the same onnx_ir graph as ONNX operators. Operators that take the
+channel last are emitted between two transposes; `sink_transposes` removes nearly all of them later.
 """
 
 from __future__ import annotations
@@ -14,8 +14,20 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    NETSUKE, Array, Dims, array_of, attr, constant, dims_of, emit, is_constant, made_by, only_user, operand, source_of,
-)  # fmt: skip
+    NETSUKE,
+    Array,
+    Dims,
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    emit,
+    is_constant,
+    made_by,
+    only_user,
+    operand,
+    source_of,
+)
 
 F32 = ir.DataType.FLOAT
 U8 = ir.DataType.UINT8

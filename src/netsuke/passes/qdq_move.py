@@ -14,12 +14,36 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    array_of, attr, constant, dims_of, emit, is_op, only_user, operand, replace, source_of, sweep,
-)  # fmt: skip
-from netsuke.passes.nodes import F32, U8, codes_of, from_ns, grid_of, is_ns, ns
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    is_op,
+    only_user,
+    operand,
+    replace,
+    source_of,
+    sweep,
+)
+from netsuke.passes.nodes import F32, U8, codes_of, grid_of, ns
 
 MOVES = frozenset(
-    "Reshape Transpose Flatten Squeeze Unsqueeze Slice Split MaxPool DepthToSpace SpaceToDepth Gather Expand Tile GlobalMaxPool".split()
+    [
+        "Reshape",
+        "Transpose",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "MaxPool",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Gather",
+        "Expand",
+        "Tile",
+        "GlobalMaxPool",
+    ]
 )
 
 
@@ -43,15 +67,15 @@ def moves_data(node: ir.Node) -> bool:
         return not (is_op(node, "MaxPool") and len(node.outputs) > 1)
     if is_op(node, "Resize"):
         return bool(attr(node, "mode", "nearest") == "nearest")
-    return is_op(node, "Pad") and _pad_code(node, 1.0, 0) is not None
+    return is_op(node, "Pad") and _pads_zero(node)
 
 
-def _pad_code(node: ir.Node, scale: float, zero: int) -> int | None:
-    """The code a constant Pad writes, or None when its value is not 0 and so need not be on the grid."""
+def _pads_zero(node: ir.Node) -> bool:
+    """A constant Pad writes 0, which every grid holds exactly; another value need not be on the grid."""
     if attr(node, "mode", "constant") != "constant":
-        return zero
+        return True
     value = array_of(operand(node, 2))
-    return zero if operand(node, 2) is None or (value is not None and not value.any()) else None
+    return operand(node, 2) is None or (value is not None and not value.any())
 
 
 def _dequantizers_down(graph: ir.Graph) -> int:
@@ -70,9 +94,14 @@ def _dequantizers_down(graph: ir.Graph) -> int:
 
 def _copy(node: ir.Node, inputs: list[ir.Value | None], dtype: ir.DataType) -> list[ir.Value]:
     """The node again on other inputs, all outputs with another dtype."""
-    attrs = {name: a for name, a in node.attributes.items()}
-    clone = ir.Node("", node.op_type, inputs=inputs, attributes=list(attrs.values()), num_outputs=len(node.outputs),
-                    name=node.name)  # fmt: skip
+    clone = ir.Node(
+        "",
+        node.op_type,
+        inputs=inputs,
+        attributes=list(node.attributes.values()),
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
     assert node.graph is not None
     node.graph.insert_before(node, clone)
     for old, new in zip(node.outputs, clone.outputs, strict=True):
@@ -156,7 +185,10 @@ def _quantized(before: ir.Node, x: ir.Value | None, attrs: dict[str, Any]) -> ir
 
 
 def _cancel(graph: ir.Graph) -> int:
-    """quantize(dequantize(q)) on one grid is q, if q keeps inside the range of the grid; equal quantizers become one."""
+    """quantize(dequantize(q)) on one grid is q, if q keeps inside the range of the grid.
+
+    Equal quantizers become one.
+    """
     count = 0
     seen: dict[tuple[object, ...], ir.Value] = {}
     for node in list(graph):
@@ -192,6 +224,3 @@ def fold_constant_dequantizers(graph: ir.Graph) -> list[str]:
         replace(node.outputs[0], constant(graph, dequantized(node), node.outputs[0].name or "weight"))
         graph.remove(node, safe=True)
     return readers
-
-
-__all__ = ["emit", "fold_constant_dequantizers", "from_ns", "is_ns", "move_qdq", "moves_data"]

@@ -1,7 +1,8 @@
 """QuantizeLinear and DequantizeLinear of activations become `quantize` and `dequantize` with unsigned codes.
 
-Signed codes are re-encoded, code + 128 and zero + 128: the same real numbers. Between a Q and a DQ there may be operators that move codes
-(some tools write them there); they see the new codes. DequantizeLinear of constants stays: it carries integer weights.
+Signed codes are re-encoded, code + 128 and zero + 128: the same real numbers. Between a Q and a DQ there may be
+operators that move codes (some tools write them there); they see the new codes. DequantizeLinear of constants
+stays: it carries integer weights.
 """
 
 from __future__ import annotations
@@ -17,10 +18,30 @@ from netsuke.passes.nodes import F32, U8, ns
 
 # bits of the code types of activations, and whether they are signed
 _TYPES = {
-    ir.DataType.UINT8: (8, False), ir.DataType.INT8: (8, True), ir.DataType.UINT4: (4, False), ir.DataType.INT4: (4, True),
-}  # fmt: skip
+    ir.DataType.UINT8: (8, False),
+    ir.DataType.INT8: (8, True),
+    ir.DataType.UINT4: (4, False),
+    ir.DataType.INT4: (4, True),
+}
 _MOVES = frozenset(
-    "Reshape Transpose Flatten Squeeze Unsqueeze Slice Split Concat MaxPool Resize DepthToSpace SpaceToDepth Gather Expand Tile Identity".split()
+    [
+        "Reshape",
+        "Transpose",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Concat",
+        "MaxPool",
+        "Resize",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Gather",
+        "Expand",
+        "Tile",
+        "Identity",
+    ]
 )
 
 

@@ -1,4 +1,4 @@
-"""What of a program runs as integers, what as floats, what only moves data, and what was quantized but still computes in floats."""
+"""What of a program runs as integers, as floats, only moves data, or was quantized but still computes in floats."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ _LAYERS = ("conv", "conv_transpose", "linear", "matmul", "lstm", "gru")
 def packed_report(program: Program) -> list[dict[str, str]]:
     """One row per node in order: {"name", "op", "kind", "note"}.
 
-    kind: "packed" computes on integer codes, "float" on floats, "simulated" is a float layer with codes at its input or weights that were
-    integers in the source graph (its arithmetic is not that of an integer layer), "movement" copies or computes shapes.
+    kind: "packed" computes on integer codes, "float" on floats, "simulated" is a float layer with codes at its
+    input or weights that were integers in the source graph (its arithmetic is not that of an integer layer),
+    "movement" copies or computes shapes.
     """
     makers = {name: node for node in program.nodes for name in node.outputs}
     folded = {name for name in program.meta.get("simulated", "").split(", ") if name}

@@ -1,7 +1,8 @@
 """Reshapes as groups of dimensions: which input dimensions make which output dimensions.
 
-[N, C, H, W] -> [N, C, H*W] has the groups {N}->{N}, {C}->{C}, {H, W}->{HW}. Dimensions of 1 belong to any group. With groups
-known, a transpose in front of a reshape splits into one that moves whole groups, which passes behind the reshape, and one inside groups.
+[N, C, H, W] -> [N, C, H*W] has the groups {N}->{N}, {C}->{C}, {H, W}->{HW}. Dimensions of 1 belong to any group.
+With groups known, a transpose in front of a reshape splits into one that moves whole groups, which passes behind
+the reshape, and one inside groups.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ class Group:
 
 
 def _tokens(node: ir.Node) -> tuple[list[Any], list[Any]] | None:
-    """Dimensions of input and output with unknown ones replaced by marks; a copied dimension has the mark of its source."""
+    """Dimensions of input and output with unknown ones replaced by marks.
+
+    A copied dimension has the mark of its source.
+    """
     before, after = dims_of(node.inputs[0]), dims_of(node.outputs[0])
     target = ints_of(node.inputs[1])
     if before is None or (after is None and target is None):

@@ -2,9 +2,10 @@
 
     op(transpose(x)) = transpose(op'(x))
 
-with op' the operator on permuted axes. Neighbouring transposes compose; the identity disappears; a transpose that moves only dimensions of 1
-becomes a view. What cannot be passed (a graph output, a real reshape) keeps its transpose. Sinking never adds transposes: every
-reader is rewritten on the source, and the old transpose dies with its last reader.
+with op' the operator on permuted axes. Neighbouring transposes compose; the identity disappears; a transpose that
+moves only dimensions of 1 becomes a view. What cannot be passed (a graph output, a real reshape) keeps its
+transpose. Sinking never adds transposes: every reader is rewritten on the source, and the old transpose dies with
+its last reader.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    array_of, attr, constant, dims_of, ints_of, is_constant, operand, replace, source_of, sweep,
-)  # fmt: skip
-from netsuke.passes.nodes import from_ns, inverse, is_ns, ns, permuted, transposed
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    ints_of,
+    is_constant,
+    operand,
+    replace,
+    source_of,
+    sweep,
+)
+from netsuke.passes.nodes import from_ns, inverse, ns, permuted, transposed
 from netsuke.passes.reshape_groups import sink_through_reshape
 
-_UNARY = frozenset("unary quantize dequantize cast identity prelu lut".split())
-_BROADCAST = frozenset("binary where qadd qmul".split())
+_UNARY = frozenset(["unary", "quantize", "dequantize", "cast", "identity", "prelu", "lut"])
+_BROADCAST = frozenset(["binary", "where", "qadd", "qmul"])
 
 
 def sink_transposes(graph: ir.Graph) -> int:
@@ -143,9 +153,9 @@ def _concat(node: ir.Node) -> bool:
     if not hits or any(f[1] != hits[0][1] for f in hits):
         return False
     perm = hits[0][1]
-    if len(hits) < len(found):  # constants are permuted; anything else keeps the concat where it is
-        if any(f is None and not is_constant(v) for f, v in zip(found, node.inputs, strict=True)):
-            return False
+    # constants are permuted; anything else keeps the concat where it is
+    if any(f is None and not is_constant(v) for f, v in zip(found, node.inputs, strict=True)):
+        return False
     inputs: list[ir.Value | None] = []
     for value, hit in zip(node.inputs, found, strict=True):
         array = array_of(value)
@@ -165,8 +175,14 @@ def _split(node: ir.Node) -> bool:
         return False
     x, perm = found
     axis = perm[int(attr(node, "axis")) % len(perm)]
-    made = ir.node("split", inputs=[x, *node.inputs[1:]], attributes={"axis": axis}, domain="netsuke",
-                   num_outputs=len(node.outputs), name=node.name)  # fmt: skip
+    made = ir.node(
+        "split",
+        inputs=[x, *node.inputs[1:]],
+        attributes={"axis": axis},
+        domain="netsuke",
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
     assert node.graph is not None
     node.graph.insert_before(node, made)
     for index, (old, new) in enumerate(zip(list(node.outputs), made.outputs, strict=True)):
@@ -344,10 +360,8 @@ def _unsqueeze(node: ir.Node) -> bool:
     rank = len(perm) + len(axes)
     axes = sorted(a % rank for a in axes)
     added = list(range(len(perm), rank))
-    wide: list[int] = []
     old, new = iter(perm), iter(added)
-    for position in range(rank):
-        wide.append(next(new) if position in axes else next(old))
+    wide = [next(new) if position in axes else next(old) for position in range(rank)]
     if _moves_only_ones(x, perm):
         return False
     moved = constant(node.graph, np.asarray(added, np.int64), f"{node.name}.axes")
@@ -407,8 +421,16 @@ def _matmul(node: ir.Node) -> bool:
     b = x if keep else transposed(node, x, swapped)
     out = node.outputs[0]
     given = {name: a.value for name, a in node.attributes.items()} | {"trans_b": 1 - int(attr(node, "trans_b", 0))}
-    y = ns(node, node.op_type, [node.inputs[0], b], given, dtype=out.dtype, dims=dims_of(out), name=node.name or "",
-           source=source_of(out))  # fmt: skip
+    y = ns(
+        node,
+        node.op_type,
+        [node.inputs[0], b],
+        given,
+        dtype=out.dtype,
+        dims=dims_of(out),
+        name=node.name or "",
+        source=source_of(out),
+    )
     replace(out, y)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
@@ -439,10 +461,3 @@ _RULES: dict[str, Callable[[ir.Node], bool]] = {
     "transpose": _transpose,
     "unsqueeze": _unsqueeze,
 }
-
-
-def count_transposes(graph: ir.Graph) -> int:
-    """Transposes left that move data."""
-    return sum(
-        1 for node in graph if is_ns(node, "transpose") and not _moves_only_ones(node.inputs[0], attr(node, "perm"))
-    )  # type: ignore[arg-type]

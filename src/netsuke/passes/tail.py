@@ -1,4 +1,7 @@
-"""What follows an integer layer: a residual Add, a Relu or Clip, a quantize. All of it runs in the layer's own requantization."""
+"""What follows an integer layer: a residual Add, a Relu or Clip, a quantize.
+
+All of it runs in the layer's own requantization.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import Array, array_of, constant, dead, is_op, only_user, operand, replace, source_of
+from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.formats.bound import ACC_LIMIT, accumulator_bound
 from netsuke.formats.integer import dyadic, make_multiplier
-from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.nodes import Codes, Grid, bounds_of, clamp_codes, codes_of, float_constant, grid_of, same_dims
-
 from netsuke.passes.weights import WeightCodes
 
 _INF = float("inf")
@@ -48,7 +50,10 @@ class Tail:
 
 
 def find_tail(y: ir.Value, *, channels: int | None = None, residual: bool = True) -> Tail:
-    """Follow single readers from y. `channels`: a constant [channels] added on the last axis becomes `shift` (matrix products)."""
+    """Follow single readers from y.
+
+    `channels`: a constant [channels] added on the last axis becomes `shift` (matrix products).
+    """
     bare = Tail(y)
     tail = _clamped(y, ())
     members: tuple[ir.Node, ...] = ()
@@ -139,8 +144,8 @@ def requantization(
 ) -> Requantization:
     """Multipliers of numerics.md section 4, or of section 5 when the graph asks for "dyadic" and the result is codes.
 
-    w: codes [O, ...] with scales [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain: factor on the
-    product. A layer whose accumulator could leave int32 is refused by name.
+    w: codes [O, ...] with scales [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain:
+    factor on the product. A layer whose accumulator could leave int32 is refused by name.
     """
     steps = np.float64(x.scale) * w.scale.astype(np.float64) * gain
     real = None if bias is None and tail.shift is None else np.zeros(w.codes.shape[0])
@@ -199,7 +204,10 @@ def _dyadic(layer: ir.Node, tail: Tail, steps: Array, real: Array | None, acc_bi
 
 
 def place(tail: Tail, layer: ir.Node, y: ir.Value, made: ir.Value | None = None) -> None:
-    """Let `made` (y behind its layout change; y itself by default) stand for the end of the chain, and note the grid of the codes of y."""
+    """Let `made` (y behind its layout change.
+
+    Y itself by default) stand for the end of the chain, and note the grid of the codes of y.
+    """
     if tail.grid is not None:
         y.meta["grid"] = (tail.grid.scale, tail.grid.zero)
     source = tail.source

@@ -125,7 +125,24 @@ def _array_word(array: np.ndarray[Any, Any]) -> str:
 
 
 _COPIES = frozenset(
-    "reshape transpose split slice gather expand tile squeeze unsqueeze maxpool depth_to_space space_to_depth identity pad resize concat".split()
+    [
+        "reshape",
+        "transpose",
+        "split",
+        "slice",
+        "gather",
+        "expand",
+        "tile",
+        "squeeze",
+        "unsqueeze",
+        "maxpool",
+        "depth_to_space",
+        "space_to_depth",
+        "identity",
+        "pad",
+        "resize",
+        "concat",
+    ]
 )
 
 

@@ -1,5 +1,5 @@
-"""What transposes leave behind: those that move only dimensions of 1 become views, chains of views become one, and a flatten in front of a
-linear layer permutes the layer's weight instead of the data.
+"""What transposes leave behind: those that move only dimensions of 1 become views, chains of views become one, and
+a flatten in front of a linear layer permutes the layer's weight instead of the data.
 """
 
 from __future__ import annotations
@@ -10,8 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
-    array_of, attr, constant, dims_of, ints_of, is_constant, only_user, operand, replace, source_of, sweep,
-)  # fmt: skip
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    ints_of,
+    is_constant,
+    only_user,
+    operand,
+    replace,
+    source_of,
+    sweep,
+)
 from netsuke.passes.nodes import from_ns, is_ns, ns, reshaped
 
 _VIEWS = ("reshape", "squeeze", "unsqueeze")
@@ -127,7 +137,7 @@ def _fixed_target(node: ir.Node) -> bool:
     return True
 
 
-_PASSING = frozenset("unary quantize dequantize lut cast identity".split())
+_PASSING = frozenset(["unary", "quantize", "dequantize", "lut", "cast", "identity"])
 
 
 def _permute_weight(node: ir.Node) -> bool:

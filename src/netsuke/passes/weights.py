@@ -21,7 +21,9 @@ class WeightCodes:
 
 
 def weight_codes(value: ir.Value | None, axis: int) -> WeightCodes | None:
-    """Codes of a constant weight with one scale per element of `axis` (or one for all); None when they do not fit s8 symmetric.
+    """Codes of a constant weight with one scale per element of `axis` (or one for all).
+
+    None when they do not fit s8 symmetric.
 
     A zero point is subtracted from the codes, which is exact where all differences fit in [-128, 127].
     """
