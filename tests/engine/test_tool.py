@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.engine.test_engine import X, network
 
 from netsuke.engine import load
 from netsuke.program import write
-from tests.engine.test_engine import X, network
 
 ROOT = Path(__file__).parents[2]
 TOOLS = sorted(ROOT.glob("build*/**/netsuke-run"), key=lambda path: path.stat().st_mtime)

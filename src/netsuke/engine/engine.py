@@ -29,9 +29,10 @@ def load(
 
     Args:
         source: path of a .nsk file, or a Program.
-        threads: threads of the engine, the calling one included; default one for each physical core this process may use.
-        isa: instruction set to use ("portable", "avx2", ...); default the variable NETSUKE_ISA, else the best of this CPU.
-            Results are the same bits on all of them.
+        threads: threads of the engine, the calling one included; default one for each physical core that this process
+            may use.
+        isa: instruction set to use ("portable", "avx2", ...); default the variable NETSUKE_ISA, else the best of this
+            CPU. Results are the same bits on all of them.
         max_memory: bytes that intermediate tensors may take; 0 is the memory of the machine.
 
     Raises:
@@ -90,8 +91,8 @@ class Engine:
     def run(self, feeds: Feeds, taps: Iterable[str] = ()) -> dict[str, Array]:
         """Run on `feeds`: a dict by input name, or the array of the only input.
 
-        Arrays must have the dtype and shape of `inputs`; C-contiguous ones are read in place. `taps` names further values to
-        return: a name of the program, or of the captured graph (the `source` of a value). Codes are returned as codes.
+        Arrays must have the dtype and shape of `inputs`; C-contiguous ones are read in place. `taps` names further values
+        to return: a name of the program, or of the captured graph (the `source` of a value). Codes are returned as codes.
         Raises UsageError that lists every wrong input.
         """
         taps = [taps] if isinstance(taps, str) else list(taps)
@@ -106,8 +107,8 @@ class Engine:
     def profile(self, feeds: Feeds, *, runs: int = 20) -> list[dict[str, Any]]:
         """Time of every node that runs, over `runs` runs after one that is not counted.
 
-        Each row: node, op, kernel, isa, ms (median), ms_min, macs, bytes (read and written, weights included), shape (output).
-        Nodes that cost nothing (views, tensors computed from shapes) do not run and have no row.
+        Each row: node, op, kernel, isa, ms (median), ms_min, macs, bytes (read and written, weights included), shape (of
+        the output). Nodes that cost nothing (views, tensors computed from shapes) do not run and have no row.
         """
         if runs < 1:
             raise UsageError(Problem("number of runs", where="runs", got=str(runs), allowed="at least 1"))
@@ -128,7 +129,7 @@ class Engine:
         ]
 
     def arena_bytes(self, shapes: Shapes = None) -> int:
-        """Bytes of memory that intermediate tensors and scratch take at these input shapes (default: free dimensions are 1)."""
+        """Bytes of intermediate tensors and scratch memory at these input shapes (default: free dimensions are 1)."""
         return int(self._native("plan_info", self._shapes(shapes))["arena_bytes"])
 
     def output_shapes(self, shapes: Shapes = None) -> dict[str, tuple[int, ...]]:

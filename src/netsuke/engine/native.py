@@ -12,7 +12,7 @@ _INVALID, _CORRUPT, _UNSUPPORTED, _MEMORY = 1, 2, 3, 4  # netsuke::Code
 
 
 def runtime() -> Any:
-    """The compiled module. Raises EnvironmentProblem with the command that builds it when it is missing or does not load."""
+    """The compiled module. Raises EnvironmentProblem, with the command that builds it, when it does not load."""
     try:
         from netsuke import _runtime
     except ImportError as error:
@@ -33,7 +33,7 @@ def instruction_sets() -> dict[str, bool]:
 
 
 def choose_isa(isa: str | None) -> str:
-    """The instruction set to force: the argument, else NETSUKE_ISA, else "" for the best. Raises UsageError when not available."""
+    """The instruction set to force: the argument, else NETSUKE_ISA, else "" for the best. Raises UsageError."""
     where = "isa"
     if isa is None:
         isa, where = os.environ.get(ISA_VARIABLE, ""), ISA_VARIABLE
