@@ -1,7 +1,7 @@
 // The AVX-512 VNNI source itself, executed through SIMDe where the CPU has no AVX-512.
-#pragma GCC target("avx2,fma,bmi,bmi2")
+#include "kernels/base/simde_target.h"
 #pragma GCC optimize("O1")  // 49 tiles of emulated 512-bit registers: at O2 they take minutes to compile
-#define NETSUKE_SIMDE
+
 // Names of their own, so that the library's compiled tables are left as they are.
 #define depthwise_x86_avx512vnni depthwise_simde
 #define depthwise_bytes_x86_avx512vnni depthwise_bytes_simde
