@@ -1,4 +1,5 @@
 import pytest
+
 from netsuke.core.budget import Budget
 from netsuke.core.errors import UsageError
 

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from netsuke.core.errors import FileError, UsageError
 from netsuke.core.method import methods
 from netsuke.core.options import configure, format_options, parse_options

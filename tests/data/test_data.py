@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from netsuke.core.errors import FileError, UsageError
 from netsuke.data import Dataset, Preprocess, load_data, overlap
-from PIL import Image
 
 
 def write(path, compressed=False, **arrays):

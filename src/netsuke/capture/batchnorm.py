@@ -47,10 +47,10 @@ def fold_batchnorm(graph: ir.Graph) -> int:
             continue
         target = node.inputs[0].producer()
         if target is not None and only_user(node.inputs[0]) is node and _fold(target, affine):
+            _keep_statistics(target, node, affine)
             replace(node.outputs[0], target.outputs[0])
             graph.remove(node, safe=True)
             target.meta["norm_name"] = node.name
-            _keep_statistics(target, node, affine)
             count += 1
         elif is_op(node, "BatchNormalization"):
             _standalone(node, affine)

@@ -1,16 +1,19 @@
 """Calibrators against what NumPy and SciPy say about the full data."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.special import rel_entr
+
 from netsuke.core.errors import UsageError
 from netsuke.methods.quantize import entropy, minmax, moving_average, mse, percentile
 from netsuke.methods.quantize._codes import affine, fake_quantize
 from netsuke.methods.quantize._histogram import HALF, Histogram
 from netsuke.methods.quantize._statistics import Statistics
-from scipy.special import rel_entr
 
 floats = st.floats(-1e4, 1e4, width=32).map(lambda v: 0.0 if abs(v) < 1e-25 else v)
 data = arrays(np.float32, st.integers(1, 200), elements=floats)
@@ -22,7 +25,7 @@ SHAPES = ("normal", "relu", "heavy", "negative", "shifted")
 
 def chunks(x, at):
     bounds = [0, *sorted(min(c, len(x)) for c in at), len(x)]
-    return [x[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [x[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def statistics(x, at=(), **options):

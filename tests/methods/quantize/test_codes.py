@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+
 from netsuke.methods.quantize._codes import affine, fake_quantize, weight_codes, weight_scales
 
 finite = st.floats(-1e6, 1e6, width=32)

@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from netsuke.capture.batchnorm import BN_MEAN, BN_STD
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import (
-    BN_MEAN,
-    BN_STD,
     along,
     attribute,
     bn_statistics,
