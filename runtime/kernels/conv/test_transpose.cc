@@ -68,6 +68,7 @@ int main() {
       {1, 4, 4, 5, 3, 1, 1, 3, 3, {0, 0, 0, 0}, 1, 1, 1, {2, 0}, "none"},    // phases without any tap
       {1, 1, 9, 4, 4, 1, 8, 1, 4, {0, 2, 0, 2}, 1, 1, 4, {0, 0}, "none"},    // one-dimensional
       {1, 3, 3, 2, 2, 5, 5, 2, 2, {3, 4, 3, 4}, 1, 1, 1, {1, 0}, "none"},    // padding beyond the stride
+      {1, 2, 1, 3, 4, 2, 2, 1, 3, {1, 1, 1, 0}, 1, 1, 1, {0, 0}, "relu"},    // fewer outputs than phases, the phase not the first
   };
   for (const Case& c : cases) {
     check_case(c, seed++);

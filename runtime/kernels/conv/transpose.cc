@@ -93,7 +93,7 @@ class ConvTransposeOp final : public Op {
     const int64_t oh = y.dim[1], ow = y.dim[2], o = y.dim[3];
     args.pool.parallel_for(y.dim[0] * oh, [&](int64_t task, int thread) {
       const int64_t oy = task % oh + attrs_.pad[0];
-      for (int64_t rx = 0; rx < attrs_.stride[1] && rx < ow; ++rx) {
+      for (int64_t rx = 0; rx < attrs_.stride[1]; ++rx) {
         // The first output of this phase: (ox + left) % stride == rx.
         const int64_t ox = ((rx - attrs_.pad[1]) % attrs_.stride[1] + attrs_.stride[1]) % attrs_.stride[1];
         if (ox >= ow) continue;
