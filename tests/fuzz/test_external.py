@@ -1,4 +1,4 @@
-"""The engine for 64-bit ARM under emulation gives the same codes and the same float bits as on this CPU (`make arm`)."""
+"""The engine for 64-bit ARM under emulation gives the same codes and float bits as on this CPU (`make arm`)."""
 
 import shutil
 from pathlib import Path
