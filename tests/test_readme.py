@@ -36,9 +36,11 @@ def test_readme_block_runs(kind: str, text: str, tmp_path: Path) -> None:
 
 
 def test_links_of_the_documents_point_somewhere() -> None:
-    broken = []
-    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]:
-        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-            if "://" not in target and not (document.parent / target).exists():
-                broken.append(f"{document.relative_to(ROOT)}: {target}")
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md")]
+    links = [
+        (document, target)
+        for document in documents
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+    ]
+    broken = [f"{d.name}: {t}" for d, t in links if "://" not in t and not (d.parent / t).exists()]
     assert not broken
