@@ -132,6 +132,31 @@ def test_engines_know_how_they_are_installed() -> None:
         assert set(found.precisions) <= {"f32", "bf16", "int8"}
 
 
+@needs_runtime
+def test_ours_held_to_one_instruction_set(files: dict[str, Path]) -> None:
+    result = bench(files["tiny.onnx"], names=["netsuke:portable", "netsuke"], seconds=0.02, memory=False)
+    portable = result.row("netsuke:portable", "f32")
+    assert portable.note == "portable"
+    assert portable.cosine == pytest.approx(1.0)
+    assert portable.ours
+    with pytest.raises(UsageError):
+        bench(files["tiny.onnx"], names=["onnxruntime:avx2"])
+
+
+@pytest.mark.slow
+def test_torch_eager_from_a_live_module() -> None:
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten())
+    result = bench(module, names=["torch", "onnxruntime"], shape="1,3,8,8", threads=(2,), seconds=0.02)
+    row = result.row("torch", "f32")
+    assert row.status == "ok", row.reason
+    assert row.effective_threads == 2
+    assert row.peak_bytes is None
+    assert "given in memory" in row.memory_note
+    assert result.row("onnxruntime", "f32").cosine == pytest.approx(1.0)
+    assert result.row("torch", "bf16").cosine == pytest.approx(1.0, abs=1e-2)
+
+
 @pytest.mark.slow
 def test_openvino_and_nncf(files: dict[str, Path]) -> None:
     pytest.importorskip("openvino")

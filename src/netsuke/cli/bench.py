@@ -42,6 +42,7 @@ def bench(
     batch: Annotated[str, typer.Option(help="Batch sizes, e.g. 1,8.")] = "1",
     engines: Annotated[str, typer.Option(help="Engines, default all that are installed.")] = "",
     precision: Annotated[str, typer.Option(help="f32, bf16, int8; default all.")] = "",
+    isa: Annotated[str, typer.Option(help="Also ours held to these instruction sets, e.g. avx2,portable.")] = "",
     calib: Annotated[
         str, typer.Option(metavar="DATA", help="Calibration for the others' INT8: " + common.DATA_HELP)
     ] = "",
@@ -70,10 +71,13 @@ def bench(
     from netsuke.measure import bench as measure
     from netsuke.measure import engines as known
     from netsuke.measure import table
+    from netsuke.measure.doctor import known_isas as available_isas
 
     choices(form, "--format", table.FORMATS)
     arrays = common.calibration_arrays(calib, data_root) if calib else None
     names = choices(engines, "--engines", known.NAMES)
+    if isa:
+        names = [*(names or known.NAMES), *(f"netsuke:{i}" for i in choices(isa, "--isa", available_isas()))]
     precisions = choices(precision, "--precision", _PRECISIONS)
     with common.progress() as progress:
         result = measure(

@@ -79,7 +79,7 @@ class Result:
 
 def _version(engine: Engine) -> str:
     found = environment.versions()
-    if engine.name == "netsuke":
+    if engine.name.startswith("netsuke"):
         return found["netsuke"]
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(engine.packages[0])

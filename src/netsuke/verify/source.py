@@ -84,16 +84,27 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
 
     if not shape and sample is not None and is_torch(model) and str(model_name(model)) not in MODELS:
         shape = (1, *sample.shape)
+    return capture(model_name(model), shape=_shape(model, shape), weights=weights or None)
+
+
+def export_model(model: Any, shape: Any = None, weights: Any = None) -> Any:
+    """The network as ONNX (onnx_ir.Model) as its exporter writes it, before anything of ours is done to it."""
+    from netsuke.capture.sources import load
+
+    return load(model_name(model), shape=_shape(model, shape), weights=weights or None, dtype="f32")
+
+
+def _shape(model: Any, shape: Any) -> Any:
+    """The shape as capture takes it: a tuple, or a list of tuples, or None."""
+    if isinstance(model, (str, Path)) and str(model).endswith(".nsk"):
+        allowed = ".onnx, .pt2, file.py:factory"
+        raise UsageError(Problem("a compiled program is not a float network", got=str(model), allowed=allowed))
     if isinstance(shape, str):
         shape = parse_shapes(shape)
     if isinstance(shape, Mapping):
         shape = list(map(tuple, shape.values()))
         shape = shape[0] if len(shape) == 1 else shape
-    if isinstance(model, (str, Path)) and str(model).endswith(".nsk"):
-        raise UsageError(
-            Problem("a compiled program is not a float network", got=str(model), allowed=".onnx, .pt2, file.py:factory")
-        )
-    return capture(model_name(model), shape=shape or None, weights=weights or None)
+    return shape or None
 
 
 @dataclass

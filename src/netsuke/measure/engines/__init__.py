@@ -14,10 +14,12 @@ NAMES = ("netsuke", "torch", "torch_compile", "onnxruntime", "openvino")
 
 
 def engine(name: str) -> Engine:
-    """The engine of that name; UsageError with near names when there is none."""
-    if name not in NAMES:
+    """The engine of that name; "netsuke:avx2" is ours held to one instruction set. UsageError for any other name."""
+    base, _, isa = name.partition(":")
+    if base not in NAMES or (isa and base != "netsuke"):
         raise UsageError(Problem("unknown engine", got=name, allowed=near(name, NAMES)))
-    found: Engine = importlib.import_module(f"netsuke.measure.engines.{name}").ENGINE
+    module = importlib.import_module(f"netsuke.measure.engines.{base}")
+    found: Engine = module.with_isa(isa) if isa else module.ENGINE
     return found
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+
 from netsuke.measure.engines.base import Array, Engine, Session, Subject, Unavailable
 
 
-def _open(subject: Subject, precision: str, threads: int) -> Session:
+def _open(subject: Subject, precision: str, threads: int, isa: str = "") -> Session:
     path = subject.nsk if precision == "int8" else subject.float_nsk
     if path is None:
         raise Unavailable(
@@ -13,13 +16,13 @@ def _open(subject: Subject, precision: str, threads: int) -> Session:
         )
     from netsuke import engine
 
-    loaded = engine.load(path, threads=threads)
+    loaded = engine.load(path, threads=threads, isa=isa or None)
     feeds = subject.feeds
 
     def run() -> list[Array]:
         return list(loaded.run(feeds).values())
 
-    return Session(run, threads=int(getattr(loaded, "threads", threads)), note=str(getattr(loaded, "isa", "")))
+    return Session(run, threads=loaded.threads, note=loaded.isa)
 
 
 ENGINE = Engine(
@@ -30,3 +33,8 @@ ENGINE = Engine(
     install="pip install netsuke",
     open=_open,
 )
+
+
+def with_isa(isa: str) -> Engine:
+    """This engine held to one instruction set, as "netsuke:ISA"."""
+    return dataclasses.replace(ENGINE, name=f"netsuke:{isa}", open=functools.partial(_open, isa=isa))

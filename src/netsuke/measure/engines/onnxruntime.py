@@ -66,6 +66,20 @@ def _prepare(subject: Subject, precision: str) -> None:
     )
 
 
+def free_dimensions(path: Path, subject: Subject) -> dict[str, int]:
+    """Sizes of the named dimensions of the inputs: an engine that knows them plans better."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    constants = {i.name for i in graph.initializer}
+    found = {}
+    ports = [i for i in graph.input if i.name not in constants]
+    for port, array in zip(ports, subject.feeds.values(), strict=True):
+        dims = port.type.tensor_type.shape.dim
+        found.update({d.dim_param: size for d, size in zip(dims, array.shape, strict=True) if d.dim_param})
+    return found
+
+
 def _open(subject: Subject, precision: str, threads: int) -> Session:
     import onnxruntime
 
@@ -76,6 +90,8 @@ def _open(subject: Subject, precision: str, threads: int) -> Session:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for dimension, size in free_dimensions(path, subject).items():
+        options.add_free_dimension_override_by_name(dimension, size)
     loaded = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [i.name for i in loaded.get_inputs()]
     feeds: dict[str, Any] = dict(zip(names, subject.feeds.values(), strict=True))
