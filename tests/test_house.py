@@ -15,7 +15,7 @@ PACKAGE = Path(netsuke.__file__).parent
 # In the order data walks through them; a room may import itself and rooms before it.
 ROOMS = (
     "core", "formats", "data", "nn", "models", "capture", "methods", "program", "passes",
-    "engine", "verify", "measure", "report", "papers", "pipeline", "cli",
+    "engine", "verify", "measure", "report", "pipeline", "papers", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "sklearn", "rich", "typer", "PIL", "pandas")
 

