@@ -127,7 +127,9 @@ def test_save_and_load(tmp_path):
 
 def test_table_shows_rows_counts_bytes_and_notes():
     plan = sample()
-    plan.notes.append("look here")
+    plan.note("look here")
+    plan.note("look here")
+    assert plan.notes == ["look here"]
     shown = str(plan)
     assert "w8a8" in shown
     assert "last layer" in shown

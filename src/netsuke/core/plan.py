@@ -158,6 +158,11 @@ class Plan:
     def __iter__(self) -> Iterator[Row]:
         return iter(self.rows)
 
+    def note(self, text: str) -> None:
+        """Add a note unless it stands there already."""
+        if text not in self.notes:
+            self.notes.append(text)
+
     def counts(self) -> dict[str, int]:
         """Number of layers by status."""
         return {status: sum(row.status == status for row in self.rows) for status in STATUSES}

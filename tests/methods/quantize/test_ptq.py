@@ -121,6 +121,16 @@ def test_edited_plan_keeps_a_layer_and_the_rows_follow():
     assert rows["head"].bytes_after > 0
 
 
+def test_fewer_weight_bits_are_called_simulated():
+    model, calib = resnet(), data()
+    plan = plan_of(model, calib=calib)
+    plan["block.conv1"].weight_bits = 4
+    quantized, _ = compress(model, calib=calib, plan=plan)
+    assert np.abs(constant(quantized.graph.initializers["block.conv1.weight.codes"]).astype(int)).max() == 7
+    assert plan["block.conv1"].status == "simulated"
+    assert plan["stem"].status == "packed"
+
+
 def test_per_tensor_and_mse_weights():
     model, calib = resnet(), data()
     quantized, _ = compress(model, ["quantize/whitepaper_int8:granularity=tensor,weights=mse"], calib)

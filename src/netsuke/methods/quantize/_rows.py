@@ -63,6 +63,8 @@ def follow(plan: Plan, placement: Placement) -> None:
         layer = placement.layers[row.name]
         if not row.kept and not layer.quantized:
             keep(row, layer.blocked or "no reader needs codes")
+        elif not row.kept and row.weight_bits is not None and row.weight_bits < 8 and row.status == "packed":
+            row.status, row.reason = "simulated", f"{row.weight_bits}-bit codes are stored as bytes here"
 
 
 def keep(row: Row, reason: str) -> None:
@@ -107,4 +109,4 @@ def size_note(plan: Plan, budget: Budget) -> None:
         text = (
             f"size: {after:,} bytes of weights planned, {limit:,} allowed; fewer bits or fewer float layers are needed"
         )
-        plan.notes.append(text)
+        plan.note(text)

@@ -66,7 +66,7 @@ def apply(context: Context, config: Convergence) -> None:  # noqa: ARG001
     """Add a note to the plan: after how many samples half of the ranges were settled."""
     points = curve(context)
     settled = next((p for p in points if p.median <= ENOUGH), points[-1])
-    context.plan.notes.append(
+    context.plan.note(
         f"calibration: half of the ranges were within {ENOUGH:.0%} of their end after {settled.samples} of "
         f"{points[-1].samples} samples"
     )

@@ -58,7 +58,7 @@ def apply(context: Context, config: Equalization) -> None:
         if all(settled):
             break
     absorbed = sum(absorb(context.model.graph, *pair) for pair in found) if config.absorb else 0
-    context.plan.notes.append(
+    context.plan.note(
         f"{len(found)} pairs of layers equalized" + (f", {absorbed} biases absorbed" if config.absorb else "")
     )
 

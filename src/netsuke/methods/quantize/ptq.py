@@ -80,7 +80,7 @@ def make_plan(
     plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shape))
     if calib is None:
         plan.data = {"source": data_free.SOURCE}
-        plan.notes.append(
+        plan.note(
             "data-free: no calibration data were given; ranges come from synthetic inputs and batch-norm statistics"
         )
     else:

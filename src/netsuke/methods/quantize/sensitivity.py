@@ -90,9 +90,7 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
         recalibrate(context)
         change = whole(context, samples, finish)
     text = f"output change of the whole network {change:.4f} on {samples} samples, limit {limit:g}"
-    context.plan.notes.append(
-        text if change <= limit else f"{text}: MISSED; output similarity stands in for the metric"
-    )
+    context.plan.note(text if change <= limit else f"{text}: MISSED; output similarity stands in for the metric")
 
 
 def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
