@@ -215,3 +215,34 @@ def test_mutated_files_give_a_program_or_an_error(good, seed):
     except FileError:
         return  # the only exception allowed
     assert to_bytes(program)
+
+
+def places(item: object) -> list[tuple[object, object]]:
+    """(container, key) of everything inside a JSON document."""
+    pairs = item.items() if isinstance(item, dict) else enumerate(item) if isinstance(item, list) else ()
+    return [place for key, value in pairs for place in [(item, key), *places(value)]]
+
+
+JUNK = (None, True, -1, 0, 10**30, 2**62, 1.5, 1e300, "", "x", "y", "w", "qconv", "lut", [], [1], [[]], {}, {"a": 1})
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), inside=st.booleans())
+def test_junk_in_any_place_of_the_json_gives_a_program_or_an_error(good, seed, inside):
+    rng = np.random.default_rng(seed)
+    length = int.from_bytes(good[:8], "little")
+    header = json.loads(good[8 : 8 + length])
+    program = json.loads(header["__metadata__"]["netsuke"])
+    for _ in range(rng.integers(1, 3)):
+        container_, key = (options := places(program if inside else header))[rng.integers(len(options))]
+        if rng.random() < 0.2 and isinstance(container_, dict):
+            del container_[key]
+        else:
+            container_[key] = JUNK[rng.integers(len(JUNK))]
+    if inside:
+        header["__metadata__"]["netsuke"] = json.dumps(program)
+    try:
+        back = from_bytes(container(header, good[8 + length :]))
+    except FileError:
+        return
+    assert to_bytes(back)
