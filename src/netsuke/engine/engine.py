@@ -91,9 +91,9 @@ class Engine:
     def run(self, feeds: Feeds, taps: Iterable[str] = ()) -> dict[str, Array]:
         """Run on `feeds`: a dict by input name, or the array of the only input.
 
-        Arrays must have the dtype and shape of `inputs`; C-contiguous ones are read in place. `taps` names further values
-        to return: a name of the program, or of the captured graph (the `source` of a value). Codes are returned as codes.
-        Raises UsageError that lists every wrong input.
+        Arrays must have the dtype and shape of `inputs`; C-contiguous ones are read in place. `taps` names further
+        values to return: a name of the program, or of the captured graph (the `source` of a value). Codes are returned
+        as codes. Raises UsageError that lists every wrong input.
         """
         taps = [taps] if isinstance(taps, str) else list(taps)
         found = self._native("run", self._arrays(self._named(feeds)), self._tap_numbers(taps))
@@ -107,8 +107,8 @@ class Engine:
     def profile(self, feeds: Feeds, *, runs: int = 20) -> list[dict[str, Any]]:
         """Time of every node that runs, over `runs` runs after one that is not counted.
 
-        Each row: node, op, kernel, isa, ms (median), ms_min, macs, bytes (read and written, weights included), shape (of
-        the output). Nodes that cost nothing (views, tensors computed from shapes) do not run and have no row.
+        Each row: node, op, kernel, isa, ms (median), ms_min, macs, bytes (read and written, weights included), shape
+        (of the output). Nodes that cost nothing (views, tensors computed from shapes) do not run and have no row.
         """
         if runs < 1:
             raise UsageError(Problem("number of runs", where="runs", got=str(runs), allowed="at least 1"))
