@@ -129,7 +129,7 @@ Status ConvOp::run(const RunArgs& args) const {
   }
   uint8_t* scratch = static_cast<uint8_t*>(args.scratch);
   uint8_t* next = scratch + FgemmWeights::scratch_bytes(rows, job.taps, args.pool.threads());
-  const float* x = weights_.input(args.in[0].as<float>(), g.n * g.h * g.w, next, args.pool);
+  const float* x = weights_.input(args.in[0].as<float>(), g.n * g.h * g.w, next, args.pool, &job.flush);
   next += weights_.input_bytes(g.n * g.h * g.w);
   if (merged_) {
     ConvRowPointers context = {g, x, zeros(), pixel, g.w};

@@ -48,21 +48,40 @@ void check_against_plain(const Case& c, const std::vector<TestTensor>& in, const
   CHECK(bad == 0);
 }
 
-void check_case(const Case& c, uint64_t seed) {
+// As bfloat16, and the float tensor cut to the same numbers.
+TestTensor to_bf16(TestTensor* t) {
+  TestTensor half(DType::kBF16, t->shape, t->constant);
+  for (int64_t i = 0; i < t->size(); ++i) {
+    uint32_t b;
+    std::memcpy(&b, t->data<float>() + i, 4);
+    half.data<uint16_t>()[i] = static_cast<uint16_t>(b >> 16);
+    b &= 0xffff0000u;
+    std::memcpy(t->data<float>() + i, &b, 4);
+  }
+  return half;
+}
+
+void check_case(const Case& c, uint64_t seed, bool bf16 = false) {
   TestRandom random(seed);
   const bool bias = seed % 3 != 0, residual = seed % 4 == 1, relu = seed % 2 == 0;
   std::vector<TestTensor> in = {random.floats(make_shape({c.n, c.h, c.w, c.c})), random.floats(make_shape({c.o, c.kh, c.kw, c.c / c.groups}), true)};
   in.push_back(bias ? random.floats(make_shape({c.o}), true) : TestTensor());
   in.push_back(TestTensor());
+  std::vector<TestTensor> exact = in;  // what the numbers mean, for the plain loop
+  if (bf16) {
+    to_bf16(&in[0]);
+    exact[0] = in[0];
+    in[1] = to_bf16(&exact[1]);
+  }
   const std::string attrs = attrs_of(c, relu ? ",\"act\":\"relu\"" : "");
   std::vector<TestTensor> plain;
   if (residual) {
     OpRunner shape_only("conv", attrs.c_str(), in, 1, Isa::kPortable, 1);
     CHECK_OK(shape_only.prepare(in, &plain));
-    in[3] = random.floats(plain[0].shape);
+    exact[3] = in[3] = random.floats(plain[0].shape);
   }
   CHECK_OK(OpRunner("conv", attrs.c_str(), in, 1, Isa::kPortable, 1)(in, &plain));
-  check_against_plain(c, in, plain[0], relu);
+  check_against_plain(c, exact, plain[0], relu);
   for (Isa isa : testable_isas()) {
     for (int threads : {1, 3}) {
       std::vector<TestTensor> out;
@@ -156,6 +175,7 @@ int main() {
   uint64_t seed = 1;
   for (const Case& c : kCases) {
     for (int i = 0; i < 4; ++i) check_case(c, seed++);
+    for (int i = 0; i < 2; ++i) check_case(c, seed++, true);
   }
   check_random();
   check_activations();

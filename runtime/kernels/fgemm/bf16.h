@@ -9,9 +9,17 @@
 
 namespace netsuke {
 
-// rows x channels to rows x ceil(channels / 2) words.
-void bf16_pairs(const uint16_t* x, int64_t rows, int64_t channels, uint32_t* out);
-void f32_to_bf16_pairs(const float* x, int64_t rows, int64_t channels, uint32_t* out);  // rounds to nearest even
+// rows x channels to rows x ceil(channels / 2) words; returns the smallest exponent field but that of zero, as FgemmKernels::to_bf16.
+uint32_t bf16_pairs(const uint16_t* x, int64_t rows, int64_t channels, uint32_t* out);
+
+// Sums can only become subnormal when the smallest factors are this small: with exponent fields x and w every product is a multiple of
+// 2^(x + w - 268), hence so is every sum, rounded or not.
+inline bool bf16_may_flush(uint32_t x_exponent, uint32_t w_exponent) { return x_exponent + w_exponent < 142; }
+
+// The definition, one pair: acc + high halves, then + low halves, each fused and rounded to nearest even, flushed when tiny.
+float bf16_multiply_add(uint32_t x, uint32_t w, float acc);
+// Whether a tile_bf16 computes exactly that, on numbers chosen to tell apart other orders, roundings and treatments of subnormals.
+bool bf16_follows(const FgemmKernels& kernels);
 
 // The kernels for bfloat16 weights: those with VDPBF16PS where the CPU has it and it was found to follow numerics.md, else
 // fgemm_kernels(isa).

@@ -1,4 +1,5 @@
-// Packing, and the loops around the register tile.
+// Packing, and the loops around the register tile. Tried without gain: prefetching the next panel's K block during the tiles of
+// this one (1 to 3 % slower on Zen 3 from 56x56 to 7x7 layers; the hardware prefetcher follows the panels).
 #include <cstring>
 
 #include "kernels/fgemm/fgemm.h"
@@ -153,6 +154,7 @@ void fgemm_task(const FgemmJob& job, int64_t task, void* scratch) {
   tile.bias = job.bias == nullptr ? nullptr : job.bias + group * padded;
   tile.r = job.r == nullptr ? nullptr : job.r + row * job.ldr + group * job.cols;
   tile.ldr = job.ldr;
+  tile.flush = job.flush;
   tile.scale = job.scale;
   tile.lo = job.lo;
   tile.hi = job.hi;

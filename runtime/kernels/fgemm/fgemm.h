@@ -34,6 +34,7 @@ struct FgemmTile {
   int rows, vectors, panels;
   int64_t cols;           // columns to write
   bool first, last;       // start from 0 / finish with scale, bias, residual and clamp
+  bool flush;             // tile_bf16: sums may become subnormal and must then be flushed to zero
 };
 
 struct FgemmKernels {
@@ -44,6 +45,9 @@ struct FgemmKernels {
   void (*tile)(const FgemmTile& tile);
   // The same loops where every "float" of a and b is a pair of bfloat16, channel 2i in the low half: see numerics.md section 8.
   void (*tile_bf16)(const FgemmTile& tile);
+  // rows x channels floats to rows x ceil(channels / 2) pairs, rounded to nearest even, subnormal bfloat16 to zero. Returns the exponent
+  // field of the smallest number that is not zero (255 when there is none).
+  uint32_t (*to_bf16)(const float* x, int64_t rows, int64_t channels, uint32_t* out);
   const char* name;   // isa_rowsxcolumns
 };
 NETSUKE_KERNEL_TABLES(FgemmKernels, fgemm_kernels)
@@ -73,6 +77,7 @@ struct FgemmJob {
   Activation act;
   UnaryRow act_row = nullptr;  // for activations that are no clamp
   bool bf16 = false;           // a and b hold pairs; channels counts pairs
+  bool flush = false;          // see FgemmTile
   // Fills out[i * taps + tap] for rows [row, row + count).
   void (*pointers)(const void* context, int64_t row, int64_t count, const float** out) = nullptr;
   const void* context = nullptr;

@@ -1,5 +1,6 @@
 // The matrix product on random jobs: every tile height and width, cache blocks, groups, epilogues. All instruction sets against one plain
 // fma chain an output, bit for bit; the 16-lane tile of AVX-512 runs here whatever the CPU has.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <cstdio>
@@ -7,7 +8,12 @@
 
 #include "base/check.h"
 #include "kernels/base/op_runner.h"
+#include "kernels/fgemm/bf16.h"
 #include "kernels/fgemm/fgemm.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #pragma GCC diagnostic ignored "-Wpsabi"
 #define NETSUKE_LANES 16
@@ -69,7 +75,7 @@ void pointers(const void* context, int64_t row, int64_t count, const float** out
   for (int64_t i = 0; i < count * p.taps; ++i) out[i] = p.a.data() + (row * p.taps + i) * p.groups * p.channels;
 }
 
-std::vector<float> run(const Problem& p, const FgemmKernels& kernels, int threads) {
+std::vector<float> run(const Problem& p, const FgemmKernels& kernels, int threads, bool bf16 = false, bool flush = false) {
   const int64_t k = p.taps * p.channels;
   const size_t group = fgemm_packed_floats(kernels, p.cols, k), padded = fgemm_padded_cols(kernels, p.cols);
   std::vector<float> packed(group * static_cast<size_t>(p.groups)), bias(padded * static_cast<size_t>(p.groups), NAN);
@@ -94,6 +100,8 @@ std::vector<float> run(const Problem& p, const FgemmKernels& kernels, int thread
   job.act.fn = p.relu ? UnaryFn::relu : UnaryFn::identity;
   job.pointers = pointers;
   job.context = &p;
+  job.bf16 = bf16;
+  job.flush = flush;
   std::vector<uint8_t> scratch(fgemm_scratch_bytes(p.rows, p.taps) + 64);
   const int64_t tasks = fgemm_plan(&job, threads);
   for (int64_t t = tasks - 1; t >= 0; --t) fgemm_task(job, t, scratch.data());  // tasks are independent: any order
@@ -113,6 +121,111 @@ void check_problem(const Problem& p) {
   same(fgemm_kernels_wide);
 }
 
+float float_of(uint32_t bits) {
+  float v;
+  std::memcpy(&v, &bits, 4);
+  return v;
+}
+
+// The conversion: rounding, ties, overflow to infinity, NaN, subnormals, odd channels.
+void check_to_bf16() {
+  TestRandom random(21);
+  std::vector<float> x = {1.0f, -0.0f, 0.0f, 1e-40f, -1e-39f, NAN, INFINITY, -INFINITY, 3.4e38f, float_of(0x3f808000), float_of(0x3f818000), float_of(0x3f808001),
+                          float_of(0x007f8000), float_of(0x007f7fff), float_of(0x7f7f8000), float_of(0x7f800001)};
+  while (x.size() < 700) x.push_back(float_of(random.next() << 8 ^ random.next()));
+  for (int64_t channels : {1, 2, 7, 20, 100, 700}) {
+    const int64_t rows = 700 / channels, words = (channels + 1) / 2;
+    std::vector<uint32_t> expected(static_cast<size_t>(rows * words)), out(expected.size());
+    uint32_t least = 255;
+    for (int64_t i = 0; i < rows * channels; ++i) {
+      uint32_t b;
+      std::memcpy(&b, &x[static_cast<size_t>(i)], 4);
+      const uint32_t half = x[static_cast<size_t>(i)] != x[static_cast<size_t>(i)] ? (b >> 16 | 0x40) : (b + 0x7fff + (b >> 16 & 1)) >> 16;
+      const uint32_t kept = half & 0x7f80 ? half : half & 0x8000;
+      if (kept & 0x7f80) least = std::min(least, (kept >> 7) & 255);
+      expected[static_cast<size_t>(i / channels * words + i % channels / 2)] |= kept << (i % channels % 2 * 16);
+    }
+    const auto same = [&](const FgemmKernels& kernels) {
+      CHECK(kernels.to_bf16(x.data(), rows, channels, out.data()) == least);
+      CHECK(out == expected);
+    };
+    for (Isa isa : testable_isas()) same(fgemm_kernels(isa));
+    same(fgemm_kernels_wide);
+  }
+}
+
+#if defined(__x86_64__)
+// What the processor does with subnormals flushed (bits 6 and 15 of MXCSR): the definition describes this.
+__attribute__((target("fma"), noinline)) float flushed_fma(float x, float w, float acc) {
+  const unsigned saved = _mm_getcsr();
+  _mm_setcsr(saved | 0x8040);
+  volatile float y = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(x), _mm_set_ss(w), _mm_set_ss(acc)));
+  _mm_setcsr(saved);
+  return y;
+}
+void check_hardware_flush() {
+  if (!isa_available(Isa::kAvx2)) return;
+  TestRandom random(5);
+  int64_t bad = 0, flushed = 0;
+  for (int i = 0; i < 300000; ++i) {
+    const uint32_t x = (random.next() & 0x807f) << 16 | static_cast<uint32_t>(60 + random.below(8)) << 23;
+    const uint32_t w = (random.next() & 0x807f) << 16 | static_cast<uint32_t>(60 + random.below(8)) << 23;
+    // Around -x w, so that the sum falls on both sides of 2^-126, also by less than a rounding.
+    float acc = -float_of(x) * float_of(w) + (i % 2 ? 1 : -1) * float_of(0x00800000u >> (i % 3)) * (i % 5 ? 1.0f : 0.0f);
+    uint32_t b;
+    std::memcpy(&b, &acc, 4);
+    acc = float_of(b + static_cast<uint32_t>(random.below(5)) - 2);
+    if (std::fabs(acc) < 0x1p-126f) continue;
+    const float hardware = flushed_fma(float_of(x), float_of(w), acc);
+    const float defined = bf16_multiply_add(x, w, acc);  // the low halves are 0 and add nothing
+    flushed += hardware == 0;
+    bad += hardware != defined;
+  }
+  CHECK(bad == 0);
+  CHECK(flushed > 1000);
+}
+#else
+void check_hardware_flush() {}
+#endif
+
+// Products of pairs against the definition, with ordinary numbers and with numbers so small that sums are flushed on the way.
+void check_pairs(int64_t rows, int64_t cols, int64_t k, bool tiny, uint64_t seed) {
+  TestRandom random(seed);
+  Problem p = {rows, cols, 1, k, 1, false, false, false, 1.0f, {}, {}, {}, {}};
+  const auto pair = [&]() {
+    uint32_t w = 0;
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t exponent = static_cast<uint32_t>(tiny ? 58 + random.below(12) : 110 + random.below(20));
+      w = w << 16 | (random.below(9) == 0 ? 0 : (random.next() & 0x807f) | exponent << 7);
+    }
+    return float_of(w);
+  };
+  for (int64_t i = 0; i < rows * k; ++i) p.a.push_back(pair());
+  for (int64_t i = 0; i < cols * k; ++i) p.b.push_back(pair());
+  p.bias_values.resize(static_cast<size_t>(cols));
+  std::vector<float> expected;
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    float acc = 0;
+    for (int64_t j = 0; j < k; ++j) {
+      uint32_t x, w;
+      std::memcpy(&x, &p.a[static_cast<size_t>(i / cols * k + j)], 4);
+      std::memcpy(&w, &p.b[static_cast<size_t>(i % cols * k + j)], 4);
+      acc = bf16_multiply_add(x, w, acc);
+    }
+    expected.push_back(acc);
+  }
+  const auto same = [&](const FgemmKernels& kernels) {
+    for (bool flush : {true, false}) {
+      if (tiny && !flush) continue;
+      const std::vector<float> c = run(p, kernels, 1, true, flush);
+      CHECK(std::memcmp(c.data(), expected.data(), c.size() * sizeof(float)) == 0);
+    }
+  };
+  for (Isa isa : testable_isas()) same(fgemm_kernels(isa));
+  same(fgemm_kernels_wide);
+  same(fgemm_bf16_kernels(best_isa()));
+}
+
 }  // namespace
 
 int main() {
@@ -124,5 +237,34 @@ int main() {
   check_problem(random_problem(&random, 30, 70, 2, 600, 1));   // K blocks inside a tap
   check_problem(random_problem(&random, 31, 33, 3, 17, 3));    // groups
   check_problem(random_problem(&random, 5, 9, 1, 0, 1));       // nothing to sum
+  check_to_bf16();
+  check_hardware_flush();
+  for (Isa isa : testable_isas()) CHECK(bf16_follows(fgemm_kernels(isa)));
+  CHECK(bf16_follows(fgemm_kernels_wide));
+  FgemmKernels wrong = fgemm_kernels_portable;  // the check must notice
+  wrong.tile_bf16 = [](const FgemmTile& t) {
+    FgemmTile unflushed = t;
+    unflushed.flush = false;
+    fgemm_kernels_portable.tile_bf16(unflushed);
+  };
+  CHECK(!bf16_follows(wrong));
+  wrong.tile_bf16 = [](const FgemmTile& t) {  // the halves in the other order
+    uint32_t x;
+    std::memcpy(&x, t.a[0], 4);
+    x = x << 16 | x >> 16;
+    std::vector<uint32_t> w(static_cast<size_t>(t.cols));
+    std::memcpy(w.data(), t.b, w.size() * 4);
+    for (uint32_t& v : w) v = v << 16 | v >> 16;
+    const float* a = reinterpret_cast<const float*>(&x);
+    FgemmTile swapped = t;
+    swapped.a = &a;
+    swapped.b = reinterpret_cast<const float*>(w.data());
+    fgemm_kernels_portable.tile_bf16(swapped);
+  };
+  CHECK(!bf16_follows(wrong));
+  check_pairs(7, 40, 33, false, 1);
+  check_pairs(13, 21, 300, false, 2);
+  check_pairs(7, 40, 33, true, 3);
+  check_pairs(26, 33, 90, true, 4);
   return check_result();
 }

@@ -1,5 +1,6 @@
 #include "kernels/fgemm/weights.h"
 
+#include <atomic>
 #include <cstring>
 
 #include "kernels/base/shapes.h"
@@ -41,7 +42,8 @@ Status FgemmWeights::pack(const Tensor& w) {
     const int64_t offset = g * cols_ * taps_ * input_channels_;
     const float* from = w.as<float>() + (bf16_ ? 0 : offset);
     if (bf16_) {
-      bf16_pairs(w.as<uint16_t>() + offset, cols_ * taps_, input_channels_, reinterpret_cast<uint32_t*>(pairs.data()));
+      const uint32_t least = bf16_pairs(w.as<uint16_t>() + offset, cols_ * taps_, input_channels_, reinterpret_cast<uint32_t*>(pairs.data()));
+      least_exponent_ = least < least_exponent_ ? least : least_exponent_;
       from = reinterpret_cast<const float*>(pairs.data());
     }
     float* to = reinterpret_cast<float*>(packed_.data()) + group_floats * static_cast<size_t>(g);
@@ -76,15 +78,19 @@ size_t FgemmWeights::input_bytes(int64_t pixels) const {
   return bf16_ ? align_up(static_cast<size_t>(pixels * pixel_floats()) * sizeof(float)) : 0;
 }
 
-const float* FgemmWeights::input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool) const {
+const float* FgemmWeights::input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const {
+  *flush = false;
   if (!bf16_) return x;
   uint32_t* out = static_cast<uint32_t*>(scratch);
   const int64_t rows = pixels * groups_, row = input_channels_ > 0 ? input_channels_ : 1;
   const int64_t chunk = kConvertChunk / row + 1;
+  std::atomic<bool> may_flush{false};
   pool.parallel_for((rows + chunk - 1) / chunk, [&](int64_t task, int) {
     const int64_t begin = task * chunk, count = rows - begin < chunk ? rows - begin : chunk;
-    f32_to_bf16_pairs(x + begin * input_channels_, count, input_channels_, out + begin * channels_);
+    const uint32_t least = kernels_->to_bf16(x + begin * input_channels_, count, input_channels_, out + begin * channels_);
+    if (bf16_may_flush(least, least_exponent_)) may_flush.store(true, std::memory_order_relaxed);
   });
+  *flush = may_flush.load();
   return static_cast<const float*>(scratch);
 }
 

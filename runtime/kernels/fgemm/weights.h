@@ -20,9 +20,10 @@ class FgemmWeights {
   bool bf16() const { return bf16_; }
   // Floats of one input pixel (all groups) as the kernel reads it: pairs of bfloat16 take one.
   int64_t pixel_floats() const { return groups_ * channels_; }
-  // The input in the form the kernel reads, [pixels, pixel_floats()]: x itself, or for bf16 a copy in `scratch` (input_bytes).
+  // The input in the form the kernel reads, [pixels, pixel_floats()]: x itself, or for bf16 a copy in `scratch` (input_bytes). *flush is for
+  // the job.
   size_t input_bytes(int64_t pixels) const;
-  const float* input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool) const;
+  const float* input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const;
 
   FgemmJob job(int64_t rows) const;
   // Scratch of run(): pointer tables of all threads.
@@ -42,6 +43,7 @@ class FgemmWeights {
   int64_t groups_ = 1, cols_ = 0, taps_ = 1, channels_ = 0;  // channels as the kernel counts them: pairs for bf16
   int64_t input_channels_ = 0;                               // of one group, as the program counts them
   bool bf16_ = false;
+  uint32_t least_exponent_ = 255;  // of the bf16 weights, see bf16_may_flush
   Buffer packed_, bias_;
   std::string name_;
 };

@@ -43,9 +43,9 @@ class LinearOp final : public Op {
     const Tensor& x = args.in[0];
     const int64_t rows = product(x.shape, 0, x.shape.rank - 1);
     uint8_t* scratch = static_cast<uint8_t*>(args.scratch);
-    const float* input = weights_.input(x.as<float>(), rows, scratch + weights_.scratch_bytes(rows, 1, args.pool.threads()), args.pool);
-    const FgemmRows context = {input, weights_.pixel_floats()};
     FgemmJob job = weights_.job(rows);
+    void* converted = scratch + weights_.scratch_bytes(rows, 1, args.pool.threads());
+    const FgemmRows context = {weights_.input(x.as<float>(), rows, converted, args.pool, &job.flush), weights_.pixel_floats()};
     job.c = args.out[0].as<float>();
     job.ldc = n_;
     if (args.n_in > 3 && args.in[3].present) {
