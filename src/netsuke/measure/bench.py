@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import EnvironmentProblem, Problem, UsageError
-from netsuke.measure import engines, environment, table, verdict
+from netsuke.measure import engines, environment, machine, table, verdict
 from netsuke.measure.engines.base import Array, Engine, Session, Subject, Unavailable
 from netsuke.measure.interleave import interleave
 from netsuke.measure.layers import layer_table
@@ -268,6 +268,8 @@ def bench(
                 [Problem(r.reason, where=r.label) for r in rows], "no engine could run this network"
             )
         baselines = add_ratios(rows)
+        if layers and not machine.read_cached():
+            ready.notes.append("this machine's limits are not known: netsuke doctor measures them once")
         by_layer = layer_table(ready, settings.threads[0], settings.batch[0]) if layers else []
     return Result(
         rows=rows,

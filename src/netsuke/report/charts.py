@@ -43,7 +43,8 @@ def paired_bars(bars: Sequence[Bar], unit: str, left: int = 190, width: int = 72
         parts.append(
             f'<text class="label" x="{left - 10}" y="{y + 14}" text-anchor="end">{escape(_short(bar.label))}</text>'
         )
-        for value, offset, name in ((bar.before, 2, "before"), (bar.after, 11, f"after {bar.mark}".strip())):
+        single = 6 if bar.before is None else 11
+        for value, offset, name in ((bar.before, 2, "before"), (bar.after, single, f"after {bar.mark}".strip())):
             if value is not None:
                 long = max(1.0, room * value / largest)
                 parts.append(f'<rect class="{name}" x="{left}" y="{y + offset}" width="{long:.1f}" height="8" rx="2"/>')

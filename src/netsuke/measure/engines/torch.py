@@ -12,6 +12,8 @@ def module_of(subject: Subject) -> Any:
     """The network as a torch module in eval mode, rebuilt from its description where no live module was given."""
     if subject.module is not None:
         return subject.module.eval()
+    if subject.torch_spec is None and subject.onnx is None:
+        raise Unavailable("no float network given (--vs MODEL)")
     if subject.torch_spec is None:
         raise Unavailable("the network came as ONNX; PyTorch needs the module (file.py:factory)")
     model, weights, _shape = subject.torch_spec
