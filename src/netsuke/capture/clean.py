@@ -123,15 +123,15 @@ def inline_constant_ifs(graph: ir.Graph) -> int:
         if condition is None:
             continue
         branch: ir.Graph = attr(node, "then_branch" if bool(condition.reshape(-1)[0]) else "else_branch")
-        _move_nodes(branch, node)
-        for old, new in zip(node.outputs, list(branch.outputs), strict=True):
+        for old, new in zip(node.outputs, _move_nodes(branch, node), strict=True):
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         graph.remove(node, safe=True)
         count += 1
     return count
 
 
-def _move_nodes(branch: ir.Graph, before: ir.Node) -> None:
+def _move_nodes(branch: ir.Graph, before: ir.Node) -> list[ir.Value]:
+    """Move the nodes of a branch in front of a node; returns the branch's outputs, which no graph owns any more."""
     graph = before.graph
     assert graph is not None
     outputs = list(branch.outputs)
@@ -144,4 +144,4 @@ def _move_nodes(branch: ir.Graph, before: ir.Node) -> None:
     for inner in list(branch):
         branch.remove(inner)
         graph.insert_before(before, inner)
-    branch.outputs.extend(outputs)
+    return outputs

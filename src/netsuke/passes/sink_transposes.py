@@ -19,6 +19,7 @@ import onnx_ir as ir
 from netsuke.capture.graph import (
     array_of,
     attr,
+    can_replace,
     constant,
     dims_of,
     ints_of,
@@ -385,11 +386,11 @@ def _transpose(node: ir.Node) -> bool:
         x, above = found
         perm = [above[p] for p in perm]
     if perm == sorted(perm):
-        if out.is_graph_output() and (x.producer() is None or x.is_graph_output()):
-            return False
         source = source_of(out)
+        if not can_replace(out, x):
+            x = ns(node, "identity", [x], dtype=x.dtype, dims=dims_of(x), name=node.name or "", source=source)
         replace(out, x)
-        if found is None and not x.is_graph_output():
+        if x.producer() is not None:
             x.meta.setdefault("source", source)
         node.graph.remove(node, safe=True)
         return True
