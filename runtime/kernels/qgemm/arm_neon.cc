@@ -5,6 +5,15 @@
 
 namespace netsuke {
 namespace qgemm {
+
+void depthwise_arm_neon(const DepthwiseRow& row);
+int64_t depthwise_bytes_arm_neon(int64_t taps);
+void depthwise_pack_arm_neon(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
+void winograd_input4_arm_neon(const WinogradInput& in);
+void winograd_input2_arm_neon(const WinogradInput& in);
+void winograd_output4_arm_neon(const WinogradOutput& out);
+void winograd_output2_arm_neon(const WinogradOutput& out);
+
 namespace {
 
 template <int kRows>
@@ -56,7 +65,9 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neon;
-const Kernels kernels_arm_neon = {kSets, 1, widen, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const Kernels kernels_arm_neon = {kSets, 1, widen, 8, depthwise_arm_neon, depthwise_bytes_arm_neon, depthwise_pack_arm_neon,
+                                  &kSets[0], winograd_input4_arm_neon, winograd_input2_arm_neon, winograd_output4_arm_neon,
+                                  winograd_output2_arm_neon};
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -4,6 +4,11 @@
 
 namespace netsuke {
 namespace qgemm {
+
+void depthwise_arm_neon(const DepthwiseRow& row);
+int64_t depthwise_bytes_arm_neon(int64_t taps);
+void depthwise_pack_arm_neon(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
+
 namespace {
 
 template <int kRows>
@@ -64,7 +69,8 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neondot;
-const Kernels kernels_arm_neondot = {kSets, 1, nullptr, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const Kernels kernels_arm_neondot = {kSets, 1, nullptr, 8, depthwise_arm_neon, depthwise_bytes_arm_neon, depthwise_pack_arm_neon,
+                                     nullptr, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -86,6 +86,14 @@ NK_INLINE void finish_row8(const Tile& t, int row, int32x4_t a0, int32x4_t a1) {
 
 template <int kRows>
 NK_INLINE void finish8(const Tile& t, int32x4_t (&acc)[kRows][2]) {
+  if (t.requant == nullptr && t.columns == 8) {  // raw sums, inside Winograd
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      vst1q_s32(static_cast<int32_t*>(t.out) + r * t.out_stride, acc[r][0]);
+      vst1q_s32(static_cast<int32_t*>(t.out) + r * t.out_stride + 4, acc[r][1]);
+    }
+    return;
+  }
   if (t.requant != nullptr && !t.requant->dyadic) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) finish_row8(t, r, acc[r][0], acc[r][1]);
