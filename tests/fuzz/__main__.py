@@ -14,6 +14,7 @@ import numpy as np
 from .differential import Difference, ancestors, check_engine, check_interpreters, check_other_sizes
 from .external import check_external
 from .generator import FAMILIES, other_feeds, random_program
+from .mutants import check_mutant
 
 
 def available() -> tuple[list[str], set[str]]:
@@ -30,6 +31,9 @@ def check(seed: int, family: str, isas: list[str], supported: set[str] | None, w
     if what in ("all", "engine"):
         found += check_engine(program, feeds, family, isas)
         found += check_other_sizes(program, other_feeds(program, feeds, seed), family, isas)
+    if what == "mutants":
+        for change in range(5):
+            found += check_mutant(program, feeds, seed * 5 + change, isas)
     return found
 
 
@@ -48,7 +52,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--graphs", type=int, default=500, help="graphs of each family")
     parser.add_argument("--start", type=int, default=0, help="first seed")
     parser.add_argument("--family", choices=(*FAMILIES, "both"), default="both")
-    parser.add_argument("--what", choices=("all", "interpreters", "engine"), default="all")
+    parser.add_argument("--what", choices=("all", "interpreters", "engine", "mutants"), default="all")
     parser.add_argument("--save", type=Path, help="folder for programs that fail")
     parser.add_argument("--runner", default="", help='another engine, e.g. "qemu-aarch64 -L ROOT build/netsuke-run"')
     parser.add_argument("--runner-isas", default="neon,neondot", help="its instruction sets")

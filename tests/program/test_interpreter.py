@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from netsuke.core.errors import UsageError
+from netsuke.core.errors import FileError, UsageError
 from netsuke.program import Node, Port, Program, Value
 from netsuke.program.emulate import Emulation
 from netsuke.program.interpreter import run
@@ -68,3 +68,14 @@ def test_emulation_is_a_module_with_gradients():
     assert x.grad.tolist() == [[2.0, 2.0], [2.0, 2.0]]
     assert net.constant("t").dtype == torch.float32
     assert sorted(net.state_dict()) == ["c0"]
+
+
+def test_outputs_must_have_the_declared_shape():
+    wrong = program()
+    wrong.outputs = [Port("y", "f32", ("N", 3))]
+    with pytest.raises(FileError, match="output 'y'  declared with another shape"):
+        run(wrong, {"x": X})
+    wrong.outputs = [Port("y", "f32", ("N", "N"))]
+    run(wrong, {"x": X})
+    with pytest.raises(FileError, match="declared with another shape"):
+        run(wrong, {"x": X[:1]})

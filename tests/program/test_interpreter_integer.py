@@ -24,8 +24,10 @@ def one_node(
     ports = [Port(n, WORDS[a.dtype.str[1:]], tuple(f"{n}{i}" for i in range(a.ndim))) for n, a in feeds.items()]
     node = Node(op, "n", inputs, ["y"], attrs)
     kinds = [WORDS[({**feeds, **constants})[n].dtype.str[1:]] if n else "" for n in inputs]
-    out = Port("y", output_dtypes(node, kinds)[0], ())
-    return Program("p", ports, [out], [node], constants)
+    program = Program("p", ports, [], [node], constants)
+    rank = run(program, feeds, ["y"])["y"].ndim
+    program.outputs = [Port("y", output_dtypes(node, kinds)[0], tuple(f"y{i}" for i in range(rank)))]
+    return program
 
 
 def both(op: str, feeds: dict[str, Any], constants: dict[str, Any], inputs: list[str], attrs: dict[str, Any]) -> Any:
@@ -137,15 +139,9 @@ def test_qmatmul_broadcasts(trans):
 
 
 def test_qmatmul_refuses_depths_that_can_overflow():
-    program = one_node(
-        "qmatmul",
-        {"a": np.zeros((1, 40000), np.uint8), "b": np.zeros((40000, 1), np.uint8)},
-        {},
-        ["a", "b"],
-        {"a_zero": 0, "b_zero": 0, "mult": 1.0},
-    )
+    feeds = {"a": np.zeros((1, 40000), np.uint8), "b": np.zeros((40000, 1), np.uint8)}
     with pytest.raises(UsageError, match="node qmatmul 'n'  the accumulator can leave int32"):
-        run(program, {"a": np.zeros((1, 40000), np.uint8), "b": np.zeros((40000, 1), np.uint8)})
+        one_node("qmatmul", feeds, {}, ["a", "b"], {"a_zero": 0, "b_zero": 0, "mult": 1.0})
 
 
 def test_qadd_and_qmul_over_all_pairs_of_codes():
@@ -205,6 +201,5 @@ def test_batch_0_gives_an_empty_result():
 def test_windows_that_do_not_fit_are_errors():
     x, w = np.zeros((1, 2, 2, 2), np.uint8), np.ones((3, 3, 3, 2), np.int8)
     attrs = {"strides": [1, 1], "pads": [0] * 4, "x_zero": 0, "acc_bound": 10000}
-    program = one_node("qconv", {"x": x}, {"w": w, "m": np.ones(3, np.float32)}, ["x", "w", "m", "", "", ""], attrs)
     with pytest.raises(UsageError, match="window is larger"):
-        run(program, {"x": x})
+        one_node("qconv", {"x": x}, {"w": w, "m": np.ones(3, np.float32)}, ["x", "w", "m", "", "", ""], attrs)

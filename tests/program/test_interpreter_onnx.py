@@ -44,7 +44,10 @@ def ours(op: str, arrays: list[Any], outputs: int = 1, **attrs: Any) -> list[Any
     port = Port("x", WORDS[x.dtype.str[1:]], tuple(f"d{i}" for i in range(x.ndim)))
     program = Program("p", [port], [], [node], constants)
     results = run(program, {"x": x}, node.outputs)
-    program.outputs = [Port(name, WORDS[array.dtype.str[1:]], ()) for name, array in results.items()]
+    program.outputs = [
+        Port(name, WORDS[array.dtype.str[1:]], tuple(f"{name}{i}" for i in range(array.ndim)))
+        for name, array in results.items()
+    ]
     emulated = Emulation(program).run({"x": x})
     for name, array in results.items():
         assert emulated[name].dtype == array.dtype

@@ -95,6 +95,10 @@ def broken(change: Any) -> Program:
         (lambda p: p.constants.update(extra=np.zeros(1, np.float32)), "no node uses this constant"),
         (lambda p: p.constants.update(m=np.ones(4)), "unknown dtype of a constant"),
         (lambda p: p.constants.update(m=np.ones(3, np.float32)), "wrong shape of mult"),
+        (
+            lambda p: (p.nodes[0].inputs.__setitem__(4, "b"), p.constants.update(b=np.zeros(3, np.int32))),
+            "wrong shape of acc_bias",
+        ),
         (lambda p: p.constants.update(m=-np.ones(4, np.float32)), "too small"),
         (lambda p: p.constants.update(m=np.full(4, np.nan, np.float32)), "NaN or infinity"),
         (lambda p: p.constants.update(w=np.zeros((4, 0, 3, 2), np.int8)), "wrong shape of w"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from netsuke.formats import bf16_to_f32
 from netsuke.program.emulation import RULES, Call
-from netsuke.program.interpreter import check_feeds, last_uses, resolve_taps
+from netsuke.program.interpreter import check_feeds, check_outputs, last_uses, resolve_taps
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import attributes, output_dtypes
 from netsuke.program.verify import constant_dtype, verify
@@ -70,12 +70,14 @@ class Emulation(nn.Module):
 
     def run(self, feeds: Mapping[str, Array], taps: Iterable[str] = ()) -> dict[str, Array]:
         """Like `netsuke.program.interpreter.run`: arrays in, arrays out, with the dtypes of the program."""
-        checked = check_feeds(self.program.inputs, feeds)
+        checked, sizes = check_feeds(self.program.inputs, feeds)
         tensors = {port.name: _tensor(np.array(checked[port.name]), port.dtype) for port in self.program.inputs}
         with torch.no_grad():
             results = self.forward(tensors, taps)
         named = resolve_taps(self.program, taps)
-        return {name: _array(tensor, self.dtypes[named[name]]) for name, tensor in results.items()}
+        arrays = {name: _array(tensor, self.dtypes[named[name]]) for name, tensor in results.items()}
+        check_outputs(self.program, arrays, sizes)
+        return arrays
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:

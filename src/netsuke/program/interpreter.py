@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from netsuke.core.errors import NetsukeError, Problem, UsageError, near
+from netsuke.core.errors import FileError, NetsukeError, Problem, UsageError, near
 from netsuke.formats import bf16_to_f32
 from netsuke.program.model import Node, Port, Program
 from netsuke.program.opset import attributes
@@ -28,7 +28,7 @@ def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) 
     """
     named = resolve_taps(program, taps)
     wanted = set(named.values())
-    values = check_feeds(program.inputs, feeds)
+    values, sizes = check_feeds(program.inputs, feeds)
     last_use = last_uses(program.nodes)
     constants = {
         name: bf16_to_f32(array) if name in program.bf16 else array for name, array in program.constants.items()
@@ -40,6 +40,7 @@ def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) 
             values[name] = result
         for name in {n for n in node.inputs if n in values and last_use[n] == index} - wanted:
             del values[name]
+    check_outputs(program, values, sizes)
     return {name: values[value] for name, value in named.items()}
 
 
@@ -82,8 +83,11 @@ def last_uses(nodes: list[Node]) -> dict[str, int]:
     return {name: index for index, node in enumerate(nodes) for name in node.inputs}
 
 
-def check_feeds(ports: list[Port], feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """The feeds as arrays when every port has one of its dtype and shape; UsageError with every mismatch otherwise."""
+def check_feeds(ports: list[Port], feeds: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, int]]:
+    """The feeds as arrays and the sizes of the free dimensions.
+
+    Raises UsageError with every port that has no array of its dtype and shape.
+    """
     problems: list[Problem] = []
     names = [port.name for port in ports]
     problems += [Problem("no such input", got=name, allowed=near(name, names)) for name in feeds if name not in names]
@@ -97,13 +101,29 @@ def check_feeds(ports: list[Port], feeds: Mapping[str, Array]) -> dict[str, Arra
         array = values[port.name] = np.asarray(feeds[port.name])
         if array.dtype != np.dtype(DTYPE_CODES[port.dtype]):
             problems.append(Problem("wrong dtype", where=where, got=str(array.dtype), allowed=port.dtype))
-        fits = array.ndim == len(port.shape) and all(
-            size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
-            for size, dim in zip(array.shape, port.shape, strict=True)
-        )
-        if not fits:
+        if not _fits(array.shape, port, sizes):
             shape = [sizes.get(d, d) if isinstance(d, str) else d for d in port.shape]
             problems.append(Problem("wrong shape", where=where, got=str(list(array.shape)), allowed=str(shape)))
     if problems:
         raise UsageError(problems)
-    return values
+    return values, sizes
+
+
+def check_outputs(program: Program, values: Mapping[str, Array], sizes: dict[str, int]) -> None:
+    """Every output has the declared shape, a free dimension one size wherever it occurs; FileError otherwise.
+
+    sizes: what the inputs say of the free dimensions (from `check_feeds`).
+    """
+    for port in program.outputs:
+        shape = values[port.name].shape
+        if not _fits(shape, port, sizes):
+            where, declared = f"output {port.name!r}", str(list(port.shape))
+            raise FileError(Problem("declared with another shape", where=where, got=str(list(shape)), allowed=declared))
+
+
+def _fits(shape: tuple[int, ...], port: Port, sizes: dict[str, int]) -> bool:
+    """True when the shape is that of the port; free dimensions met for the first time get their size."""
+    return len(shape) == len(port.shape) and all(
+        size == (sizes.setdefault(dim, size) if isinstance(dim, str) else dim)
+        for size, dim in zip(shape, port.shape, strict=True)
+    )

@@ -103,7 +103,7 @@ class _Verifier:
         self.known.add(name)
 
     def _node(self, node: Node, index: int) -> bool:
-        """Check one node; True when its attributes are sound enough for `code_ranges`."""
+        """Check one node; True when nothing is wrong with it, so that its bound can be computed."""
         where = f"node {index} {node.op} {node.name!r}"
         operator = OPERATORS.get(node.op)
         if operator is None:
@@ -128,7 +128,7 @@ class _Verifier:
             self._define(name, dtype, where)
         if node.op == "shape" or all(name in self.known for name in node.inputs if name):
             self.known.update(node.outputs)
-        return sound
+        return len(self.problems) == before
 
     def _inputs(self, node: Node, wanted: tuple[Input, ...], where: str) -> list[str]:
         """Check the inputs and return their dtypes ("" for an absent one)."""

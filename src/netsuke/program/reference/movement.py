@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from netsuke.program.reference.call import Array, Call, rule
 from netsuke.program.reference.elementwise import DTYPE_CODES
 
+MAX_ELEMENTS = 2**31
+
 
 def _axis(call: Call, axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise call.wrong("axis out of range", axis, f"-{rank}..{rank - 1}")
     return axis % rank
+
+
+def _bounded(call: Call, shape: Sequence[int]) -> None:
+    """Refuse results that only a damaged file asks for, before NumPy tries to make them."""
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise call.wrong("the result is too large", list(shape), f"{MAX_ELEMENTS} elements")
 
 
 def _list(call: Call, index: int) -> list[int]:
@@ -116,6 +125,7 @@ def _pad(call: Call) -> list[Array]:
     if len(pads) != 2 * x.ndim or min(pads, default=0) < 0:
         raise call.wrong("pads must be begins and ends, none negative", pads)
     widths = list(zip(pads[: x.ndim], pads[x.ndim :], strict=True))
+    _bounded(call, [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)])
     value = call.inputs[2]
     if mode == "constant":
         fill = 0 if value is None else value.reshape(-1)[0]
@@ -129,10 +139,14 @@ def _pad(call: Call) -> list[Array]:
 @rule("expand")
 def _expand(call: Call) -> list[Array]:
     x, shape = call.array(0), _list(call, 1)
+    if len(shape) > 8 or min(shape, default=0) < 0:
+        raise call.wrong("not a shape", shape)
     try:
-        return [np.ascontiguousarray(np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape))))]
+        target = np.broadcast_shapes(x.shape, tuple(shape))
     except ValueError as error:
         raise call.wrong("shapes do not broadcast", shape) from error
+    _bounded(call, target)
+    return [np.ascontiguousarray(np.broadcast_to(x, target))]
 
 
 @rule("tile")
@@ -140,6 +154,7 @@ def _tile(call: Call) -> list[Array]:
     x, repeats = call.array(0), _list(call, 1)
     if len(repeats) != x.ndim or min(repeats, default=0) < 0:
         raise call.wrong("repeats must have one number per dimension, none negative", repeats)
+    _bounded(call, [size * repeat for size, repeat in zip(x.shape, repeats, strict=True)])
     return [np.tile(x, repeats)]
 
 
@@ -204,9 +219,11 @@ def _shape(call: Call) -> list[Array]:
 @rule("range")
 def _range(call: Call) -> list[Array]:
     start, limit, delta = (int(call.array(i).reshape(-1)[0]) for i in range(3))
-    if delta == 0 or abs(limit - start) // abs(delta) > 2**31:
+    if delta == 0:
         raise call.wrong("not a range", [start, limit, delta])
-    return [np.arange(start, limit, delta, dtype=np.int64)]
+    numbers = range(start, limit, delta)
+    _bounded(call, [max(0, -((start - limit) // delta))])
+    return [np.fromiter(numbers, np.int64, len(numbers))]
 
 
 @rule("constant_of_shape")
@@ -214,6 +231,7 @@ def _constant_of_shape(call: Call) -> list[Array]:
     shape = _list(call, 0)
     if min(shape, default=0) < 0 or len(shape) > 8:
         raise call.wrong("not a shape", shape)
+    _bounded(call, shape)
     return [np.full(shape, call.number("value"), DTYPE_CODES[call.word("dtype")])]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from netsuke.program.reference.call import Array, Call, rule
+from netsuke.program.reference.movement import MAX_ELEMENTS
 
 
 def coordinates(size: int, out: int, scale: float, coord: str) -> Array:
@@ -61,6 +62,8 @@ def _resize(call: Call) -> list[Array]:
             out = math.floor(size * scale)
         if out < 1 or not math.isfinite(scale):
             raise call.wrong("the output would be empty", [out, scale])
+        if out * max(1, x.size) > MAX_ELEMENTS:
+            raise call.wrong("the result is too large", out)
         axes.append((size, coordinates(size, out, scale, call.word("coord"))))
     (h, rows), (w, cols) = axes
     if call.word("mode") == "nearest":
