@@ -89,7 +89,8 @@ def compress(
             folder=run,
         )
         evaluation.warn_overlap(work)
-        say(memory_line(work.graph, work.floating, work.calib, threads))
+        if not work.foreign:
+            say(memory_line(work.graph, work.floating, work.calib, threads))
         with interrupt.watching(work.runner):
             made = make_or_load_plan(work, plan, recipe, effort)
             quantized = quantize(work, made)

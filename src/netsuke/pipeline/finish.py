@@ -15,7 +15,7 @@ from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.measure import environment
 from netsuke.passes import compile_program
-from netsuke.pipeline import timing
+from netsuke.pipeline import foreign, timing
 from netsuke.pipeline.evaluate import Evaluation
 from netsuke.pipeline.layers import layer_table
 from netsuke.pipeline.memory import engine_bytes
@@ -36,6 +36,8 @@ STAND_IN_SAMPLES = 64  # of the calibration data, where no evaluation data were 
 def _meta(work: Work, plan: Plan) -> dict[str, str]:
     """Facts that go into the file: nothing that differs between two runs on the same input."""
     facts = {"recipe": plan.recipe, "seed": str(work.seed), "netsuke": netsuke.__version__}
+    if work.foreign:
+        return facts | {"calibration": "in the quantized file"}
     if work.calib is None:
         return facts | {"calibration": "data-free"}
     facts |= {"calibration": Path(work.calib.source).name, "calibration_sha256": work.calib.sha256}
@@ -85,7 +87,7 @@ def _judge(work: Work, program: Program, evaluation: Evaluation, samples: Array)
             work.notes.append(f"no evaluation data: outputs were compared on {data.count} calibration samples")
     found = check(
         program,
-        work.graph,
+        foreign.without_quantizers(work.graph) if work.foreign else work.graph,
         data,
         exact=False,
         sizes=(1, 3),

@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from netsuke.pipeline.layers import aligned, constant_bytes, is_integer
+from netsuke.passes import compile_program, packed_report
+from netsuke.pipeline.foreign import is_quantized
+from netsuke.pipeline.layers import aligned, constant_bytes
 from netsuke.pipeline.small import size
 from netsuke.program.model import Port, Program
 from netsuke.verify.source import capture_model
@@ -104,6 +106,8 @@ def _float_network(model: Any, shape: Any, weights: Any) -> Inspection:
     from netsuke.pipeline.runner import EngineRunner
 
     graph = capture_model(model, shape, weights)
+    if is_quantized(graph):
+        return _program(compile_program(graph, name=str(graph.graph.name or "network")))
     plan = make_plan(graph, runner=EngineRunner(), effort="fast")
     outputs = {node.name: node.outputs[0] for node in graph.graph}
     items = [
@@ -129,10 +133,10 @@ def _program(program: Program) -> Inspection:
     macs: dict[str, int] = {}
     shapes: dict[str, str] = {}
     _costs(program, macs, shapes)
+    kinds = {row["name"]: row["kind"] for row in packed_report(program)}
     items = []
     for node in program.nodes:
-        stored = constant_bytes(program, node)
-        status = "packed" if is_integer(node) else "float"
+        stored, status = constant_bytes(program, node), kinds[node.name]
         items.append(Item(node.name, node.op, shapes.get(node.name, ""), stored, None, macs.get(node.name), status))
     return Inspection(
         "program",

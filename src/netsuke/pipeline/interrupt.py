@@ -11,7 +11,7 @@ from typing import Any
 from netsuke.pipeline.runner import EngineRunner
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(Exception):
     """Raised out of work that cannot be cut short, so that the caller can go on with less."""
 
 

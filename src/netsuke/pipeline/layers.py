@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from netsuke.core.plan import Plan, Row
+from netsuke.passes import packed_report
 from netsuke.program.model import Node, Program
 from netsuke.verify.parity import LayerParity
 
@@ -134,10 +135,11 @@ def layer_table(
     own, before = _by_layer(program, names), _by_layer(floating, names)
     errors = {p.layer: p.sqnr_db for p in parity}
     timed, float_timed = ({r["name"]: r for r in rows} for rows in (profile, float_profile))
+    kinds = {r["name"]: r["kind"] for r in packed_report(program)}
     table = []
     for row in plan.rows:
         nodes, old = own.get(row.name, []), before.get(row.name, [])
-        layer = _layer(row, nodes)
+        layer = _layer(row, nodes, kinds)
         layer.bytes_before = sum(constant_bytes(floating, n) for n in old)
         layer.bytes = sum(constant_bytes(program, n) for n in nodes)
         layer.ms_before, layer.ms = _total(old, float_timed, "ms"), _total(nodes, timed, "ms")
@@ -147,11 +149,14 @@ def layer_table(
     return Layers(table)
 
 
-def _layer(row: Row, nodes: Sequence[Node]) -> Layer:
+def _layer(row: Row, nodes: Sequence[Node], kinds: Mapping[str, str]) -> Layer:
     """What the compiled program made of a row: packed only where an integer operator stands in the file."""
     main = _main(nodes)
+    kind = kinds[main.name] if main else ""
     status, reason = row.status, row.reason
-    if row.status == PACKED and main is not None and not is_integer(main):
+    if kind == "simulated":
+        status, reason = SIMULATED, "quantized, but the compiler computes it in float"
+    elif row.status == PACKED and kind == "float":
         status, reason = FALLBACK, "planned packed, but the compiler left it in float"
     return Layer(
         name=row.name,

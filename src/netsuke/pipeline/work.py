@@ -12,11 +12,12 @@ from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.passes import compile_program
-from netsuke.pipeline import interrupt
+from netsuke.pipeline import foreign, interrupt
 from netsuke.pipeline.plan import Progress, stages
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.state import RunFolder
 from netsuke.program.model import Program
+from netsuke.verify.batches import data_port
 from netsuke.verify.runners import runtime_available
 from netsuke.verify.source import capture_model, model_name, open_data
 
@@ -41,6 +42,7 @@ class Work:
     seed: int
     threads: int | None
     folder: RunFolder | None = None
+    foreign: bool = False
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -83,11 +85,14 @@ def open_work(
     """Capture the network and compile its float program: whatever is unsupported is found here."""
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
-    floating = compile_program(graph, name="float")
+    quantized = foreign.is_quantized(graph)
+    floating = compile_program(foreign.without_quantizers(graph) if quantized else graph, name="float")
+    data_port(floating)  # data feed one input: a network with several is refused here
     if folder is not None:
         folder.bind(_digest(graph, data))
     runner = EngineRunner(threads)
     work = Work(name_of(model, graph), graph, floating, data, runner, progress, budget, seed, threads, folder)
+    work.foreign = quantized
     runner.deadline = work.deadline(CALIBRATION_SHARE)
     if not runtime_available():
         work.notes.append("no compiled runtime: the reference interpreter ran, and nothing was timed (netsuke doctor)")
@@ -98,6 +103,10 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
     """The plan given, the one of an interrupted run, or a new one; a fast one when there is no time for better."""
     from netsuke.methods.quantize.ptq import make_plan
 
+    if work.foreign:
+        made = foreign.plan_of(work.graph, work.seed)
+        work.notes += made.notes
+        return made
     saved = work.folder.plan() if work.folder else None
     if plan is not None or saved is not None:
         return plan if plan is not None else saved  # type: ignore[return-value]
@@ -125,6 +134,8 @@ def quantize(work: Work, plan: Plan) -> Any:
     """The graph with quantizers. Ctrl-C or the end of the promised time stops calibration early, not the run."""
     from netsuke.methods.quantize.ptq import quantize as apply
 
+    if work.foreign:
+        return work.graph
     saved = work.folder.quantized() if work.folder else None
     if saved is not None:
         return saved
