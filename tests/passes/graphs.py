@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from netsuke.capture import capture
+from netsuke.core.errors import EnvironmentProblem
 from netsuke.passes import compile_program
 from netsuke.program import Program, verify
 from netsuke.program.interpreter import run
@@ -66,17 +67,28 @@ def compiled(model: onnx.ModelProto, **options: Any) -> Program:
     return program
 
 
+def engine_of(program: Program) -> Any:
+    """The program in the compiled runtime, or None where that is not built."""
+    try:
+        from netsuke.engine import load
+
+        return load(program, threads=1)
+    except EnvironmentProblem:
+        return None
+
+
 def check(
     model: onnx.ModelProto, sizes: Sequence[dict[str, int]], *, rtol: float = 2e-5, atol: float = 2e-5
 ) -> Program:
-    """Compile once; at every set of free sizes the program gives what onnxruntime gives."""
+    """Compile once; at every set of free sizes interpreter and engine give what onnxruntime gives."""
     program = compiled(model)
+    engine = engine_of(program)
     for seed, free in enumerate(sizes):
         feeds = feeds_for(model, free, seed)
         wanted = expected(model, feeds)
-        got = list(run(program, feeds).values())
-        assert len(got) == len(wanted)
-        for a, b in zip(got, wanted, strict=True):
+        results = [run(program, feeds)] + ([engine.run(feeds)] if engine is not None else [])
+        assert all(len(r) == len(wanted) for r in results)
+        for a, b in [pair for r in results for pair in zip(r.values(), wanted, strict=True)]:
             assert a.shape == b.shape
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=rtol, atol=atol)
