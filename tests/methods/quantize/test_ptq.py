@@ -231,6 +231,16 @@ def test_wrong_shape_of_data_is_an_error_before_anything_runs():
         compress(resnet(), calib=data(shape=(3, 8, 8)))
 
 
+def test_second_input_is_an_error_that_names_it():
+    from onnx import TensorProto, helper
+
+    b = Build()
+    b.inputs.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ("N", 4, 8, 8)))
+    model = b.model(b.conv(b.op("Mul", "x", "mask"), name="a"))
+    with pytest.raises(UsageError, match="also mask"):
+        compress(model, calib=data())
+
+
 def test_concat_shares_a_quantizer_where_it_costs_under_a_bit():
     def scales(gain):
         b = Build()

@@ -13,6 +13,7 @@ from netsuke.core.errors import Problem, UsageError, near
 from netsuke.core.method import Method, methods
 from netsuke.core.options import configure
 from netsuke.core.recipe import Step
+from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._context import Context, Feeds, data_input
 from netsuke.methods.quantize._graph import Array, clone, constant, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
@@ -44,22 +45,36 @@ def chosen(context: Context) -> dict[str, tuple[Method, Any]]:
     return table
 
 
-def gather(context: Context, limit: int | None = None) -> dict[str, Statistics]:
-    """Run the float network over the calibration data and return the statistics by tensor name."""
+def calibrate(context: Context, *, histograms: bool = False) -> None:
+    """Run the float network over the calibration data and set the context's statistics and ranges.
+
+    histograms  keep one for every tensor, so that any calibrator can be tried later without another run
+    """
     statistics: dict[str, Statistics] = {}
-    for _, statistics in stream(context, limit):  # noqa: B007
+    for _, statistics in stream(context, histograms=histograms):  # noqa: B007
         pass
     if not statistics:
         what = "no batch of calibration data reached the network"
         raise UsageError(Problem(what, hint="at least one full batch is needed; is the batch dimension fixed?"))
-    return statistics
+    context.statistics = statistics
+    settle(context)
 
 
-def stream(context: Context, limit: int | None = None) -> Iterator[tuple[int, dict[str, Statistics]]]:
+def settle(context: Context) -> None:
+    """Set the context's ranges from its statistics; merges quantizers of concats in the context's fresh placement."""
+    context.ranges = ranges(context, context.statistics)
+    if context.plan.data.get("source") == data_free.SOURCE:
+        data_free.from_batch_norm(context)
+    share_concats(context.placement, context.ranges)
+
+
+def stream(
+    context: Context, limit: int | None = None, *, histograms: bool = False
+) -> Iterator[tuple[int, dict[str, Statistics]]]:
     """After every batch: samples seen so far and the running statistics (the same objects, updated)."""
     table = chosen(context)
     statistics = {
-        name: Statistics(name, histogram="histogram" in m.tags, momentum=getattr(config, "momentum", 0.9))
+        name: Statistics(name, histogram=histograms or "histogram" in m.tags, momentum=getattr(config, "momentum", 0.9))
         for name, (m, config) in table.items()
     }
     source = data_input(context.model).name or ""

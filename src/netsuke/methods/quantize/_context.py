@@ -14,6 +14,7 @@ from netsuke.core.errors import Problem, UsageError
 from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.methods.quantize._graph import Array
+from netsuke.methods.quantize._statistics import Statistics
 from netsuke.methods.quantize.placement import Placement
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
@@ -45,6 +46,7 @@ class Context:
     model      the copy that is being edited
     plan       rows per layer; steps may add notes
     placement  where quantizers go (set after the graph steps)
+    statistics what calibration remembers, by tensor name
     ranges     (lo, hi) by name of the tensor that owns the quantizer
     scales     weight scales by layer, for steps that choose their own; else the row's rule
     codes      weight codes by layer, for steps that choose their own rounding; else nearest
@@ -58,6 +60,7 @@ class Context:
     batch: int = 16
     progress: Progress = silent
     placement: Placement = field(default_factory=lambda: Placement({}))
+    statistics: dict[str, Statistics] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     scales: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
@@ -88,6 +91,10 @@ def check_data(model: ir.Model, data: Dataset) -> None:
     value, shape, dtype = data_input(model), data.shape, next(data.batches(1))[0].dtype
     wanted = list(value.shape)[1:] if value.shape is not None else None
     problems = []
+    others = [v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers and v is not value]
+    if others:
+        what, hint = "the data feed one input, the network has more", "capture it with the others made constant"
+        problems.append(Problem(what, f"input {value.name}", f"also {', '.join(others)}", "one input", hint))
     if wanted is not None and (
         len(wanted) != len(shape) or any(isinstance(w, int) and w != s for w, s in zip(wanted, shape, strict=True))
     ):

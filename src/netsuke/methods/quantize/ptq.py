@@ -21,15 +21,7 @@ from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
 from netsuke.methods.quantize import _rows, data_free, insert, sensitivity
-from netsuke.methods.quantize._calibrate import (
-    calibrator,
-    choose_batch,
-    gather,
-    memory_bound,
-    ranges,
-    share_concats,
-    sizes,
-)
+from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, sizes
 from netsuke.methods.quantize._context import Context, Progress, Runner, silent
 from netsuke.methods.quantize._graph import clone
 from netsuke.methods.quantize.placement import place
@@ -90,7 +82,8 @@ def make_plan(
             method.apply(plan, options)
     if effort != "fast":
         data = None if calib is None else calib.take(config.samples, seed)
-        sensitivity.refine(prepare(model, plan, data, runner, seed, progress), budget, effort, _finish)
+        context = prepare(model, plan, data, runner, seed, progress, histograms=True)
+        sensitivity.refine(context, budget, effort, _finish)
     _rows.size_note(plan, budget)
     return plan
 
@@ -123,9 +116,19 @@ def quantize(
 
 
 def prepare(
-    model: ir.Model, plan: Plan, calib: Dataset | None, runner: Runner, seed: int, progress: Progress = silent
+    model: ir.Model,
+    plan: Plan,
+    calib: Dataset | None,
+    runner: Runner,
+    seed: int,
+    progress: Progress = silent,
+    *,
+    histograms: bool = False,
 ) -> Context:
-    """A copy of the network after the graph steps, with placement and calibrated ranges; nothing is written yet."""
+    """A copy of the network after the graph steps, with placement and calibrated ranges; nothing is written yet.
+
+    histograms  see `_calibrate.calibrate`
+    """
     data = calib if calib is not None else data_free.dataset(model, seed)
     context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shape), progress)
     for method, config in step_records(plan):
@@ -133,10 +136,7 @@ def prepare(
             method.apply(context, config)
     context.placement = place(context.model, {row.name for row in plan.rows if row.kept})
     _rows.follow(plan, context.placement)
-    context.ranges = ranges(context, gather(context))
-    if calib is None:
-        data_free.from_batch_norm(context)
-    share_concats(context.placement, context.ranges)
+    calibrate(context, histograms=histograms)
     return context
 
 

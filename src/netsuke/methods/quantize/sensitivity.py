@@ -10,14 +10,14 @@ whole network is quantized and its output change measured. While it exceeds the 
 largest change is given another calibrator when that at least halves its change, else kept in float; each such row
 says so. The limit is 10 x the allowed drop of the budget (0.1 when none is given): on the CIFAR ResNets a change
 of 0.1 costs under one point of agreement (docs/calibration.md).
-Cost: two runs over a few samples per layer. Limits: measured on a few samples, additive effects are not modelled;
+Cost: one run over a few samples per layer. Limits: measured on a few samples, additive effects are not modelled;
 it is the network's output that is judged, not the metric, which only an evaluation can measure.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,14 +27,15 @@ from netsuke.core.budget import Budget
 from netsuke.core.method import Method, register
 from netsuke.core.plan import Row
 from netsuke.methods.quantize import _rows, insert
-from netsuke.methods.quantize._calibrate import gather
+from netsuke.methods.quantize._calibrate import settle, sizes
 from netsuke.methods.quantize._context import Context, feeds, fixed_batch
-from netsuke.methods.quantize._graph import clone
+from netsuke.methods.quantize._graph import Array, clone
 from netsuke.methods.quantize.placement import Placement, place
 
 SAMPLES = {"normal": 16, "thorough": 64}
 DEFAULT_LIMIT = 0.1
 ROUNDS = 8
+_HELD = 128 * 2**20  # bytes of reference activations held at a time
 OTHERS = ("quantize/minmax", "quantize/mse", "quantize/percentile")
 
 
@@ -70,27 +71,52 @@ class Change:
 def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Context], ir.Model]) -> None:
     """Fill the plan's sensitivities; raise or keep layers until the whole network's output change meets the limit."""
     samples = SAMPLES[effort]
-    active = [row for row in context.plan.rows if not row.kept]
-    for index, row in enumerate(active):
-        row.sqnr_db, row.output_change = measure(context, row, samples)
-        context.progress("sensitivity", index + 1, len(active))
-    limit = 10 * min(budget.drop.values()) if budget.drop else DEFAULT_LIMIT
-    limit = max(limit, 0.01)
-    change = whole(context, samples, finish)
+    measure_all(context, samples)
+    limit = max(10 * min(budget.drop.values()) if budget.drop else DEFAULT_LIMIT, 0.01)
+    total = whole(context, samples, finish)
     tried: set[str] = set()
     for _ in range(ROUNDS):
         rows = [r for r in context.plan.rows if not r.kept and r.name not in tried]
         worst = max(rows, key=lambda r: r.output_change or 0.0, default=None)
-        if change <= limit or worst is None:
+        if total <= limit or worst is None:
             break
         tried.add(worst.name)
         _improve(context, worst, samples, limit)
-        context.placement = place(context.model, {r.name for r in context.plan.rows if r.kept})
+        _again(context)
         _rows.follow(context.plan, context.placement)
-        recalibrate(context)
-        change = whole(context, samples, finish)
-    text = f"output change of the whole network {change:.4f} on {samples} samples, limit {limit:g}"
-    context.plan.note(text if change <= limit else f"{text}: MISSED; output similarity stands in for the metric")
+        total = whole(context, samples, finish)
+    text = f"output change of the whole network {total:.4f} on {samples} samples, limit {limit:g}"
+    context.plan.note(text if total <= limit else f"{text}: MISSED; output similarity stands in for the metric")
+
+
+def measure_all(context: Context, samples: int) -> None:
+    """sqnr_db and output_change of every planned row; the float network runs once per group of layers that fits."""
+    active = [row for row in context.plan.rows if not row.kept]
+    done = 0
+    for group in _groups(context, active, samples):
+        names = [context.placement.layers[row.name].output.name or "" for row in group]
+        reference = run(context, context.model, [*names, *outputs(context.model)], samples)
+        for row in group:
+            row.sqnr_db, row.output_change = measure(context, row, samples, reference)
+            done += 1
+            context.progress("sensitivity", done, len(active))
+
+
+def _groups(context: Context, rows: list[Row], samples: int) -> list[list[Row]]:
+    """Rows whose layers' outputs together take at most 128 MiB; rows of unknown size stand alone."""
+    assert context.calib is not None
+    shapes = sizes(context.model, context.calib.shape)
+    groups: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        shape = shapes.get(context.placement.layers[row.name].output.name or "")
+        size = _HELD if shape is None else 4 * samples * math.prod(shape)
+        if not groups or size > room:
+            groups.append([])
+            room = _HELD
+        groups[-1].append(row)
+        room -= size
+    return groups
 
 
 def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
@@ -100,7 +126,7 @@ def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
     for other in OTHERS:
         if other != method:
             row.method = other
-            recalibrate(context)
+            _again(context)
             found[other] = measure(context, row, samples)
     best = min(found, key=lambda name: found[name][1])
     if found[best][1] <= before / 2:
@@ -110,16 +136,19 @@ def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
     _rows.keep(row, f"output change {before:.4f} alone, the network is over its limit {limit:g}")
 
 
-def recalibrate(context: Context) -> None:
-    """Ranges again, after rows changed their calibrators."""
-    from netsuke.methods.quantize._calibrate import ranges, share_concats
-
-    context.ranges = ranges(context, gather(context))
-    share_concats(context.placement, context.ranges)
+def _again(context: Context) -> None:
+    """Placement and ranges for the plan as it is now, from the statistics that are there."""
+    context.placement = place(context.model, {r.name for r in context.plan.rows if r.kept})
+    settle(context)
 
 
-def measure(context: Context, row: Row, samples: int) -> tuple[float, float]:
-    """(sqnr_db, output_change) when only this row's layer is quantized."""
+def measure(
+    context: Context, row: Row, samples: int, reference: Mapping[str, Array] | None = None
+) -> tuple[float, float]:
+    """(sqnr_db, output_change) when only this row's layer is quantized.
+
+    reference  the float network's layer output and outputs on the same samples; None: they are computed
+    """
     alone = Context(clone(context.model), context.plan, context.calib, context.runner, context.seed)
     alone.ranges, alone.scales, alone.codes = dict(context.ranges), context.scales, context.codes
     everything = place(alone.model)
@@ -131,9 +160,10 @@ def measure(context: Context, row: Row, samples: int) -> tuple[float, float]:
     alone.placement = Placement({row.name: layer}, {v: v for v in inputs})
     output = layer.output.name or ""
     insert.insert(alone)
-    taps = list(dict.fromkeys([output, *outputs(context.model)]))
-    layer_change, net_change = compare(context, context.model, alone.model, taps, output, samples)
-    return layer_change.db, net_change.relative
+    taps = [output, *outputs(context.model)]
+    exact = reference if reference is not None else run(context, context.model, taps, samples)
+    other = run(context, alone.model, taps, samples)
+    return change(exact, other, [output]).db, change(exact, other, taps[1:]).relative
 
 
 def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model]) -> float:
@@ -144,7 +174,9 @@ def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model])
     _same_groups(context.placement, complete.placement)
     complete.ranges = dict(context.ranges)
     quantized = finish(complete)
-    return compare(context, context.model, quantized, outputs(context.model), "", samples)[1].relative
+    taps = outputs(context.model)
+    exact = run(context, context.model, taps, samples)
+    return change(exact, run(context, quantized, taps, samples), taps).relative
 
 
 def _same_groups(source: Placement, target: Placement) -> None:
@@ -157,28 +189,26 @@ def outputs(model: ir.Model) -> list[str]:
     return [v.name or "" for v in model.graph.outputs if v.dtype == ir.DataType.FLOAT]
 
 
-def compare(
-    context: Context, first: ir.Model, second: ir.Model, taps: Sequence[str], layer: str, samples: int
-) -> tuple[Change, Change]:
-    """Changes of the tensor `layer` and of the network's outputs between two graphs on a few samples."""
+def run(context: Context, model: ir.Model, taps: Sequence[str], samples: int) -> dict[str, Array]:
+    """The tapped tensors on the first few calibration samples, batches joined."""
     assert context.calib is not None
-    own, net, wanted = Change(), Change(), set(outputs(first))
-    batch = fixed_batch(first) or min(4, samples)
-    runs = [context.runner(m, feeds(m, context.calib, batch, samples), taps) for m in (first, second)]
-    for exact, other in zip(*runs, strict=True):
-        for name in taps:
-            if name == layer:
-                own.add(exact[name], other[name])
-            if name in wanted:
-                net.add(exact[name], other[name])
-    return own, net
+    taps = list(dict.fromkeys(taps))
+    batch = fixed_batch(model) or min(4, samples)
+    parts = list(context.runner(model, feeds(model, context.calib, batch, samples), taps))
+    return {name: np.concatenate([part[name] for part in parts]) for name in taps}
+
+
+def change(exact: Mapping[str, Array], other: Mapping[str, Array], names: Sequence[str]) -> Change:
+    """The change of these tensors taken together."""
+    total = Change()
+    for name in names:
+        total.add(exact[name], other[name])
+    return total
 
 
 def apply(context: Context, config: Sensitivity) -> None:  # noqa: ARG001
     """Fill sqnr_db and output_change of every quantized row."""
-    for row in context.plan.rows:
-        if not row.kept:
-            row.sqnr_db, row.output_change = measure(context, row, SAMPLES["normal"])
+    measure_all(context, SAMPLES["normal"])
 
 
 METHOD = register(
@@ -190,7 +220,7 @@ METHOD = register(
         apply=apply,
         needs=("data",),
         touches=(),
-        cost="two runs over a few samples per layer",
+        cost="one run over a few samples per layer",
         tags=("weights",),
     )
 )
