@@ -141,6 +141,7 @@ POOL = {"kernel": [2, 2], "strides": [2, 2], "pads": [0, 0, 0, 0]}
         ("where", ["c", "x", "z"], {}, {"c": "bool", **F, "z": "u8"}, "f32", "z is u8"),
         ("quantize", ["x"], {"scale": 0.0, "zero": 0}, F, "u8", "not positive"),
         ("lut", ["x", "k"], {}, Q, "i64", "wrong dtype"),
+        ("constant_of_shape", ["k"], {"value": 1.5, "dtype": "i64"}, {}, "i64", "not a number of i64"),
     ],
 )
 def test_operator_rules(op, inputs, attrs, dtypes, out, message):

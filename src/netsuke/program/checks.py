@@ -258,6 +258,21 @@ def _pad(view: NodeView) -> Iterator[Finding]:
         yield "the pad value must have one element", value.shape, ""
 
 
+_INTEGERS = {
+    "u8": (0, 255),
+    "s8": (-128, 127),
+    "i32": (-(2**31), 2**31 - 1),
+    "i64": (-(2**63), 2**63 - 1),
+    "bool": (0, 1),
+}
+
+
+def _constant_of_shape(view: NodeView) -> Iterator[Finding]:
+    value, dtype = view.number("value"), str(view.attrs["dtype"])
+    if dtype in _INTEGERS and not (value == round(value) and _INTEGERS[dtype][0] <= value <= _INTEGERS[dtype][1]):
+        yield f"value is not a number of {dtype}", value, ""
+
+
 CHECKS: dict[str, Callable[[NodeView], Iterator[Finding]]] = {
     "quantize": _code_clip,
     "qconv": lambda view: _qreal(view, 4),
@@ -286,4 +301,5 @@ CHECKS: dict[str, Callable[[NodeView], Iterator[Finding]]] = {
     "transpose": _transpose,
     "resize": _resize,
     "pad": _pad,
+    "constant_of_shape": _constant_of_shape,
 }

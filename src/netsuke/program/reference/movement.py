@@ -127,6 +127,8 @@ def _pad(call: Call) -> list[Array]:
     widths = list(zip(pads[: x.ndim], pads[x.ndim :], strict=True))
     _bounded(call, [size + before + after for size, (before, after) in zip(x.shape, widths, strict=True)])
     value = call.inputs[2]
+    if value is not None and value.size != 1:
+        raise call.wrong("the pad value must have one element")
     if mode == "constant":
         fill = 0 if value is None else value.reshape(-1)[0]
         return [np.pad(x, widths, constant_values=fill)]
