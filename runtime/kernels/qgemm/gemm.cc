@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kBlockRows = 512;         // most rows of A a task takes: its base pointers live on the stack
 constexpr int64_t kBlockBytes = 192 << 10;  // of fresh A per task: with one panel it stays in a 512 KiB L2
+constexpr int64_t kOnePiece = 256;          // input channels, see local_stride
 constexpr int64_t kTasksPerThread = 4;      // enough for the atomic counter to even out a slow thread
 
 void convert(Layout layout, const Kernels& kernels, int32_t zero, const uint8_t* src, int64_t count, uint8_t* dst) {
@@ -41,7 +42,9 @@ Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
   b.hp = b.source == Source::kWhole ? (e.oh - 1) * g_.stride_h + (g_.kh - 1) * g_.dil_h + 1 : e.h;
   b.wp = b.source == Source::kWhole ? (e.ow - 1) * g_.stride_w + (g_.kw - 1) * g_.dil_w + 1 : e.w;
   b.m = e.n * e.oh * e.ow;
-  b.local_stride = round_up(g_.in_channels * element, 32) + 32;  // odd multiples of 32: rows of one tile fall into different L1 sets
+  // Rows of the input in one piece where they are short: converted in one call. Long ones at odd multiples of 32 bytes, so that the rows
+  // of a tile fall into different L1 sets.
+  b.local_stride = g_.in_channels <= kOnePiece ? g_.in_channels * element : round_up(g_.in_channels * element, 32) + 32;
   const int64_t fresh = b.source == Source::kLocal ? b.local_stride : g_.in_channels * element * g_.stride_h * g_.stride_w;
   const int64_t tile = set_->rows;
   const int64_t tiles = std::max<int64_t>(ceil_div(b.m, tile), 1);
@@ -95,12 +98,15 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   const int64_t m0 = (task % b.row_blocks) * b.block_rows, rows = std::min(b.block_rows, b.m - m0);
   const int64_t unit0 = (task / b.row_blocks) * b.block_units, unit1 = std::min(unit0 + b.block_units, super_groups_ * panels_);
   const uint8_t* base[kBlockRows];
+  // A pointwise layer of stride 1 reads consecutive pixels.
+  const bool one_piece = b.source == Source::kLocal && b.local_stride == c * element && g_.stride_h == 1 && g_.stride_w == 1;
+  if (one_piece) convert(set_->layout, *kernels_, g_.x_zero, x + m0 * c, rows * c, local);
   int64_t ox = m0 % e.ow, oy = m0 / e.ow % e.oh, image = m0 / (e.ow * e.oh);
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t pixel = (image * b.hp + oy * g_.stride_h) * b.wp + ox * g_.stride_w;
     if (b.source == Source::kLocal) {
       uint8_t* dst = local + i * b.local_stride;
-      convert(set_->layout, *kernels_, g_.x_zero, x + pixel * c, c, dst);
+      if (!one_piece) convert(set_->layout, *kernels_, g_.x_zero, x + pixel * c, c, dst);
       base[i] = dst;
     } else {
       base[i] = a + pixel * c * element;

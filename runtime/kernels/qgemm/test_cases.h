@@ -136,7 +136,7 @@ class Cases {
     q.dyadic = one_in(4);
     q.out_f32 = !q.dyadic && one_in(3);
     if (one_in(2)) q.residual = q.out_f32 ? Residual::kF32 : Residual::kU8;
-    q.zero = static_cast<int32_t>(pick(0, 255));
+    q.zero = static_cast<int32_t>(one_in(3) ? 0 : pick(0, 255));  // 0 with ReLU has an epilogue of its own
     q.lo = one_in(2) ? q.zero : 0;
     q.hi = one_in(2) ? 255 : static_cast<int32_t>(pick(q.lo, 255));
     q.code_lo = static_cast<float>(q.lo - q.zero);
@@ -159,6 +159,7 @@ class Cases {
       c->exponent.push_back(inside ? static_cast<int32_t>(one_in(8) ? pick(1, 62) : pick(36, 46)) : 1);
     }
     if (one_in(4)) std::fill(c->bias.begin(), c->bias.end(), -0.0f);
+    if (one_in(20)) std::fill(c->mult.begin(), c->mult.begin() + static_cast<long>(channels), one_in(2) ? 1e35f : -1e35f);  // overflows
     // Halves: mult 0.5 makes every odd sum a tie.
     if (one_in(4)) std::fill(c->mult.begin(), c->mult.begin() + static_cast<long>(channels), 0.5f);
     const size_t outputs = static_cast<size_t>(c->e.n * c->e.oh * c->e.ow) * channels;

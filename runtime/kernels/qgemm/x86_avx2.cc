@@ -57,11 +57,7 @@ void tile_s16x16(const Tile& t) {
     }
     return;
   }
-  if (is_plain16(t)) {
-    NK_UNROLL(8)
-    for (int r = 0; r < kRows; ++r) store_row16(t, r, acc[r][0], acc[r][1]);
-    return;
-  }
+  if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
   alignas(32) int32_t sums[kRows][16];
   NK_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {
