@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 FLOATS = ("f32", "bf16")
 
 
-class Unavailable(Exception):  # noqa: N818
+class Unavailable(Exception):
     """This engine cannot run this model at this precision; the text becomes the row's reason."""
 
 
