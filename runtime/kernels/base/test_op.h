@@ -120,10 +120,9 @@ inline TestResult run_op(const char* name, const Attrs& attrs, std::vector<Tenso
   if (!result.status.ok()) return result;
   const size_t size = static_cast<size_t>(result.out.shape.elements()) * dtype_size(result.out.dtype);
   result.bytes.assign(size + 1, 0xa5);
-  std::vector<uint8_t> reused;
   if (in_place >= 0) {
     Tensor& over = in[static_cast<size_t>(in_place)];
-    std::memcpy(result.bytes.data(), over.data, size);
+    if (size > 0) std::memcpy(result.bytes.data(), over.data, size);
     over.data = result.bytes.data();
   }
   result.out.data = result.bytes.data();

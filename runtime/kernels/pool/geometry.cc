@@ -31,11 +31,10 @@ int64_t extent(const PoolWindow& window, int axis) { return (window.kernel[axis]
 // 0 when the window does not fit.
 int64_t output_size(const PoolWindow& window, int axis, int64_t size) {
   const int64_t stride = window.strides[axis], begin = window.pads[axis], end = window.pads[axis + 2];
-  const int64_t room = size + begin + end - extent(window, axis) + (window.ceil ? stride - 1 : 0);
-  if (room < 0) return 0;
-  int64_t out = room / stride + 1;
-  if (window.ceil && (out - 1) * stride >= size + begin) --out;
-  return out;
+  const int64_t span = size + begin + end - extent(window, axis);
+  if (span < 0) return 0;
+  const int64_t out = span / stride + 1;
+  return window.ceil && span % stride != 0 && out * stride < size + begin ? out + 1 : out;
 }
 
 }  // namespace

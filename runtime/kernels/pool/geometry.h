@@ -21,8 +21,8 @@ struct PoolShape {
 // Attributes kernel, strides, pads, ceil = 0; with dilated also dilations = [1, 1]; with counted also count_include_pad = 0.
 Status read_window(const Attrs& attrs, bool dilated, bool counted, PoolWindow* window);
 
-// Output size: floor or ceil of (size + pads - extent) / stride, plus 1. A window that ceil adds must start inside the input or
-// the padding before it (PyTorch's rule, also ONNX's since opset 22).
+// Output sizes by the rule "Windows" of docs/format.md: a window that ceil adds must start inside the input or the padding
+// before it (PyTorch's rule, also ONNX's since opset 22).
 Status pool_shape(const PoolWindow& window, const Shape& x, PoolShape* shape, Shape* out);
 
 // Rows of the output in all images, cut for threads; body(image, first row, last row).

@@ -9,7 +9,7 @@ namespace {
 // Output widths of an H = 1 input, from PyTorch 2.13's max_pool2d.
 void sizes() {
   const struct { int64_t size, kernel, stride, pad, dilation; bool ceil; int64_t out; } rows[] = {
-      {112, 3, 2, 1, 1, false, 56}, {7, 2, 2, 0, 1, false, 3}, {7, 2, 2, 0, 1, true, 4}, {2, 3, 2, 0, 1, true, 1},
+      {112, 3, 2, 1, 1, false, 56}, {7, 2, 2, 0, 1, false, 3}, {7, 2, 2, 0, 1, true, 4},
       {5, 3, 3, 1, 1, true, 2},     {4, 1, 3, 0, 1, true, 2},  {9, 3, 2, 1, 2, false, 4}, {5, 2, 4, 1, 1, true, 2}};
   for (const auto& row : rows) {
     PoolWindow window;
@@ -55,7 +55,8 @@ void compare_op(const char* name, const TestAttrs& attrs, DType dtype, const Poo
       const TestResult r = run_op(name, attrs, {make_tensor(dtype, test.x, x)}, isa, threads);
       CHECK_OK(r.status);
       CHECK(r.out.shape == out && r.out.dtype == dtype);
-      CHECK(r.bytes.size() == expected.size() * sizeof(T) && std::memcmp(r.bytes.data(), expected.data(), r.bytes.size()) == 0);
+      CHECK(r.bytes.size() == expected.size() * sizeof(T));
+      CHECK(r.bytes.empty() || std::memcmp(r.bytes.data(), expected.data(), r.bytes.size()) == 0);
     }
   }
 }
@@ -94,6 +95,7 @@ void refusals() {
   CHECK(!ok({1, 4, 4, 4}, {2, 2}, {2, 2}, {0, 0, 2, 0}));
   CHECK(!ok({1, 4, 4, 4}, {2, 2}, {2, 2}, {0, 0, -1, 0}));
   CHECK(!ok({1, 4, 4, 4}, {2, 2}, {2, 2}, {0, 0}));
+  CHECK(!ok({1, 2, 2, 4}, {3, 3}, {2, 2}, {0, 0, 0, 0}));
   TestAttrs attrs;
   attrs.set("kernel", std::vector<int64_t>{2, 2}).set("strides", std::vector<int64_t>{2, 2}).set("pads", std::vector<int64_t>{0, 0, 0, 0});
   CHECK(!run_op("avgpool", attrs, {make_tensor(DType::kU8, {1, 4, 4, 4}, x)}, Isa::kPortable, 1).status.ok());
