@@ -71,6 +71,16 @@ NK_INLINE vf square_root(vf v) {
 }
 #endif
 
+// Says that a vector is changed here, so the compiler keeps it in a register: it would otherwise load a weight again for every use, or
+// undo a broadcast to work on the scalar.
+#if (NETSUKE_LANES == 8 && defined(__AVX2__)) || (NETSUKE_LANES == 16 && defined(__AVX512F__))
+#define NK_KEEP(v) __asm__("" : "+v"(v))
+#elif NETSUKE_LANES == 4 && defined(__aarch64__)
+#define NK_KEEP(v) __asm__("" : "+w"(v))
+#else
+#define NK_KEEP(v)
+#endif
+
 // NaN in v stays NaN; lo and hi are never NaN.
 NK_INLINE vf at_least(vf v, vf lo) { return v < lo ? lo : v; }
 NK_INLINE vf at_most(vf v, vf hi) { return v > hi ? hi : v; }

@@ -14,6 +14,8 @@ constexpr int64_t kPanelFloats = 4096;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+int max_rows(const FgemmJob& job, int vectors) { return (job.bf16 ? job.kernels->max_pair_rows : job.kernels->max_rows)[vectors]; }
+
 struct KBlock {
   int64_t tap, taps, channel, channels;
 };
@@ -59,7 +61,7 @@ void run_panels(const FgemmJob& job, FgemmTile tile, int64_t rows, int64_t panel
     tile.cols = job.cols - col < panels * nr ? job.cols - col : panels * nr;
     tile.b = b + col * k + k_before * kernels.lanes * tile.vectors;
     tile.bias = bias == nullptr ? nullptr : bias + col;
-    const int64_t tiles = ceil_div(rows, kernels.max_rows[tile.vectors]);
+    const int64_t tiles = ceil_div(rows, max_rows(job, tile.vectors));
     for (int64_t i = 0; i < tiles; ++i) {  // heights differ by at most one: no nearly empty tile at the end
       const int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
       tile.rows = static_cast<int>(end - begin);
@@ -160,7 +162,7 @@ void fgemm_task(const FgemmJob& job, int64_t task, void* scratch) {
   tile.hi = job.hi;
   tile.first = true;
   // One row of tiles uses each b value once: nothing to keep in cache, so K is not cut.
-  const int64_t depth = rows <= kernels.max_rows[kernels.vectors] ? k : kPanelFloats / nr;
+  const int64_t depth = rows <= max_rows(job, kernels.vectors) ? k : kPanelFloats / nr;
   KBlock block = {0, 0, 0, 0};
   if (k == 0) {
     tile.last = true;

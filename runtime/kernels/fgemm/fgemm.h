@@ -41,6 +41,7 @@ struct FgemmKernels {
   int lanes;          // floats in a vector
   int vectors;        // vectors in a full panel: nr = lanes * vectors
   int max_rows[5];    // largest tile height for 1 ... 4 vectors
+  int max_pair_rows[5];  // the same for tile_bf16
   int max_panels[4];  // panels that one tile of 1 ... 3 rows spans, so that enough sums are in flight
   void (*tile)(const FgemmTile& tile);
   // The same loops where every "float" of a and b is a pair of bfloat16, channel 2i in the low half: see numerics.md section 8.
