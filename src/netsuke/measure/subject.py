@@ -110,6 +110,13 @@ def _add_calibration(ready: Prepared, calib: Mapping[str, Any] | None) -> None:
     ready.files["calibration"] = path
 
 
+def _shapes(shape: Any) -> Shapes:
+    """ "1,3,224,224", "name=...", a mapping, or the dimensions of the only input."""
+    if isinstance(shape, str):
+        return parse_shapes(shape)
+    return {"": tuple(shape)} if isinstance(shape, (tuple, list)) else dict(shape or {})
+
+
 def prepare(
     item: Any,
     vs: Any,
@@ -121,7 +128,7 @@ def prepare(
     seed: int = 0,
 ) -> Prepared:
     """Everything the engines need on disk. `item` is a compressed program or, alone, a float network."""
-    shapes: Shapes = parse_shapes(shape) if isinstance(shape, str) else dict(shape or {})
+    shapes: Shapes = _shapes(shape)
     ready = Prepared(folder=folder, ports=[], shapes=shapes, seed=seed)
     compressed = program_of(item)
     if compressed is None and vs is None:

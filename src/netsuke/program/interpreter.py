@@ -5,7 +5,7 @@ run(program, {"x": array}) -> {"y": array}
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,16 @@ from netsuke.program.reference.elementwise import DTYPE_CODES
 Array = np.ndarray[Any, Any]
 
 
-def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) -> dict[str, Array]:
+def run(
+    program: Program,
+    feeds: Mapping[str, Array],
+    taps: Iterable[str] = (),
+    *,
+    after: Callable[[Node, list[Array]], list[Array]] | None = None,
+) -> dict[str, Array]:
     """Outputs of the program by name, and the values named in `taps`: an input, a node output, or the source of one.
+
+    after: called with every node and its outputs; what it returns takes their place (to judge one node at a time).
 
     feeds: one array per input with the dtype and shape of its port; a free dimension has one size in all inputs.
     Raises UsageError listing what is wrong with feeds or taps, and where an operator cannot take its input.
@@ -36,7 +44,10 @@ def run(program: Program, feeds: Mapping[str, Array], taps: Iterable[str] = ()) 
     for index, node in enumerate(program.nodes):
         inputs = [constants[n] if n in constants else values[n] if n else None for n in node.inputs]
         call = Call(node, inputs, attributes(node), any(n in program.bf16 for n in node.inputs))
-        for name, result in zip(node.outputs, _evaluate(call), strict=True):
+        results = _evaluate(call)
+        if after is not None:
+            results = after(node, results)
+        for name, result in zip(node.outputs, results, strict=True):
             values[name] = result
         for name in {n for n in node.inputs if n in values and last_use[n] == index} - wanted:
             del values[name]
