@@ -137,6 +137,16 @@ def test_moving_operators_work_on_codes() -> None:
     assert {"pad", "maxpool", "resize", "depth_to_space", "split", "concat"} <= set(ops)
 
 
+def test_linear_resize_on_one_grid_interpolates_codes() -> None:
+    body = (
+        "xq = QuantizeLinear(x, sx, zx) xd = DequantizeLinear(xq, sx, zx) "
+        'r = Resize<mode="linear">(xd, , sc) yq = QuantizeLinear(r, sx, zx) y = DequantizeLinear(yq, sx, zx)'
+    )
+    constants = GRIDS | {"sc": f32([1, 1, 2, 2])}
+    program = check(build("float[N,3,H,W] x", body, "float[N,3,A,B] y", constants), SIZES, atol=0.0201)
+    assert [node.op for node in program.nodes] == ["quantize", "transpose", "resize", "transpose", "dequantize"]
+
+
 def test_quantizer_moves_up_through_a_flatten() -> None:
     body = "r = Relu(x) f = Flatten(r) yq = QuantizeLinear(f, sy, zy) y = DequantizeLinear(yq, sy, zy)"
     program = check(build("float[N,3,4,4] x", body, "float[N,48] y", GRIDS), [{"N": 2}], atol=1e-6)

@@ -6,9 +6,9 @@ import onnx_ir as ir
 
 from netsuke.capture.graph import replace, source_of
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.passes import lower_float, lower_movement
+from netsuke.passes import lower_float, lower_layers, lower_movement
 
-RULES = {**lower_float.RULES, **lower_movement.RULES}
+RULES = {**lower_float.RULES, **lower_layers.RULES, **lower_movement.RULES}
 
 
 def lower(graph: ir.Graph) -> int:

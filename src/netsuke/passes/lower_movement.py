@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import array_of, attr, axis_of, constant, dims_of, ints_of, operand, replace, source_of
-from netsuke.passes.lower_float import Rule, like, refuse, word
 from netsuke.passes.nodes import I64, from_nhwc, nhwc_dims, ns, to_nhwc
+from netsuke.passes.rules import Rule, like, refuse, word
 
 
 def _int_constant(node: ir.Node, values: list[int], name: str) -> ir.Value:

@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from netsuke.capture.clean import clean
 from netsuke.capture.graph import sweep
+from netsuke.capture.shapes import infer_shapes
+from netsuke.capture.symbolic import name_free_dims
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.passes.byte_transposes import transpose_codes
 from netsuke.passes.fuse_float import fuse_float
@@ -26,6 +28,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     """All passes on a copy of the model."""
     copy = model.clone(deep_copy=False)
     graph = copy.graph
+    _complete_shapes(copy)
     graph.meta["requant"] = model.metadata_props.get("netsuke.requant", "float")
     normalize_qdq(graph)
     clean(graph)
@@ -50,6 +53,13 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     sweep(graph)
     _outputs_are_nodes(graph)
     return to_program(graph, name=name or graph.name or "", plan=plan, meta=meta)
+
+
+def _complete_shapes(model: ir.Model) -> None:
+    """Shapes and types of values that a method added to the captured graph without saying them."""
+    if any(out.shape is None or out.dtype is None for node in model.graph for out in node.outputs):
+        infer_shapes(model)
+        name_free_dims(model.graph)
 
 
 def _add_taps(graph: ir.Graph, taps: tuple[str, ...]) -> None:

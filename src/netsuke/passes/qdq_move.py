@@ -19,13 +19,14 @@ from netsuke.capture.graph import (
     constant,
     dims_of,
     is_op,
+    made_by,
     only_user,
     operand,
     replace,
     source_of,
     sweep,
 )
-from netsuke.passes.nodes import F32, U8, codes_of, grid_of, ns
+from netsuke.passes.nodes import F32, U8, Codes, Grid, codes_of, grid_of, ns
 
 MOVES = frozenset(
     [
@@ -185,31 +186,54 @@ def _quantized(before: ir.Node, x: ir.Value | None, attrs: dict[str, Any]) -> ir
 
 
 def _cancel(graph: ir.Graph) -> int:
-    """quantize(dequantize(q)) on one grid is q, if q keeps inside the range of the grid.
+    """quantize(dequantize(q)) on one grid is q where q keeps inside the range of the grid; equal quantizers become one.
 
-    Equal quantizers become one.
+    So does quantize(linear resize(dequantize(q))): docs/numerics.md interpolates codes.
     """
     count = 0
     seen: dict[tuple[object, ...], ir.Value] = {}
     for node in list(graph):
         grid = grid_of(node)
-        if grid is None:
+        out = node.outputs[0]
+        if grid is None or out.is_graph_output():
             continue
         found = codes_of(node.inputs[0])
-        out = node.outputs[0]
-        if found is not None and (found.scale, found.zero, 0, 255) == (grid.scale, grid.zero, grid.lo, grid.hi):
-            if not out.is_graph_output():
-                replace(out, found.value)
-                graph.remove(node, safe=True)
-                count += 1
+        if found is not None and (found.scale, found.zero) == (grid.scale, grid.zero) and _inside(found, grid):
+            replace(out, found.value)
+            graph.remove(node, safe=True)
+            count += 1
             continue
-        key = (id(node.inputs[0]), grid.scale, grid.zero, grid.lo, grid.hi)
-        first = seen.setdefault(key, out)
-        if first is not out and not out.is_graph_output():
+        if _resize_codes(node, grid):
+            count += 1
+            continue
+        first = seen.setdefault((id(node.inputs[0]), grid.scale, grid.zero, grid.lo, grid.hi), out)
+        if first is not out:
             replace(out, first)
             graph.remove(node, safe=True)
             count += 1
     return count
+
+
+def _inside(found: Codes, grid: Grid) -> bool:
+    """True when the codes cannot leave the range of the grid: it is the whole byte, or that of their own quantizer."""
+    own = grid_of(found.value.producer())
+    return (grid.lo, grid.hi) == (0, 255) or (own is not None and (own.lo, own.hi) == (grid.lo, grid.hi))
+
+
+def _resize_codes(node: ir.Node, grid: Grid) -> bool:
+    resize = made_by(node.inputs[0], "Resize")
+    if resize is None or only_user(resize.outputs[0]) is not node or attr(resize, "mode", "nearest") != "linear":
+        return False
+    found = codes_of(resize.inputs[0])
+    if found is None or (found.scale, found.zero) != (grid.scale, grid.zero) or not _inside(found, grid):
+        return False
+    moved = _copy(resize, [found.value, *resize.inputs[1:]], U8)[0]
+    source = node.outputs[0].meta.get("source")
+    replace(node.outputs[0], moved)
+    moved.meta["source"] = source or source_of(moved)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+    return True
 
 
 def fold_constant_dequantizers(graph: ir.Graph) -> list[str]:

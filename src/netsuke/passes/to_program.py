@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from netsuke.capture.graph import array_of, attr, dims_of, source_of
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.passes.lower_float import word
 from netsuke.passes.nodes import is_ns
+from netsuke.passes.rules import word
 from netsuke.program.model import Dim, Node, Port, Program, Value
 from netsuke.program.opset import OPERATORS, output_dtypes
 
