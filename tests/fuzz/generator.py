@@ -27,7 +27,7 @@ def random_program(
             m.input(
                 m.rng.normal(0, 1, (m.integer(1, 5), shape[0], shape[-1])).astype(np.float32), "f32", ("T", "N", "C")
             )
-        grow(m, FLOAT + MOVEMENT[:12], m.integer(3, 14))
+        grow(m, FLOAT + MOVEMENT, m.integer(3, 14))
     else:
         _codes(m, shape, free)
         grow(m, INTEGER + MOVEMENT, m.integer(3, 16))

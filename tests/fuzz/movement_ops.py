@@ -199,4 +199,4 @@ def filled(m: Maker) -> None:
 
 
 MOVEMENT = [reshape, reshape, dynamic_reshape, transpose, transpose, concat, concat, concat, split, slice_, slice_]
-MOVEMENT += [gather, pad, expand, tile, squeeze, unsqueeze, resize, resize, depth_space, identity, filled]
+MOVEMENT += [gather, pad, expand, tile, squeeze, unsqueeze, resize, resize, depth_space, depth_space, identity, filled]

@@ -195,7 +195,7 @@ class _Reader:
         if not self.keys(item, where, ("dtype",), ("scale", "zero", "source")):
             return None
         scale, zero = item.get("scale"), item.get("zero")
-        if scale is not None and not (isinstance(scale, float) and scale > 0):
+        if scale is not None and not (isinstance(scale, float) and 0 < scale < 3.5e38):
             self.say("scale is not a positive number", where, scale)
             return None
         if zero is not None and (isinstance(zero, bool) or not isinstance(zero, int)):
