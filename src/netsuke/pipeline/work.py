@@ -19,7 +19,7 @@ from netsuke.pipeline.state import RunFolder
 from netsuke.program.model import Program
 from netsuke.verify.batches import data_port
 from netsuke.verify.runners import runtime_available
-from netsuke.verify.source import capture_model, model_name, open_data
+from netsuke.verify.source import capture_model, is_torch, model_name, open_data
 
 # Shares of a promised --time: planning may take this much, calibration must end by that much, the rest is for
 # compiling,
@@ -56,7 +56,7 @@ def name_of(model: Any, graph: Any) -> str:
     if isinstance(model, (str, Path)):
         text = str(model_name(model))
         return text.rpartition(":")[2] if ".py:" in text else Path(text).stem
-    return str(graph.graph.name or type(model).__name__)
+    return type(model).__name__ if is_torch(model) else str(graph.graph.name or "network")
 
 
 def _digest(graph: Any, calib: Dataset | None) -> str:
