@@ -16,8 +16,8 @@ from netsuke.core.errors import FileError, Problem, UsageError, near
 from netsuke.core.options import Scalar, format_options, parse_options
 
 BUILTIN: dict[str, tuple[str, ...]] = {
-    "cpu-int8": ("quantize/whitepaper_int8",),
-    "cpu-int8-dyadic": ("quantize/whitepaper_int8", "quantize/dyadic"),
+    "cpu-int8": ("quantize/whitepaper_int8", "quantize/bias_correction"),
+    "cpu-int8-dyadic": ("quantize/whitepaper_int8", "quantize/bias_correction", "quantize/dyadic"),
     "cpu-int8-equalized": ("quantize/equalization", "quantize/whitepaper_int8", "quantize/bias_correction"),
 }
 
