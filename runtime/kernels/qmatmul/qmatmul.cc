@@ -24,11 +24,15 @@ class QMatmul : public Op {
     NETSUKE_TRY(read_codes(args.attrs, true, &params_.codes));
     int64_t transposed = 0;
     NETSUKE_TRY(args.attrs.get_or("trans_b", int64_t{0}, &transposed));
-    if (transposed != 0 && transposed != 1) return error(Code::kInvalidArgument, "attribute trans_b is %lld, allowed 0 or 1", static_cast<long long>(transposed));
+    if (transposed != 0 && transposed != 1) {
+      return error(Code::kInvalidArgument, "attribute trans_b is %lld, allowed 0 or 1", static_cast<long long>(transposed));
+    }
     transposed_ = transposed == 1;
     std::string out;
     NETSUKE_TRY(args.attrs.get_or("out", "u8", &out));
-    if (out != "u8" && out != "f32") return error(Code::kInvalidArgument, "attribute out is \"%s\", allowed \"u8\" or \"f32\"", out.c_str());
+    if (out != "u8" && out != "f32") {
+      return error(Code::kInvalidArgument, "attribute out is \"%s\", allowed \"u8\" or \"f32\"", out.c_str());
+    }
     params_.f32_out = out == "f32";
     kernels_ = &qmatmul_kernels(args.isa);
     return Status();

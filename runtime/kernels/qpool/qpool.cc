@@ -33,7 +33,8 @@ class QAvgPool : public Op {
     const uint8_t* x = args.in[0].as<const uint8_t>();
     uint8_t* y = args.out[0].as<uint8_t>();
     for_pool_rows(args.pool, shape, [&](int64_t image, int64_t row) {
-      kernels_->avg(window_, shape, x + image * shape.h * shape.w * shape.c, row, params_, y + (image * shape.out_h + row) * shape.out_w * shape.c);
+      kernels_->avg(window_, shape, x + image * shape.h * shape.w * shape.c, row, params_,
+                    y + (image * shape.out_h + row) * shape.out_w * shape.c);
     });
     return Status();
   }
@@ -73,7 +74,8 @@ class QMean : public Op {
     for_ranges(args.pool, shape.dim[0] * blocks, grain, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t image = task / blocks, c = task % blocks * 64;
-        kernels_->mean(x + image * positions * channels + c, positions, channels, std::min<int64_t>(64, channels - c), params_, y + image * channels + c);
+        kernels_->mean(x + image * positions * channels + c, positions, channels, std::min<int64_t>(64, channels - c), params_,
+                       y + image * channels + c);
       }
     });
     return Status();
