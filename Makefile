@@ -23,13 +23,9 @@ $(VENV)/.installed: pyproject.toml Makefile
 
 install: $(VENV)/.installed build
 
-# The editable install redirects Python to src/, the compiled part is rebuilt in place.
+# One build folder for the package and the C++ tests: pip's editable install configures it, Python finds the module in src/.
 build: $(VENV)/.installed
-	@mkdir -p build
-	$(BIN)/cmake -S . -B build/dev -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DNETSUKE_PYTHON=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dnanobind_DIR=$$($(BIN)/python -m nanobind --cmake_dir) > build/cmake.log 2>&1 \
-	  || (cat build/cmake.log; exit 1)
-	$(BIN)/cmake --build build/dev -j $(JOBS)
+	$(BIN)/cmake --build build/dev -j $(JOBS) --target _runtime
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -39,10 +35,10 @@ lint: $(VENV)/.installed
 pytest: build
 	$(BIN)/python -m pytest -n $(JOBS) -q
 
-cpp: $(VENV)/.installed  ## C++ tests on this CPU
-	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DNETSUKE_TESTS=ON
-	$(BIN)/cmake --build build/cpp -j $(JOBS)
-	$(BIN)/ctest --test-dir build/cpp --output-on-failure -j $(JOBS)
+cpp: build  ## C++ tests on this CPU
+	$(BIN)/cmake -DNETSUKE_TESTS=ON build/dev > /dev/null
+	$(BIN)/cmake --build build/dev -j $(JOBS)
+	$(BIN)/ctest --test-dir build/dev --output-on-failure -j $(JOBS)
 
 arm: $(VENV)/.installed  ## the same tests, cross-compiled and run under emulation
 	@if command -v $(CROSS) >/dev/null && command -v qemu-aarch64 >/dev/null; then \

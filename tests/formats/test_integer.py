@@ -86,7 +86,9 @@ def test_requantize_is_the_formula_on_fractions(acc, mult, bias, zero, a, b, r):
 @given(ACC, st.floats(0, 8, width=32), st.floats(-(2.0**20), 2.0**20, width=32))
 def test_requantize_to_f32(acc, mult, residual):
     got = requantize_f32(np.array([acc]), np.float32([mult]), None, np.float32([residual]), flo=-100.0, fhi=2.0**27)
-    assert Fraction(float(got[0])) == clip(f32(f32(f32(Fraction(acc)) * Fraction(mult)) + Fraction(residual)), -100, 2**27)
+    assert Fraction(float(got[0])) == clip(
+        f32(f32(f32(Fraction(acc)) * Fraction(mult)) + Fraction(residual)), -100, 2**27
+    )
 
 
 @given(st.integers(-(2**62), 2**62), st.integers(1, 62))
@@ -108,7 +110,7 @@ def test_requantize_dyadic_is_integer_arithmetic(acc, m, e, zero, r, a, b):
 @given(st.floats(2.0**-40, 2.0**29))
 def test_dyadic_is_the_nearest(mult):
     m, e = (int(v) for v in dyadic(mult))
-    assert (2**30 <= m < 2**31 or m == 0)
+    assert 2**30 <= m < 2**31 or m == 0
     assert 1 <= e <= 62
     error = abs(Fraction(m, 2**e) - Fraction(mult))
     rivals = [Fraction(m + d, 2**e) for d in (-1, 1)] if m else [Fraction(2**30, 2**62)]
