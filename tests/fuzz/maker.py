@@ -6,6 +6,7 @@ So shapes are known, multipliers can be chosen from the accumulators that really
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -116,7 +117,7 @@ class Maker:
         zero: int | None = None,
     ) -> list[str]:
         """Add a node and return its outputs; [] when the operator is not supported or the node cannot be."""
-        if self.supported is not None and op not in self.supported:
+        if (self.supported is not None and op not in self.supported) or self._too_large(op, inputs):
             return []
         names = [f"v{len(self.arrays)}_{i}" for i in range(outputs)]
         node = Node(op, f"{op}_{len(self.program.nodes)}", inputs, names, dict(attrs or {}))
@@ -136,6 +137,17 @@ class Maker:
                 self.zeros[name] = zero if zero is not None else self.zeros.get(inputs[0], 0)
             self.order.append(name)
         return names
+
+    def _too_large(self, op: str, inputs: list[str]) -> bool:
+        """True where broadcasting or an outer product would need gigabytes before the result could be refused."""
+        if op in ("binary", "qadd", "qmul"):
+            a, b = (self.arrays[name].shape for name in inputs)
+            return math.prod(np.broadcast_shapes(a, b)) > self.limit
+        if op in ("qmatmul", "matmul"):
+            left, right = (self.arrays[name] for name in inputs)
+            depth = max(1, left.shape[-1])
+            return (left.size // depth) * (right.size // depth) > 20 * self.limit
+        return False
 
     def _bf16(self, inputs: list[str]) -> bool:
         return any(name in self.program.bf16 for name in inputs)
