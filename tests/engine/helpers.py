@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,9 +42,12 @@ def one_node(
     return Program("test", ports, [Port(*output) for output in outputs], [node], dict(constants))
 
 
+_NAMES = itertools.count()
+
+
 def free(rank: int) -> tuple[str, ...]:
-    """The shape of an output of this rank whose dimensions are not known beforehand."""
-    return tuple(f"free{d}" for d in range(rank))
+    """The shape of an output of this rank whose dimensions are not known beforehand, nor equal to another output's."""
+    return tuple(f"free{next(_NAMES)}" for _ in range(rank))
 
 
 def same_as_interpreter(program: Program, feeds: Mapping[str, Array], **options: Any) -> dict[str, Array]:
