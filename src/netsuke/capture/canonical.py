@@ -65,7 +65,7 @@ def _round(model: ir.Model) -> int:
     graph = model.graph
     changed = inline_constant_ifs(graph) + fold_constants(graph) + clean(graph) + decompose(graph)
     infer_shapes(model)
-    name_free_dims(graph)
+    changed += name_free_dims(graph)
     changed += explicit_squeezes(graph) + fold_shapes(graph) + simplify_reshapes(graph)
     sweep(graph)
     return changed

@@ -58,6 +58,11 @@ def _inferred(model: ir.Model, *, strict: bool) -> dict[str, tuple[ir.Shape | No
             graph.input.append(ir.serde.serialize_value(value))
     for value in model.graph.outputs:
         graph.output.append(onnx.ValueInfoProto(name=value.name or ""))
+    if not strict:  # names found so far travel on; the strict check starts from nothing but the inputs
+        values = [out for node in model.graph for out in node.outputs if not out.is_graph_output()]
+        graph.value_info.extend(
+            ir.serde.serialize_value(v) for v in values if v.shape is not None and v.type is not None
+        )
     try:
         result = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=True)
     except Exception as error:

@@ -6,6 +6,7 @@ passes can prove that both sides of a residual add have one shape.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -81,8 +82,9 @@ _BROADCAST = frozenset(
 )
 
 
-def name_free_dims(graph: ir.Graph) -> None:
-    """Fill unknown dimensions in place, in execution order."""
+def name_free_dims(graph: ir.Graph) -> int:
+    """Fill unknown dimensions in place, in execution order; returns how many got a name or a size."""
+    count = 0
     for value in graph.inputs:
         if value.shape is not None:
             value.shape = ir.Shape([None if _unknown(d) else d for d in dims_of(value) or []])
@@ -95,7 +97,9 @@ def name_free_dims(graph: ir.Graph) -> None:
             merged = [None if _unknown(d) else d for d in dims]
             if guess is not None:
                 merged = [g if _unknown(d) else d for d, g in zip(dims, guess, strict=True)]
+            count += sum(1 for d, m in zip(dims, merged, strict=True) if _unknown(d) and m is not None)
             out.shape = ir.Shape(merged)
+    return count
 
 
 def _unknown(dim: Any) -> bool:
@@ -173,10 +177,26 @@ def _reshape(node: ir.Node, x: list[Any], rank: int) -> list[Any] | None:
     if wanted is None or len(wanted) != rank:
         return None
     copies = not int(attr(node, "allowzero", 0))
-    return [
-        (x[i] if copies and i < len(x) else 0) if e == 0 else None if isinstance(e, int) and e < 0 else e
-        for i, e in enumerate(wanted)
-    ]
+    dims = [(x[i] if copies and i < len(x) else 0) if e == 0 else e for i, e in enumerate(wanted)]
+    if dims.count(-1) == 1 and None not in x and all(d is not None for d in dims):
+        dims[dims.index(-1)] = _left_over(x, [d for d in dims if d != -1])
+    return [None if d == -1 else d for d in dims]
+
+
+def _left_over(before: list[Any], after: list[Any]) -> Any:
+    """What -1 stands for: the factors of `before` that are not in `after`, when the rest cancels."""
+    symbols = [d for d in before if not isinstance(d, int)]
+    for dim in (d for d in after if not isinstance(d, int)):
+        if dim not in symbols:
+            return None
+        symbols.remove(dim)
+    numbers = [math.prod(d for d in dims if isinstance(d, int)) for dims in (before, after)]
+    if numbers[1] == 0 or numbers[0] % numbers[1]:
+        return None
+    result: Any = numbers[0] // numbers[1]
+    for symbol in symbols:
+        result = _times(result, symbol)
+    return result
 
 
 def _guess(node: ir.Node, rank: int) -> list[Any] | None:
@@ -201,10 +221,24 @@ def _guess(node: ir.Node, rank: int) -> list[Any] | None:
         axis = int(attr(node, "axis", 0)) % rank
         known = [d for d in others if d is not None and len(d) == rank]
         return [None if i == axis else next((d[i] for d in known if d[i] is not None), None) for i in range(rank)]
+    if node.op_type in ("Split", "Slice", "Pad") and len(x) == rank:
+        axes = _touched(node, rank)
+        return None if axes is None else [None if i in axes else d for i, d in enumerate(x)]
     if node.op_type == "Transpose":
         perm = attr(node, "perm", list(range(rank))[::-1])
         return [x[p] for p in perm] if len(x) == rank else None
     return None
+
+
+def _touched(node: ir.Node, rank: int) -> list[int] | None:
+    """Axes whose size a Split, Slice or Pad changes; None when they are computed."""
+    if node.op_type == "Split":
+        return [int(attr(node, "axis", 0)) % rank]
+    axes = array_of(operand(node, 3))
+    if node.op_type == "Pad" and operand(node, 3) is None:
+        pads = array_of(operand(node, 1))
+        return None if pads is None else [i for i in range(rank) if pads[i] or pads[rank + i]]
+    return None if axes is None else [int(a) % rank for a in axes.reshape(-1)]
 
 
 def _broadcast(shapes: list[list[Any] | None], rank: int) -> list[Any] | None:
