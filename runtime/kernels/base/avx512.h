@@ -34,6 +34,7 @@ inline To bits_as(const From& from) {
 
 struct Floats { float v[16]; };
 struct Ints { int32_t v[16]; };
+struct Longs { int64_t v[8]; };
 struct Words { uint16_t v[32]; };
 struct Bytes { uint8_t v[16]; };
 struct Bytes32 { uint8_t v[32]; };
@@ -65,6 +66,12 @@ inline simde__m512i cvtepu8_epi16(simde__m256i a) {
   for (int i = 0; i < 32; ++i) r.v[i] = x.v[i];
   return bits_as<simde__m512i>(r);
 }
+inline simde__m512i srav_epi64(simde__m512i a, simde__m512i count) {
+  const Longs x = bits_as<Longs>(a), n = bits_as<Longs>(count);
+  Longs r;
+  for (int i = 0; i < 8; ++i) r.v[i] = x.v[i] >> (static_cast<uint64_t>(n.v[i]) > 63 ? 63 : n.v[i]);
+  return bits_as<simde__m512i>(r);
+}
 inline simde__m128i cvtepi32_epi8(simde__m512i a) {
   const Ints x = bits_as<Ints>(a);
   Bytes r;
@@ -81,6 +88,8 @@ inline simde__m128i cvtepi32_epi8(simde__m512i a) {
 #undef _mm512_cvtepu8_epi32
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepi32_epi8
+#undef _mm512_srav_epi64
+#define _mm512_srav_epi64 netsuke_simde::srav_epi64
 #define _mm512_cvtepi32_ps netsuke_simde::cvtepi32_ps
 #define _mm512_cvtps_epi32 netsuke_simde::cvtps_epi32
 #define _mm512_cvtepu8_epi32 netsuke_simde::cvtepu8_epi32

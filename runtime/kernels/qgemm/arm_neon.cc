@@ -53,11 +53,15 @@ void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {
   for (; i < count; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
 }
 
+void expand(const int8_t* src, int64_t count, int16_t* dst) {
+  for (int64_t i = 0; i < count; i += 8) vst1q_s16(dst + i, vmovl_s8(vld1_s8(src + i)));
+}
+
 const TileFn kTiles8[] = {tile_s16x8<1>, tile_s16x8<2>, tile_s16x8<3>, tile_s16x8<4>,
                           tile_s16x8<5>, tile_s16x8<6>, tile_s16x8<7>, tile_s16x8<8>};
 
 #define NETSUKE_QGEMM_arm_neon
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width, nullptr},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
@@ -65,8 +69,21 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neon;
-const Kernels kernels_arm_neon = {kSets, 1, widen, 8, depthwise_arm_neon, depthwise_bytes_arm_neon, depthwise_pack_arm_neon,
-                                  &kSets[0], winograd_input4_arm_neon, winograd_input2_arm_neon, winograd_output4_arm_neon,
+const Kernels kernels_arm_neon = {kSets,
+                                  1,
+                                  widen,
+                                  expand,
+                                  8,
+                                  depthwise_arm_neon,
+                                  depthwise_bytes_arm_neon,
+                                  depthwise_pack_arm_neon,
+                                  &kSets[0],
+                                  24,
+                                  128 * 128,
+                                  256 * 256,
+                                  winograd_input4_arm_neon,
+                                  winograd_input2_arm_neon,
+                                  winograd_output4_arm_neon,
                                   winograd_output2_arm_neon};
 
 }  // namespace qgemm

@@ -61,7 +61,7 @@ const TileFn kTiles8[] = {tile_s8x8<1>, tile_s8x8<2>, tile_s8x8<3>, tile_s8x8<4>
                           tile_s8x8<5>, tile_s8x8<6>, tile_s8x8<7>, tile_s8x8<8>};
 
 #define NETSUKE_QGEMM_arm_neondot
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width, nullptr},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
@@ -69,8 +69,8 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_arm_neondot;
-const Kernels kernels_arm_neondot = {kSets, 1, nullptr, 8, depthwise_arm_neon, depthwise_bytes_arm_neon, depthwise_pack_arm_neon,
-                                     nullptr, nullptr, nullptr, nullptr, nullptr};
+const Kernels kernels_arm_neondot = {kSets, 1, nullptr, nullptr, 8, depthwise_arm_neon, depthwise_bytes_arm_neon,
+                                     depthwise_pack_arm_neon};
 
 }  // namespace qgemm
 }  // namespace netsuke

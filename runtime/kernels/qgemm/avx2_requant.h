@@ -89,6 +89,13 @@ NK_INLINE __m256i codes8_of(const Requant& q, __m256i acc, __m256 mult, __m256 b
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(t, _mm256_set1_ps(q.code_lo)), hi));
 }
 
+template <bool kShort>
+NK_INLINE __m256i codes16_of(const Requant& q, const __m256i (&acc)[2], __m256 m0, __m256 m1, __m256 b0, __m256 b1,
+                             const uint8_t* residual) {
+  return _mm256_packs_epi32(codes8_of<kShort>(q, acc[0], m0, b0, residual),
+                            codes8_of<kShort>(q, acc[1], m1, b1, residual == nullptr ? nullptr : residual + 8));
+}
+
 template <bool kShort, int kRows>
 NK_INLINE void store_rows16(const Tile& t, const __m256i (&acc)[kRows][2]) {
   const Requant& q = *t.requant;
@@ -103,11 +110,8 @@ NK_INLINE void store_rows16(const Tile& t, const __m256i (&acc)[kRows][2]) {
     const int next = r + 1 < kRows ? r + 1 : r;
     const uint8_t* r0 = residual == nullptr ? nullptr : residual + r * t.out_stride;
     const uint8_t* r1 = residual == nullptr ? nullptr : residual + next * t.out_stride;
-    __m256i s0 = _mm256_packs_epi32(codes8_of<kShort>(q, acc[r][0], m0, b0, r0), codes8_of<kShort>(q, acc[r][1], m1, b1, r0 == nullptr ? r0 : r0 + 8));
-    __m256i s1 = s0;
-    if (next != r) {
-      s1 = _mm256_packs_epi32(codes8_of<kShort>(q, acc[next][0], m0, b0, r1), codes8_of<kShort>(q, acc[next][1], m1, b1, r1 == nullptr ? r1 : r1 + 8));
-    }
+    __m256i s0 = codes16_of<kShort>(q, acc[r], m0, m1, b0, b1, r0);
+    __m256i s1 = next == r ? s0 : codes16_of<kShort>(q, acc[next], m0, m1, b0, b1, r1);
     if (!kShort) {
       s0 = _mm256_add_epi16(s0, zero);
       s1 = _mm256_add_epi16(s1, zero);
@@ -120,9 +124,51 @@ NK_INLINE void store_rows16(const Tile& t, const __m256i (&acc)[kRows][2]) {
 
 NK_INLINE bool is_short(const Requant& q) { return q.residual == Residual::kNone && q.lo == 0 && q.zero == 0; }
 
+// Section 5 for the four 64-bit lanes of p, e in [1, 62]. AVX2 has no arithmetic 64-bit shift: p + 2^62 is not negative (|p| < 2^62), is
+// shifted logically and loses 2^62 >> e again. shift_rne(p, e) = (p + half - 1 + odd) >> e with odd the lowest bit of p >> e.
+NK_INLINE __m256i shift_rne4(__m256i p, __m256i e) {
+  const __m256i one = _mm256_set1_epi64x(1), offset = _mm256_set1_epi64x(int64_t{1} << 62), back = _mm256_srlv_epi64(offset, e);
+  const __m256i up = _mm256_add_epi64(p, offset);
+  const __m256i odd = _mm256_and_si256(_mm256_sub_epi64(_mm256_srlv_epi64(up, e), back), one);
+  const __m256i half = _mm256_sllv_epi64(one, _mm256_sub_epi64(e, one));
+  const __m256i sum = _mm256_add_epi64(_mm256_add_epi64(up, _mm256_sub_epi64(half, one)), odd);
+  return _mm256_sub_epi64(_mm256_srlv_epi64(sum, e), back);
+}
+
+// Clamped codes of the even 32-bit lanes of acc, in the low halves of the 64-bit lanes.
+NK_INLINE __m256i dyadic4(const Requant& q, __m256i acc, __m256i m, __m256i e, __m256i residual, bool with_residual) {
+  __m256i v = shift_rne4(_mm256_mul_epi32(acc, m), e);
+  if (with_residual) {
+    const __m256i r = _mm256_mul_epi32(_mm256_sub_epi32(residual, _mm256_set1_epi32(q.r_zero)), _mm256_set1_epi32(q.r_m));
+    v = _mm256_add_epi64(v, shift_rne4(r, _mm256_set1_epi64x(q.r_e)));
+  }
+  v = _mm256_add_epi64(v, _mm256_set1_epi64x(q.zero));
+  const __m256i lo = _mm256_set1_epi64x(q.lo), hi = _mm256_set1_epi64x(q.hi);
+  v = _mm256_blendv_epi8(v, lo, _mm256_cmpgt_epi64(lo, v));
+  return _mm256_blendv_epi8(v, hi, _mm256_cmpgt_epi64(v, hi));
+}
+
+NK_INLINE __m256i dyadic8(const Requant& q, __m256i acc, int64_t channel, const uint8_t* residual) {
+  const __m256i low = _mm256_set1_epi64x(0xffffffff);
+  const __m256i m = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q.m + channel));
+  const __m256i e = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q.e + channel));
+  const bool with = residual != nullptr;
+  const __m256i r = with ? _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(residual))) : acc;
+  const __m256i even = dyadic4(q, acc, m, _mm256_and_si256(e, low), r, with);
+  const __m256i odd = dyadic4(q, _mm256_srli_epi64(acc, 32), _mm256_srli_epi64(m, 32), _mm256_srli_epi64(e, 32),
+                              _mm256_srli_epi64(r, 32), with);
+  return _mm256_or_si256(even, _mm256_slli_epi64(odd, 32));
+}
+
+NK_INLINE void store_dyadic16(const Requant& q, __m256i a0, __m256i a1, int64_t channel, const uint8_t* residual, uint8_t* out) {
+  const __m256i c0 = dyadic8(q, a0, channel, residual), c1 = dyadic8(q, a1, channel + 8, residual == nullptr ? nullptr : residual + 8);
+  const __m256i s = _mm256_permute4x64_epi64(_mm256_packs_epi32(c0, c1), 0xd8);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1)));
+}
+
 // Rows of 16 sums to any output.
 __attribute__((noinline)) void finish_sums16(const Tile& t, const int32_t* sums) {
-  if (t.requant == nullptr || t.requant->dyadic) return requantize_tile(t, sums, 16);
+  if (t.requant == nullptr) return requantize_tile(t, sums, 16);
   const Requant& q = *t.requant;
   const size_t columns = static_cast<size_t>(t.columns);
   alignas(32) uint8_t codes[16], r_codes[16] = {};
@@ -139,7 +185,8 @@ __attribute__((noinline)) void finish_sums16(const Tile& t, const int32_t* sums)
       store_floats8(q, a1, t.channel + 8, r == nullptr ? nullptr : r + 8, floats + 8);
       memcpy(static_cast<float*>(t.out) + at, floats, columns * 4);
     } else {
-      store_codes16(q, a0, a1, t.channel, q.residual == Residual::kU8 ? r_codes : nullptr, codes);
+      const uint8_t* r = q.residual == Residual::kU8 ? r_codes : nullptr;
+      q.dyadic ? store_dyadic16(q, a0, a1, t.channel, r, codes) : store_codes16(q, a0, a1, t.channel, r, codes);
       memcpy(static_cast<uint8_t*>(t.out) + at, codes, columns);
     }
   }

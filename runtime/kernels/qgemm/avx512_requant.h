@@ -67,10 +67,39 @@ NK_INLINE void store_row(const Tile& t, int64_t row, const __m512i (&acc)[kVecto
   }
 }
 
+// Section 5 for the eight 64-bit lanes of p, e in [1, 62]: (p + half - 1 + odd) >> e with odd the lowest bit of p >> e.
+NK_INLINE __m512i shift_rne8(__m512i p, __m512i e) {
+  const __m512i one = _mm512_set1_epi64(1);
+  const __m512i odd = _mm512_and_si512(_mm512_srav_epi64(p, e), one);
+  const __m512i half = _mm512_sllv_epi64(one, _mm512_sub_epi64(e, one));
+  return _mm512_srav_epi64(_mm512_add_epi64(_mm512_add_epi64(p, _mm512_sub_epi64(half, one)), odd), e);
+}
+
+// Clamped codes of the even 32-bit lanes of acc.
+NK_INLINE __m512i dyadic8(const Requant& q, __m512i acc, __m512i m, __m512i e, __m512i residual, bool with_residual) {
+  __m512i v = shift_rne8(_mm512_mul_epi32(acc, m), e);
+  if (with_residual) {
+    const __m512i r = _mm512_mul_epi32(_mm512_sub_epi32(residual, _mm512_set1_epi32(q.r_zero)), _mm512_set1_epi32(q.r_m));
+    v = _mm512_add_epi64(v, shift_rne8(r, _mm512_set1_epi64(q.r_e)));
+  }
+  v = _mm512_add_epi64(v, _mm512_set1_epi64(q.zero));
+  return _mm512_min_epi64(_mm512_max_epi64(v, _mm512_set1_epi64(q.lo)), _mm512_set1_epi64(q.hi));
+}
+
+NK_INLINE void store_dyadic16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
+  const __m512i m = _mm512_loadu_si512(q.m + channel), e = _mm512_loadu_si512(q.e + channel);
+  const bool with = residual != nullptr;
+  const __m512i r = with ? _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual))) : acc;
+  const __m512i even = dyadic8(q, acc, m, _mm512_and_si512(e, _mm512_set1_epi64(0xffffffff)), r, with);
+  const __m512i odd = dyadic8(q, _mm512_srli_epi64(acc, 32), _mm512_srli_epi64(m, 32), _mm512_srli_epi64(e, 32),
+                              _mm512_srli_epi64(r, 32), with);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_or_si512(even, _mm512_slli_epi64(odd, 32))));
+}
+
 // Rows of sums (stride kWidth, a multiple of 16) to any output.
 template <int kWidth>
 __attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
-  if (t.requant == nullptr || t.requant->dyadic) return requantize_tile(t, sums, kWidth);
+  if (t.requant == nullptr) return requantize_tile(t, sums, kWidth);
   const Requant& q = *t.requant;
   const size_t columns = static_cast<size_t>(t.columns);
   alignas(64) uint8_t codes[kWidth], r_codes[kWidth] = {};
@@ -84,7 +113,8 @@ __attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
       if (q.out_f32) {
         store_floats16(q, acc, t.channel + v, q.residual == Residual::kF32 ? r_floats + v : nullptr, floats + v);
       } else {
-        store_codes16(q, acc, t.channel + v, q.residual == Residual::kU8 ? r_codes + v : nullptr, codes + v);
+        const uint8_t* r = q.residual == Residual::kU8 ? r_codes + v : nullptr;
+        q.dyadic ? store_dyadic16(q, acc, t.channel + v, r, codes + v) : store_codes16(q, acc, t.channel + v, r, codes + v);
       }
     }
     if (q.out_f32) {

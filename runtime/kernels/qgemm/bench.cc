@@ -59,7 +59,8 @@ double now() {
 }
 
 struct Result {
-  double best = 0, median = 0;  // seconds
+  double best = 0, median = 0, build = 0;  // seconds
+  size_t packed = 0;
   int64_t macs = 0;
   std::string kernel;
 };
@@ -90,11 +91,15 @@ Result measure(const Shape& s, Isa isa, ThreadPool& pool) {
   Weights weights;
   weights.w = w.data();
   Layer layer;
+  const double building = now();
   if (!layer.build(g, weights, q, isa, pool.threads()).ok()) return {};
+  const double built = now() - building;
   Buffer scratch;
   if (!scratch.allocate(layer.scratch_bytes(e, pool.threads())).ok()) return {};
   Result r;
   r.kernel = layer.kernel_name();
+  r.build = built;
+  r.packed = layer.packed_bytes();
   r.macs = e.oh * e.ow * s.out * g.kh * g.kw * g.in_per_group();
   std::vector<double> times;
   const double end = now() + 0.08;
@@ -123,11 +128,14 @@ int main(int argc, char** argv) {
     return 1;
   }
   ThreadPool pool(threads);
-  double best = 0, median = 0, macs = 0;
+  double best = 0, median = 0, macs = 0, build = 0, packed = 0;
   const char* net = "";
   const auto total = [&] {
-    if (best > 0) std::printf("%-11s total %54s %9.3f ms %9.3f ms %7.1f GMAC/s\n\n", net, "", best * 1e3, median * 1e3, macs / best * 1e-9);
-    best = median = macs = 0;
+    if (best > 0) {
+      std::printf("%-11s total %54s %9.3f ms %9.3f ms %7.1f GMAC/s; packed in %.1f ms to %.1f MB\n\n", net, "", best * 1e3, median * 1e3,
+                  macs / best * 1e-9, build * 1e3, packed * 1e-6);
+    }
+    best = median = macs = build = packed = 0;
   };
   std::printf("%-11s layer, count, kernel, best, median, GMAC/s at best; %s, %d thread(s)\n", "net", isa_name(isa), threads);
   for (const qgemm::Shape& s : kShapes) {
@@ -140,6 +148,8 @@ int main(int argc, char** argv) {
     std::printf("%-11s %-30s x%-2d %-24s %9.1f us %9.1f us %7.1f GMAC/s\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
                 r.median * 1e6, r.macs / r.best * 1e-9);
     best += s.count * r.best;
+    build += s.count * r.build;
+    packed += s.count * static_cast<double>(r.packed);
     median += s.count * r.median;
     macs += s.count * static_cast<double>(r.macs);
   }

@@ -29,7 +29,9 @@ struct Gemm::Blocks {
   int64_t m;                            // output pixels
   int64_t block_rows, row_blocks;       // tasks along M
   int64_t block_units, unit_blocks;     // tasks along groups x panels
-  int64_t whole_bytes, local_bytes, local_stride, offset_bytes;
+  int64_t whole_bytes, offset_bytes;    // shared
+  int64_t local_bytes, local_stride;    // of a thread: converted rows
+  int64_t expand_bytes;                 // of a thread: one panel as s16
 };
 
 Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
@@ -48,26 +50,28 @@ Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
   const int64_t fresh = b.source == Source::kLocal ? b.local_stride : g_.in_channels * element * g_.stride_h * g_.stride_w;
   const int64_t tile = set_->rows;
   const int64_t tiles = std::max<int64_t>(ceil_div(b.m, tile), 1);
+  // As many rows as L2 holds: every task expands and streams its panels once. Where that gives too few tasks the panels are split
+  // first, which costs nothing but another conversion of the rows, and the rows only when there are too few panels.
+  const int64_t units = super_groups_ * panels_, wanted = threads > 1 ? threads * kTasksPerThread : 1;
   int64_t block_tiles = std::max<int64_t>(std::min(kBlockBytes / std::max<int64_t>(fresh * tile, 1), kBlockRows / tile), 1);
-  if (threads > 1) block_tiles = std::min(block_tiles, ceil_div(tiles, threads * kTasksPerThread));
+  if (ceil_div(tiles, block_tiles) * units < wanted) block_tiles = std::max<int64_t>(tiles * units / wanted, 1);
   block_tiles = ceil_div(tiles, ceil_div(tiles, block_tiles));  // equal blocks
   b.block_rows = block_tiles * tile;
   b.row_blocks = ceil_div(b.m, b.block_rows);
-  const int64_t units = super_groups_ * panels_;
-  int64_t splits = threads > 1 ? ceil_div(threads * kTasksPerThread, std::max<int64_t>(b.row_blocks, 1)) : 1;
-  splits = std::min(std::max<int64_t>(splits, 1), units);
+  const int64_t splits = std::min(ceil_div(wanted, std::max<int64_t>(b.row_blocks, 1)), units);
   b.block_units = ceil_div(units, splits);
   b.unit_blocks = ceil_div(units, b.block_units);
   b.whole_bytes = b.source == Source::kWhole
                       ? static_cast<int64_t>(align_up(e.n * b.hp * b.wp * g_.in_channels * element + kSlack)) : 0;
   b.local_bytes = b.source == Source::kLocal ? static_cast<int64_t>(align_up(b.block_rows * b.local_stride + kSlack)) : 0;
+  b.expand_bytes = set_->layout == Layout::kS16x2 ? static_cast<int64_t>(align_up(panel_bytes_ * 2)) : 0;
   b.offset_bytes = static_cast<int64_t>(align_up(runs_ * sizeof(int64_t)));
   return b;
 }
 
 size_t Gemm::scratch_bytes(const Extent& extent, int threads) const {
   const Blocks b = blocks(extent, threads);
-  return static_cast<size_t>(b.whole_bytes + b.offset_bytes + b.local_bytes * std::max(threads, 1));
+  return static_cast<size_t>(b.whole_bytes + b.offset_bytes + (b.local_bytes + b.expand_bytes) * std::max(threads, 1));
 }
 
 // Costs one pass over the input, at 3x3 under 2 % of the products behind it, and frees the inner loop of bounds and of the zero point.
@@ -92,12 +96,10 @@ void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_
   });
 }
 
-void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
-                     uint8_t* local, const void* residual, void* out) const {
+// Base pointers of the rows m0 .. m0 + rows, converted into `local` where the layer is pointwise and its codes cannot be read in place.
+void Gemm::find_rows(const Blocks& b, const Extent& e, int64_t m0, int64_t rows, const uint8_t* x, const uint8_t* a, uint8_t* local,
+                     const uint8_t** base) const {
   const int64_t element = element_of(set_->layout), c = g_.in_channels;
-  const int64_t m0 = (task % b.row_blocks) * b.block_rows, rows = std::min(b.block_rows, b.m - m0);
-  const int64_t unit0 = (task / b.row_blocks) * b.block_units, unit1 = std::min(unit0 + b.block_units, super_groups_ * panels_);
-  const uint8_t* base[kBlockRows];
   // A pointwise layer of stride 1 reads consecutive pixels.
   const bool one_piece = b.source == Source::kLocal && b.local_stride == c * element && g_.stride_h == 1 && g_.stride_w == 1;
   if (one_piece) convert(set_->layout, *kernels_, g_.x_zero, x + m0 * c, rows * c, local);
@@ -119,8 +121,40 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
       }
     }
   }
-  const int64_t out_element = q_.out_f32 ? 4 : 1, tiles = ceil_div(rows, set_->rows);
-  Tile tile;
+}
+
+// One panel times all rows of a task.
+void Gemm::run_panel(int64_t unit, int64_t rows, const uint8_t* const* base, uint8_t* expanded, const uint8_t* residual, uint8_t* out,
+                     Tile* tile) const {
+  const int64_t panel = unit % panels_, out_element = q_.out_f32 ? 4 : 1, tiles = ceil_div(rows, set_->rows);
+  const bool as_bytes = set_->bytes != nullptr && tiles == 1;
+  tile->b = packed_.data() + unit * panel_bytes_;
+  if (set_->layout == Layout::kS16x2 && !as_bytes) {
+    kernels_->expand(reinterpret_cast<const int8_t*>(tile->b), panel_bytes_, reinterpret_cast<int16_t*>(expanded));
+    tile->b = expanded;
+  }
+  tile->init = init_.data() + unit * set_->width;
+  tile->columns = static_cast<int>(std::min<int64_t>(set_->width, o_ - panel * set_->width));
+  tile->channel = unit / panels_ * o_ + panel * set_->width;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;  // even heights: 49 rows are 4 x 6 + 5 x 5, not 8 x 6 + 1
+    const int64_t at = (r0 * g_.out_channels + tile->channel) * out_element;
+    tile->a = reinterpret_cast<const void* const*>(base + r0);
+    tile->rows = static_cast<int>(r1 - r0);
+    tile->out = out + at;
+    tile->residual = residual == nullptr ? nullptr : residual + at;
+    (as_bytes ? set_->bytes : set_->fn)[tile->rows - 1](*tile);
+  }
+}
+
+void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
+                    uint8_t* local, const uint8_t* residual, uint8_t* out) const {
+  const int64_t m0 = (task % b.row_blocks) * b.block_rows, rows = std::min(b.block_rows, b.m - m0);
+  const int64_t unit0 = (task / b.row_blocks) * b.block_units, unit1 = std::min(unit0 + b.block_units, super_groups_ * panels_);
+  const uint8_t* base[kBlockRows];
+  find_rows(b, e, m0, rows, x, a, local, base);
+  const int64_t at = m0 * g_.out_channels * (q_.out_f32 ? 4 : 1);
+  Tile tile = {};
   tile.run_offset = run_offset;
   tile.runs = runs_;
   tile.groups = run_groups_;
@@ -128,24 +162,10 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   tile.out_stride = g_.out_channels;
   int64_t group = 0;
   for (int64_t unit = unit0; unit < unit1; ++unit) {
-    const int64_t panel = unit % panels_;
-    if (unit / panels_ != group) {
-      for (int64_t i = 0; i < rows; ++i) base[i] += (unit / panels_ - group) * c_ * element;
-      group = unit / panels_;
+    for (; group < unit / panels_; ++group) {
+      for (int64_t i = 0; i < rows; ++i) base[i] += c_ * element_of(set_->layout);
     }
-    tile.b = packed_.data() + unit * panel_bytes_;
-    tile.init = init_.data() + unit * set_->width;
-    tile.columns = static_cast<int>(std::min<int64_t>(set_->width, o_ - panel * set_->width));
-    tile.channel = group * o_ + panel * set_->width;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;  // even heights: 49 rows are 4 x 6 + 5 x 5, not 8 x 6 + 1
-      const int64_t at = ((m0 + r0) * g_.out_channels + tile.channel) * out_element;
-      tile.a = reinterpret_cast<const void* const*>(base + r0);
-      tile.rows = static_cast<int>(r1 - r0);
-      tile.out = static_cast<uint8_t*>(out) + at;
-      tile.residual = residual == nullptr ? nullptr : static_cast<const uint8_t*>(residual) + at;
-      set_->fn[tile.rows - 1](tile);
-    }
+    run_panel(unit, rows, base, local + b.local_bytes, residual == nullptr ? nullptr : residual + at, out + at, &tile);
   }
 }
 
@@ -165,7 +185,8 @@ void Gemm::run(const Extent& e, const uint8_t* x, const void* residual, void* ou
   }
   const uint8_t* a = b.source == Source::kWhole ? whole : x;
   pool.parallel_for(b.row_blocks * b.unit_blocks, [&](int64_t task, int thread) {
-    run_task(b, e, task, x, a, run_offset, local + thread * b.local_bytes, residual, out);
+    run_task(b, e, task, x, a, run_offset, local + thread * (b.local_bytes + b.expand_bytes), static_cast<const uint8_t*>(residual),
+             static_cast<uint8_t*>(out));
   });
 }
 

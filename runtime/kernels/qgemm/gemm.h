@@ -15,15 +15,21 @@ class Gemm final : public Algorithm {
   Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) override;
   size_t scratch_bytes(const Extent& extent, int threads) const override;
   void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
-  std::string name() const override { return std::string(set_->isa) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width); }
+  std::string name() const override {
+    return std::string(set_->isa) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
+  }
   size_t packed_bytes() const override { return packed_.bytes() + init_.size() * sizeof(int32_t); }
 
  private:
   enum class Source : uint8_t { kDirect, kWhole, kLocal };
   struct Blocks;
   Blocks blocks(const Extent& e, int threads) const;
+  void find_rows(const Blocks& b, const Extent& e, int64_t m0, int64_t rows, const uint8_t* x, const uint8_t* a, uint8_t* local,
+                 const uint8_t** base) const;
+  void run_panel(int64_t unit, int64_t rows, const uint8_t* const* base, uint8_t* expanded, const uint8_t* residual, uint8_t* out,
+                 Tile* tile) const;
   void run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
-                uint8_t* local, const void* residual, void* out) const;
+                uint8_t* local, const uint8_t* residual, uint8_t* out) const;
   void pack(const Weights& weights, int64_t merge);
 
   Geometry g_;

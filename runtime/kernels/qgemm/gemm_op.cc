@@ -79,7 +79,8 @@ Status check_weights(const char* op, const std::vector<Tensor>& inputs, int rank
                  w.shape.rank, rank);
   }
   for (int i = 0; i < rank; ++i) {
-    if (w.shape.dim[i] < 1) return error(Code::kInvalidArgument, "%s: dimension %d of the weights is %lld", op, i, static_cast<long long>(w.shape.dim[i]));
+    const long long size = w.shape.dim[i];
+    if (size < 1) return error(Code::kInvalidArgument, "%s: dimension %d of the weights is %lld", op, i, size);
   }
   return Status();
 }
@@ -146,7 +147,9 @@ Status GemmOp::read_requant(const BuildArgs& args, Requant* q) const {
     int64_t r_m = 0, r_e = 1;
     NETSUKE_TRY(attrs.get_or("r_m", int64_t{0}, &r_m));
     NETSUKE_TRY(attrs.get_or("r_e", int64_t{1}, &r_e));
-    if (!valid_multiplier(r_m)) return error(Code::kInvalidArgument, "%s: r_m is %lld, allowed are 0 and 2^30 to 2^31 - 1", op, static_cast<long long>(r_m));
+    if (!valid_multiplier(r_m)) {
+      return error(Code::kInvalidArgument, "%s: r_m is %lld, allowed are 0 and 2^30 to 2^31 - 1", op, static_cast<long long>(r_m));
+    }
     NETSUKE_TRY(check_range(op, "r_e", r_e, 1, 62));
     q->r_m = static_cast<int32_t>(r_m);
     q->r_e = static_cast<int32_t>(r_e);
@@ -198,10 +201,15 @@ Status GemmOp::check_inputs(const Tensor* in, int n_in, int n_out) const {
 
 Status GemmOp::check_residual(const Tensor* in, int n_in, const Tensor& out) const {
   const bool given = n_in > kResidual && in[kResidual].present;
-  if (given != has_residual_) return error(Code::kInternal, "%s: the residual was %s at load", op_.c_str(), has_residual_ ? "present" : "absent");
+  if (given != has_residual_) {
+    return error(Code::kInternal, "%s: the residual was %s at load", op_.c_str(), has_residual_ ? "present" : "absent");
+  }
   if (!given) return Status();
   const Tensor& r = in[kResidual];
-  if (r.dtype != out.dtype) return error(Code::kInvalidArgument, "%s: the residual is %s, the output %s; they must agree", op_.c_str(), dtype_name(r.dtype), dtype_name(out.dtype));
+  if (r.dtype != out.dtype) {
+    return error(Code::kInvalidArgument, "%s: the residual is %s, the output %s; they must agree", op_.c_str(), dtype_name(r.dtype),
+                 dtype_name(out.dtype));
+  }
   if (!(r.shape == out.shape)) return error(Code::kInvalidArgument, "%s: the residual's shape differs from the output's", op_.c_str());
   return Status();
 }

@@ -8,20 +8,12 @@ namespace netsuke {
 namespace qgemm {
 namespace {
 
-// One channel's run of k values into column n of a panel. dst is the run's first group.
-void scatter(Layout layout, const int8_t* src, int64_t length, int64_t n, int64_t width, uint8_t* dst) {
-  if (layout == Layout::kS16x2) {
-    int16_t* d = reinterpret_cast<int16_t*>(dst) + n * 2;
-    for (int64_t k = 0; k + 2 <= length; k += 2, d += width * 2) {
-      d[0] = src[k];
-      d[1] = src[k + 1];
-    }
-    if (length % 2) d[0] = src[length - 1];
-    return;
-  }
-  uint8_t* d = dst + n * 4;
+// One channel's run of k values into column n of a panel; dst is the run's first group, group is 2 or 4.
+template <int kGroup>
+void scatter(const int8_t* src, int64_t length, int64_t n, int64_t width, uint8_t* dst) {
+  uint8_t* d = dst + n * kGroup;
   int64_t k = 0;
-  for (; k + 4 <= length; k += 4, d += width * 4) std::memcpy(d, src + k, 4);
+  for (; k + kGroup <= length; k += kGroup, d += width * kGroup) std::memcpy(d, src + k, kGroup);
   if (k < length) std::memcpy(d, src + k, static_cast<size_t>(length - k));
 }
 
@@ -63,7 +55,7 @@ Status Gemm::build(const Geometry& geometry, const Weights& weights, const Requa
   run_length_ = row_runs_ ? g_.kw * c_ : c_;
   run_groups_ = ceil_div(run_length_, group);
   panels_ = ceil_div(o_, width);
-  panel_bytes_ = runs_ * run_groups_ * width * group * element_of(set_->layout);
+  panel_bytes_ = runs_ * run_groups_ * width * group;
   int64_t bytes = 0;
   if (!checked_mul(panel_bytes_, super_groups_ * panels_, &bytes)) return error(Code::kOutOfMemory, "the packed weights are too large");
   NETSUKE_TRY(packed_.allocate(static_cast<size_t>(bytes)));
@@ -77,7 +69,7 @@ void Gemm::pack(const Weights& weights, int64_t merge) {
   const int64_t width = set_->width, group = group_of(set_->layout);
   const uint32_t shift = static_cast<uint32_t>(zero_shift(set_->layout, g_.x_zero));
   const int64_t per_group_c = g_.in_per_group(), per_group_o = g_.out_per_group(), taps = row_runs_ ? g_.kw : 1;
-  const int64_t run_bytes = run_groups_ * width * group * element_of(set_->layout);
+  const int64_t run_bytes = run_groups_ * width * group;
   std::vector<int8_t> run(static_cast<size_t>(run_length_));
   for (int64_t o = 0; o < g_.out_channels; ++o) {
     const int64_t super = o / o_, local = o % o_, panel = local / width, column = local % width;
@@ -95,7 +87,11 @@ void Gemm::pack(const Weights& weights, int64_t merge) {
         }
         tap = run.data();
       }
-      scatter(set_->layout, tap, run_length_, column, width, dst + r * run_bytes);
+      if (group == 2) {
+        scatter<2>(tap, run_length_, column, width, dst + r * run_bytes);
+      } else {
+        scatter<4>(tap, run_length_, column, width, dst + r * run_bytes);
+      }
     }
     const uint32_t start = weights.acc_bias ? static_cast<uint32_t>(weights.acc_bias[o]) : 0u;
     init_[static_cast<size_t>((super * panels_ + panel) * width + column)] = static_cast<int32_t>(start - shift * sum);

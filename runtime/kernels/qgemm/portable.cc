@@ -32,10 +32,14 @@ void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {
   for (int64_t i = 0; i < count; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
 }
 
+void expand(const int8_t* src, int64_t count, int16_t* dst) {
+  for (int64_t i = 0; i < count; ++i) dst[i] = src[i];
+}
+
 const TileFn kPortable[] = {tile_s16<1>, tile_s16<2>, tile_s16<3>, tile_s16<4>};
 
 #define NETSUKE_QGEMM_portable
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kPortable},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kPortable, nullptr},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
@@ -43,7 +47,7 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_portable;
-const Kernels kernels_portable = {kSets, 1, widen, 0, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+const Kernels kernels_portable = {kSets, 1, widen, expand};
 
 }  // namespace qgemm
 }  // namespace netsuke

@@ -25,6 +25,12 @@ int main(int argc, char** argv) {
     return 77;
   }
   qgemm::override_kernels_for_test(Isa::kAvx512Vnni, &qgemm::kernels_simde);
-  qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 300, 7);
+  qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 200, 7);
+  qgemm::Kernels other = qgemm::kernels_simde;  // F(2x2), which select.cc never takes with VNNI, and Winograd for few channels
+  other.winograd_least = 1;
+  other.winograd4_most = 0;
+  other.winograd2_most = 1 << 20;
+  qgemm::override_kernels_for_test(Isa::kAvx512Vnni, &other);
+  qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 60, 8);
   return check_result();
 }

@@ -23,7 +23,7 @@ namespace netsuke {
 namespace qgemm {
 namespace {
 
-constexpr int64_t kBlockBytes = 160 << 10;  // of transformed input a task holds, so that it stays in L2 beside a panel of U
+constexpr int64_t kBlockBytes = 288 << 10;  // of transformed input a task holds, in L2; 160 KiB: 25 % slower at 7x7, 512 channels
 constexpr int64_t kMaxTiles = 48;           // per block
 constexpr int64_t kChannelRound = 32;       // channels of V are padded to the widest register
 
@@ -38,14 +38,16 @@ void transform_weights(const int (&rows)[kIn][3], const int16_t* g, int16_t* u) 
   for (int i = 0; i < kIn; ++i) {
     for (int x = 0; x < 3; ++x) {
       for (int c = 0; c < 16; ++c) {
-        half[i][x][c] = static_cast<int16_t>(rows[i][0] * g[x * 16 + c] + rows[i][1] * g[(3 + x) * 16 + c] + rows[i][2] * g[(6 + x) * 16 + c]);
+        const int sum = rows[i][0] * g[x * 16 + c] + rows[i][1] * g[(3 + x) * 16 + c] + rows[i][2] * g[(6 + x) * 16 + c];
+        half[i][x][c] = static_cast<int16_t>(sum);
       }
     }
   }
   for (int i = 0; i < kIn; ++i) {
     for (int j = 0; j < kIn; ++j) {
       for (int c = 0; c < 16; ++c) {
-        u[(i * kIn + j) * 16 + c] = static_cast<int16_t>(rows[j][0] * half[i][0][c] + rows[j][1] * half[i][1][c] + rows[j][2] * half[i][2][c]);
+        const int sum = rows[j][0] * half[i][0][c] + rows[j][1] * half[i][1][c] + rows[j][2] * half[i][2][c];
+        u[(i * kIn + j) * 16 + c] = static_cast<int16_t>(sum);
       }
     }
   }
@@ -61,7 +63,8 @@ class Winograd final : public Algorithm {
   }
   void run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
   std::string name() const override {
-    return std::string(set_->isa) + "_winograd" + std::to_string(out_) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
+    return std::string(set_->isa) + "_winograd" + std::to_string(out_) + "_" + std::to_string(set_->rows) + "x" +
+           std::to_string(set_->width);
   }
   size_t packed_bytes() const override { return packed_.bytes() + init_.size() * sizeof(int32_t); }
 
@@ -249,15 +252,21 @@ int64_t largest_sum(const Geometry& g, const Weights& weights) {
 
 }  // namespace
 
+// GMAC/s of the definition's products on one Zen 3 core with AVX2 (exact direct limit 84):
+//                  direct   F(2x2)   F(4x4)
+//   56x56,  64       78      128      202
+//   28x28, 128       78      147      241
+//   14x14, 256       78      159      156-187   U of F(4x4) is 8 times the weights, of F(2x2) 3.6 times: F(2x2) is taken
+//    7x7,  512       77       96       95       direct is taken: 6 MB more for 0.3 ms a layer breaks the memory promise
+//   32x32,  16       72       --       68       direct is taken
+// With VNNI vpdpwssd multiplies half as many pairs as vpdpbusd, so F(2x2) gains nothing; F(4x4) by the count of instructions 1.5 times.
 int winograd_applies(const Geometry& g, const Weights& weights, const Kernels& kernels) {
-  if (kernels.winograd_set == nullptr || g.kh != 3 || g.kw != 3 || g.stride_h != 1 || g.stride_w != 1 || g.dil_h != 1 || g.dil_w != 1 ||
-      g.groups != 1 || g.in_channels < 16 || g.out_channels < 16) {
-    return 0;
-  }
+  const bool shape = g.kh == 3 && g.kw == 3 && g.stride_h == 1 && g.stride_w == 1 && g.dil_h == 1 && g.dil_w == 1 && g.groups == 1;
+  const int64_t least = kernels.winograd_least, size = g.in_channels * g.out_channels;
+  if (!shape || kernels.winograd_set == nullptr || g.in_channels < least || g.out_channels < least) return 0;
   const int64_t largest = largest_sum(g, weights);
-  const bool small = g.in_channels * g.out_channels <= 256 * 256;
-  if (small && largest < (int64_t{1} << 25)) return 4;
-  return largest < (int64_t{1} << 29) ? 2 : 0;
+  if (size <= kernels.winograd4_most && largest < (int64_t{1} << 25)) return 4;
+  return size <= kernels.winograd2_most && largest < (int64_t{1} << 29) ? 2 : 0;
 }
 
 std::unique_ptr<Algorithm> make_winograd(int out) { return std::make_unique<Winograd>(out); }

@@ -20,7 +20,19 @@ void depthwise_pack_x86_avx2(const int8_t* w, int64_t taps, const int32_t* init,
 
 namespace {
 
-template <int kRows>
+template <bool kBytes>
+struct Stored {
+  using Type = int16_t;
+};
+template <>
+struct Stored<true> {
+  using Type = int8_t;
+};
+NK_INLINE __m256i load_weights(const int16_t* b) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(b)); }
+NK_INLINE __m256i load_weights(const int8_t* b) { return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(b))); }
+
+// kBytes: B is still s8 (one vpmovsxbw more a vector, no panel to expand first).
+template <int kRows, bool kBytes>
 void tile_s16x16(const Tile& t) {
   __m256i acc[kRows][2];
   const __m256i i0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init));
@@ -30,14 +42,14 @@ void tile_s16x16(const Tile& t) {
     acc[r][0] = i0;
     acc[r][1] = i1;
   }
-  const int16_t* b = static_cast<const int16_t*>(t.b);
+  using B = typename Stored<kBytes>::Type;
+  const B* b = static_cast<const B*>(t.b);
   for (int64_t run = 0; run < t.runs; ++run) {
     const int16_t* a[kRows];
     NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const int16_t*>(t.a[r]) + t.run_offset[run];
     for (int64_t k = 0; k < t.groups; ++k, b += 32) {
-      const __m256i w0 = _mm256_load_si256(reinterpret_cast<const __m256i*>(b));
-      const __m256i w1 = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 16));
+      const __m256i w0 = load_weights(b), w1 = load_weights(b + 16);
       NK_UNROLL(8)
       for (int r = 0; r < kRows; ++r) {
         int32_t pair;
@@ -77,10 +89,20 @@ void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {
   for (; i < count; ++i) dst[i] = static_cast<int16_t>(src[i] - zero);
 }
 
-const TileFn kTiles16[] = {tile_s16x16<1>, tile_s16x16<2>, tile_s16x16<3>, tile_s16x16<4>, tile_s16x16<5>, tile_s16x16<6>};
+void expand(const int8_t* src, int64_t count, int16_t* dst) {
+  for (int64_t i = 0; i < count; i += 16) {
+    const __m256i v = _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(src + i)));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(dst + i), v);
+  }
+}
+
+const TileFn kTiles16[] = {tile_s16x16<1, false>, tile_s16x16<2, false>, tile_s16x16<3, false>,
+                           tile_s16x16<4, false>, tile_s16x16<5, false>, tile_s16x16<6, false>};
+const TileFn kBytes16[] = {tile_s16x16<1, true>, tile_s16x16<2, true>, tile_s16x16<3, true>,
+                           tile_s16x16<4, true>, tile_s16x16<5, true>, tile_s16x16<6, true>};
 
 #define NETSUKE_QGEMM_x86_avx2
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width, kBytes##width},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
@@ -88,8 +110,21 @@ const TileSet kSets[] = {
 }  // namespace
 
 extern const Kernels kernels_x86_avx2;
-const Kernels kernels_x86_avx2 = {kSets, 1, widen, 32, depthwise_x86_avx2, depthwise_bytes_x86_avx2, depthwise_pack_x86_avx2,
-                                  &kSets[0], winograd_input4_x86_avx2, winograd_input2_x86_avx2, winograd_output4_x86_avx2,
+const Kernels kernels_x86_avx2 = {kSets,
+                                  1,
+                                  widen,
+                                  expand,
+                                  32,
+                                  depthwise_x86_avx2,
+                                  depthwise_bytes_x86_avx2,
+                                  depthwise_pack_x86_avx2,
+                                  &kSets[0],
+                                  24,
+                                  128 * 128,
+                                  256 * 256,
+                                  winograd_input4_x86_avx2,
+                                  winograd_input2_x86_avx2,
+                                  winograd_output4_x86_avx2,
                                   winograd_output2_x86_avx2};
 
 }  // namespace qgemm

@@ -100,7 +100,7 @@ constexpr auto kU8x4_16x16 = Tiles<uint8_t, 1, 16>::make(Count<16>::Type());
 constexpr auto kS16x2_12x32 = Tiles<int16_t, 2, 12>::make(Count<12>::Type());
 
 #define NETSUKE_QGEMM_x86_avx512vnni
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, layout##_##rows##x##width.fn},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, layout##_##rows##x##width.fn, nullptr},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };
@@ -118,11 +118,15 @@ extern const Kernels NK_TABLE_NAME;
 const Kernels NK_TABLE_NAME = {kSets,
                                kSetCount,
                                widen,
+                               nullptr,  // direct layers use kU8x4
                                32,
                                depthwise_x86_avx512vnni,
                                depthwise_bytes_x86_avx512vnni,
                                depthwise_pack_x86_avx512vnni,
                                &kSets[kSetCount - 1],
+                               32,
+                               128 * 128,
+                               0,
                                winograd_input4_x86_avx512vnni,
                                winograd_input2_x86_avx512vnni,
                                winograd_output4_x86_avx512vnni,
