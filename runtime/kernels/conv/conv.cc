@@ -1,6 +1,7 @@
 // conv: y = act(x * w + bias + r), NHWC. Three ways, chosen by shape alone:
-//   depthwise  one input and one output channel a group
-//   merged     few channels: a row of the kernel is kw * C neighbouring floats, so x is padded in width once and a tap is a whole row
+//   depthwise  groups of 1, 2 or 4 channels
+//   merged     few channels: a row of the kernel is kw * C neighbouring floats, so a tap is a whole row; only windows that reach over the left or
+//              right border need a padded copy
 //   indirect   any other; a 1x1 convolution without stride and padding is a plain matrix product
 #include <cstring>
 
@@ -29,9 +30,7 @@ class ConvOp final : public Op {
 
  private:
   ConvGeometry geometry(const Shape& x) const;
-  int64_t padded_width(const ConvGeometry& g) const;
-  bool copies(const ConvGeometry& g) const { return merged_ && (g.left > 0 || padded_width(g) > g.w); }
-  void pad_width(const ConvGeometry& g, const float* x, float* padded, ThreadPool& pool) const;
+  void copy_edges(const ConvEdges& edges, const ConvGeometry& g, const float* x, float* to, ThreadPool& pool) const;
   const float* zeros() const { return reinterpret_cast<const float*>(zero_.data()); }
 
   ConvAttrs attrs_;
@@ -59,7 +58,7 @@ Status ConvOp::build(const BuildArgs& args) {
     return error(Code::kInvalidArgument, "w has shape %s, which does not fit groups %lld", shape_text(s).c_str(), static_cast<long long>(attrs_.groups));
   }
   const Tensor* bias = args.inputs.size() > 2 ? &args.inputs[2] : nullptr;
-  depthwise_ = s.dim[3] == 1 && o_ == attrs_.groups && attrs_.groups > 1 && w.dtype == DType::kF32;
+  depthwise_ = attrs_.groups > 1 && w.dtype == DType::kF32 && Depthwise::takes(s.dim[3], o_ / attrs_.groups);
   if (depthwise_) return depthwise_weights_.build(w, bias, act_, args.isa);
   NETSUKE_TRY(weights_.build(w, bias, attrs_.groups, o_ / attrs_.groups, kh_ * kw_, s.dim[3], act_, args.isa, "conv"));
   merged_ = kw_ > 1 && attrs_.groups == 1 && attrs_.dilation[1] == 1 && weights_.pixel_floats() <= kMergedFloats;
@@ -88,26 +87,23 @@ Status ConvOp::infer(const Tensor* in, int n_in, Tensor* out, int) const {
   return FgemmWeights::check_residual(n_in > 3 ? &in[3] : nullptr, out[0].shape);
 }
 
-int64_t ConvOp::padded_width(const ConvGeometry& g) const {
-  const int64_t needed = (g.ow - 1) * g.sw + g.kw, there = g.left + g.w;
-  return needed > there ? needed : there;
-}
-
 size_t ConvOp::scratch_bytes(const Tensor* in, int, const Tensor*, int, int threads) const {
   const ConvGeometry g = geometry(in[0].shape);
   if (depthwise_) return depthwise_weights_.scratch_bytes(threads);
   size_t bytes = FgemmWeights::scratch_bytes(g.n * g.oh * g.ow, merged_ ? kh_ : kh_ * kw_, threads) + weights_.input_bytes(g.n * g.h * g.w);
-  if (copies(g)) bytes += static_cast<size_t>(g.n * g.h * padded_width(g) * weights_.pixel_floats()) * sizeof(float);
+  if (merged_) bytes += static_cast<size_t>(g.n * g.h * conv_edges(g).pixels * weights_.pixel_floats()) * sizeof(float);
   return bytes;
 }
 
-void ConvOp::pad_width(const ConvGeometry& g, const float* x, float* padded, ThreadPool& pool) const {
-  const int64_t pixel = weights_.pixel_floats(), width = padded_width(g), right = width - g.left - g.w;
-  pool.parallel_for(g.n * g.h, [&](int64_t row, int) {
-    float* to = padded + row * width * pixel;
-    memset(to, 0, static_cast<size_t>(g.left * pixel) * sizeof(float));
-    memcpy(to + g.left * pixel, x + row * g.w * pixel, static_cast<size_t>(g.w * pixel) * sizeof(float));
-    memset(to + (g.left + g.w) * pixel, 0, static_cast<size_t>(right * pixel) * sizeof(float));
+void ConvOp::copy_edges(const ConvEdges& e, const ConvGeometry& g, const float* x, float* to, ThreadPool& pool) const {
+  const int64_t pixel = weights_.pixel_floats();
+  pool.parallel_for(e.pixels == 0 ? 0 : g.n * g.h, [&](int64_t row, int) {
+    float* out = to + row * e.pixels * pixel;
+    for (int64_t i = 0; i < e.pixels; ++i, out += pixel) {
+      const int64_t at = i < e.left_pixels ? i - g.left : e.right * g.sw - g.left + i - e.left_pixels;
+      if (at >= 0 && at < g.w) memcpy(out, x + (row * g.w + at) * pixel, static_cast<size_t>(pixel) * sizeof(float));
+      else memset(out, 0, static_cast<size_t>(pixel) * sizeof(float));
+    }
   });
 }
 
@@ -132,12 +128,9 @@ Status ConvOp::run(const RunArgs& args) const {
   const float* x = weights_.input(args.in[0].as<float>(), g.n * g.h * g.w, next, args.pool, &job.flush);
   next += weights_.input_bytes(g.n * g.h * g.w);
   if (merged_) {
-    ConvRowPointers context = {g, x, zeros(), pixel, g.w};
-    if (copies(g)) {
-      pad_width(g, x, reinterpret_cast<float*>(next), args.pool);
-      context.x = reinterpret_cast<const float*>(next);
-      context.width = padded_width(g);
-    }
+    float* edges = reinterpret_cast<float*>(next);
+    const ConvRowPointers context = {g, conv_edges(g), x, edges, zeros(), pixel};
+    copy_edges(context.edges, g, x, edges, args.pool);
     job.pointers = conv_row_pointers;
     job.context = &context;
     weights_.run(&job, scratch, args.pool);

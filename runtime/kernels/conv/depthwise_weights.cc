@@ -45,13 +45,14 @@ Status Depthwise::build(const Tensor& w, const Tensor* bias, const Activation& a
   channels_ = w.shape.dim[0];
   kh_ = w.shape.dim[1];
   kw_ = w.shape.dim[2];
-  const int64_t taps = kh_ * kw_;
+  group_ = w.shape.dim[3];
+  const int64_t rows = kh_ * kw_ * group_;
   stride_ = (channels_ + 15) / 16 * 16;
-  NETSUKE_TRY(packed_.allocate(static_cast<size_t>((taps + 1) * stride_) * sizeof(float)));
+  NETSUKE_TRY(packed_.allocate(static_cast<size_t>((rows + 1) * stride_) * sizeof(float)));
   memset(packed_.data(), 0, packed_.bytes());
   float* packed = reinterpret_cast<float*>(packed_.data());
   for (int64_t c = 0; c < channels_; ++c) {
-    for (int64_t tap = 0; tap < taps; ++tap) packed[tap * stride_ + c] = w.as<float>()[c * taps + tap];
+    for (int64_t i = 0; i < rows; ++i) packed[i * stride_ + c] = w.as<float>()[c * rows + i];
   }
   has_bias_ = bias != nullptr && bias->present;
   if (!has_bias_) return Status();
@@ -59,7 +60,7 @@ Status Depthwise::build(const Tensor& w, const Tensor* bias, const Activation& a
   if (bias->data == nullptr || bias->shape.elements() != channels_) {
     return error(Code::kInvalidArgument, "bias must be a constant of %lld elements", static_cast<long long>(channels_));
   }
-  memcpy(packed + taps * stride_, bias->data, static_cast<size_t>(channels_) * sizeof(float));
+  memcpy(packed + rows * stride_, bias->data, static_cast<size_t>(channels_) * sizeof(float));
   return Status();
 }
 
@@ -81,7 +82,7 @@ void Depthwise::line(const Image& image, int64_t n, int64_t oy, int64_t ox, int6
   for (; ky < ky_end; ++ky) {
     for (int64_t kx = kx_begin; kx < kx_end; ++kx, ++run.taps) {
       a[run.taps] = image.x + (n * g.h + y0 + ky * g.dh) * row + (x0 + kx * g.dw) * channels_;
-      w[run.taps] = weights + (ky * g.kw + kx) * stride_;
+      w[run.taps] = weights + (ky * g.kw + kx) * group_ * stride_;
     }
   }
   const int64_t at = ((n * g.oh + oy) * g.ow + ox) * channels_;
@@ -117,7 +118,9 @@ void Depthwise::run(const ConvGeometry& g, const float* x, const float* r, float
   interior(g.h, g.oh, g.kh, g.sh, g.top, g.dh, &image.top, &image.bottom);
   interior(g.w, g.ow, g.kw, g.sw, g.left, g.dw, &image.left, &image.right);
   image.run.channels = channels_;
-  image.run.bias = has_bias_ ? reinterpret_cast<const float*>(packed_.data()) + kh_ * kw_ * stride_ : nullptr;
+  image.run.group = group_;
+  image.run.w_stride = stride_;
+  image.run.bias = has_bias_ ? reinterpret_cast<const float*>(packed_.data()) + kh_ * kw_ * group_ * stride_ : nullptr;
   if (!act_.clamp(&image.run.lo, &image.run.hi)) {
     image.run.lo = -__builtin_inff();
     image.run.hi = __builtin_inff();

@@ -1,4 +1,4 @@
-// Constant weights of a depthwise convolution, and the walk over the image.
+// Constant weights of a convolution in groups of 1, 2 or 4 channels, and the walk over the image.
 #ifndef NETSUKE_KERNELS_CONV_DEPTHWISE_WEIGHTS_H_
 #define NETSUKE_KERNELS_CONV_DEPTHWISE_WEIGHTS_H_
 
@@ -13,7 +13,10 @@ namespace netsuke {
 
 class Depthwise {
  public:
-  // w f32 [C, kh, kw, 1]
+  static bool takes(int64_t inputs_of_group, int64_t outputs_of_group) {
+    return inputs_of_group == outputs_of_group && (inputs_of_group == 1 || inputs_of_group == 2 || inputs_of_group == 4);
+  }
+  // w f32 [C, kh, kw, channels of a group]
   Status build(const Tensor& w, const Tensor* bias, const Activation& act, Isa isa);
   size_t scratch_bytes(int threads) const;
   void run(const ConvGeometry& g, const float* x, const float* r, float* y, void* scratch, ThreadPool& pool) const;
@@ -29,8 +32,8 @@ class Depthwise {
   const DepthwiseKernels* kernels_ = nullptr;
   Activation act_;
   UnaryRow act_row_ = nullptr;
-  int64_t channels_ = 0, kh_ = 0, kw_ = 0, stride_ = 0;  // stride_: channels rounded up to 16
-  Buffer packed_;                                        // w [kh * kw, stride_], then bias [stride_]
+  int64_t channels_ = 0, group_ = 1, kh_ = 0, kw_ = 0, stride_ = 0;  // stride_: channels rounded up to 16
+  Buffer packed_;  // w [kh * kw, group_, stride_], then bias [stride_]
   bool has_bias_ = false;
   std::string name_;
 };

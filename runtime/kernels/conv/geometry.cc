@@ -1,5 +1,7 @@
 #include "kernels/conv/geometry.h"
 
+#include <algorithm>
+
 #include "kernels/base/shapes.h"
 
 namespace netsuke {
@@ -76,14 +78,37 @@ void conv_pointers(const void* context, int64_t row, int64_t count, const float*
   }
 }
 
+ConvEdges conv_edges(const ConvGeometry& g) {
+  ConvEdges e;
+  e.left = std::min(g.ow, (g.left + g.sw - 1) / g.sw);
+  const int64_t room = g.w - g.kw + g.left;  // the largest ox * stride whose window ends inside
+  e.right = room < 0 ? e.left : std::max(e.left, std::min(g.ow, room / g.sw + 1));
+  e.left_pixels = e.left > 0 ? (e.left - 1) * g.sw + g.kw : 0;
+  e.pixels = e.left_pixels + (e.right < g.ow ? (g.ow - 1 - e.right) * g.sw + g.kw : 0);
+  return e;
+}
+
 void conv_row_pointers(const void* context, int64_t row, int64_t count, const float** out) {
   const ConvRowPointers& c = *static_cast<const ConvRowPointers*>(context);
   const ConvGeometry& g = c.g;
-  for (int64_t i = row; i < row + count; ++i) {
-    const int64_t ox = i % g.ow, oy = i / g.ow % g.oh, n = i / g.ow / g.oh;
+  const ConvEdges& e = c.edges;
+  int64_t ox = row % g.ow, oy = row / g.ow % g.oh, n = row / g.ow / g.oh;
+  for (int64_t i = 0; i < count; ++i) {
+    // Where the window begins in a row of x or of the copied edges.
+    const bool inner = ox >= e.left && ox < e.right;
+    const int64_t at = inner ? ox * g.sw - g.left : (ox < e.left ? ox * g.sw : e.left_pixels + (ox - e.right) * g.sw);
+    const float* from = inner ? c.x : c.border;
+    const int64_t width = inner ? g.w : e.pixels;
     for (int64_t ky = 0; ky < g.kh; ++ky) {
       const int64_t y = oy * g.sh - g.top + ky * g.dh;
-      *out++ = y >= 0 && y < g.h ? c.x + ((n * g.h + y) * c.width + ox * g.sw) * c.pixel : c.zero;
+      *out++ = y >= 0 && y < g.h ? from + ((n * g.h + y) * width + at) * c.pixel : c.zero;
+    }
+    if (++ox == g.ow) {
+      ox = 0;
+      if (++oy == g.oh) {
+        oy = 0;
+        ++n;
+      }
     }
   }
 }

@@ -30,13 +30,21 @@ struct ConvPointers {
 };
 void conv_pointers(const void* context, int64_t row, int64_t count, const float** out);
 
-// The same for rows merged over the width of the kernel: out[i * kh + ky]; x is padded to `width` pixels a row, left pixels in
-// front, and a tap is kw * pixel neighbouring floats.
+// Outputs [0, left) and [right, ow) of a line have windows that reach over the border of the image. Their windows lie in copies of the
+// image's edges with zeros beside them: `left_pixels` for the first, the rest of `pixels` for the second, for every image row.
+struct ConvEdges {
+  int64_t left, right, left_pixels, pixels;
+};
+ConvEdges conv_edges(const ConvGeometry& g);
+
+// The same for rows merged over the width of the kernel: out[i * kh + ky]; a tap is kw * pixel neighbouring floats.
 struct ConvRowPointers {
   ConvGeometry g;
-  const float* x;     // [n, h, width, pixel]
-  const float* zero;  // kw * pixel zeros
-  int64_t pixel, width;
+  ConvEdges edges;
+  const float* x;       // [n, h, w, pixel]
+  const float* border;  // [n, h, edges.pixels, pixel]
+  const float* zero;    // kw * pixel zeros
+  int64_t pixel;
 };
 void conv_row_pointers(const void* context, int64_t row, int64_t count, const float** out);
 

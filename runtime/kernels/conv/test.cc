@@ -5,6 +5,13 @@
 #include "base/check.h"
 #include "kernels/base/op_runner.h"
 
+// The 16-lane kernel that AVX-512 uses, lowered to whatever this CPU has.
+#pragma GCC diagnostic ignored "-Wpsabi"
+#define NETSUKE_LANES 16
+#define NETSUKE_TABLE wide
+#define NETSUKE_NAME "wide"
+#include "kernels/conv/depthwise.inc"
+
 namespace {
 
 using namespace netsuke;
@@ -110,6 +117,10 @@ const Case kCases[] = {
     {2, 9, 8, 37, 37, 3, 3, 1, 1, {1, 1, 1, 1}, 1, 1, 37},    // depthwise, odd channels
     {1, 12, 13, 96, 96, 5, 5, 2, 2, {2, 2, 2, 2}, 1, 1, 96},  // depthwise 5x5 stride 2
     {1, 9, 9, 70, 70, 3, 3, 1, 1, {2, 2, 2, 2}, 2, 2, 70},    // depthwise dilated
+    {1, 10, 11, 24, 24, 3, 3, 1, 1, {1, 1, 1, 1}, 1, 1, 6},   // groups of 4
+    {2, 9, 9, 38, 38, 3, 3, 2, 2, {1, 0, 1, 2}, 1, 1, 19},    // groups of 2
+    {1, 5, 2, 3, 9, 3, 5, 1, 1, {1, 2, 1, 2}, 1, 1, 1},       // merged, every window reaches over both borders
+    {1, 4, 30, 2, 9, 1, 3, 1, 4, {0, 9, 0, 11}, 1, 1, 1},     // merged, windows entirely in the padding
     {1, 1, 40, 6, 10, 1, 5, 1, 2, {0, 2, 0, 2}, 1, 1, 1},     // one-dimensional
     {0, 5, 5, 4, 4, 3, 3, 1, 1, {1, 1, 1, 1}, 1, 1, 1},       // empty batch
 };
@@ -158,6 +169,25 @@ void check_activations() {
   }
 }
 
+void check_wide_depthwise() {
+  TestRandom random(31);
+  for (int64_t group : {1, 2, 4}) {
+    const int64_t channels = 68, padded = 80, taps = 9, pixels = 21;
+    const TestTensor x = random.floats(make_shape({taps + pixels, channels})), w = random.floats(make_shape({taps * group, padded})), more = random.floats(make_shape({pixels, channels}));
+    std::vector<const float*> a, weights;
+    for (int64_t t = 0; t < taps; ++t) {
+      a.push_back(x.data<float>() + t * channels);
+      weights.push_back(w.data<float>() + t * group * padded);
+    }
+    std::vector<float> plain(static_cast<size_t>(pixels * channels)), wide(plain.size());
+    DepthwiseRun run = {a.data(), weights.data(), taps, pixels, channels, channels, group, padded, w.data<float>(), more.data<float>(), plain.data(), channels, -0.5f, 2.0f};
+    depthwise_kernels_portable.run(run);
+    run.y = wide.data();
+    depthwise_kernels_wide.run(run);
+    CHECK(plain == wide);
+  }
+}
+
 void check_refusals() {
   TestRandom random(7);
   const std::vector<TestTensor> in = {random.floats(make_shape({1, 2, 2, 4})), random.floats(make_shape({6, 3, 3, 4}), true)};
@@ -179,6 +209,7 @@ int main() {
   }
   check_random();
   check_activations();
+  check_wide_depthwise();
   check_refusals();
   return check_result();
 }
