@@ -51,20 +51,25 @@ def clamp(v: Tensor, lo: float, hi: float) -> Tensor:
     return torch.where(t < high, t, high)
 
 
+def alone(like: Tensor, value: float) -> Tensor:
+    """A number as a tensor that broadcasts against `like`: torch may replace a division by a Python number, or by a
+    tensor without dimensions, by a multiplication with its reciprocal, which gives other codes."""
+    return like.new_full((1,) * like.ndim, value)
+
+
 def _to_code(t: Tensor, zero: int, lo: int, hi: int) -> Tensor:
     return rne(clamp(t, lo - zero, hi - zero)) + zero
 
 
 def quantize(x: Tensor, scale: float | Tensor, zero: int, lo: int = 0, hi: int = 255) -> Tensor:
     """f32 [...] -> codes as f32 (numerics.md section 2)."""
-    # As a tensor, because torch may multiply by the reciprocal of a Python number.
-    divisor = scale if isinstance(scale, Tensor) else x.new_tensor([scale])
+    divisor = scale if isinstance(scale, Tensor) else alone(x, scale)
     return _to_code(x / divisor, zero, lo, hi)
 
 
 def dequantize(q: Tensor, scale: float | Tensor, zero: int) -> Tensor:
     """Codes as f32 [...] -> f32."""
-    factor = scale if isinstance(scale, Tensor) else q.new_tensor([scale])
+    factor = scale if isinstance(scale, Tensor) else alone(q, scale)
     return (q - zero) * factor
 
 
@@ -127,7 +132,7 @@ def requantize(
     if bias is not None:
         t = t + bias
     if residual is not None:
-        t = t + residual * residual.new_tensor([r_mult])
+        t = t + residual * alone(residual, r_mult)
     return _to_code(t, zero, lo, hi)
 
 

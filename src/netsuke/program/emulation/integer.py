@@ -63,7 +63,7 @@ def _qmatmul(call: Call) -> list[Tensor]:
     b = b.transpose(-1, -2) if call.integer("trans_b") else b
     dtype = integer.exact_dtype(matmul_bound(a.shape[-1], call.integer("a_zero"), call.integer("b_zero")))
     acc = a.to(dtype) @ b.to(dtype)
-    mult = a.new_tensor([call.number("mult")])
+    mult = integer.alone(a, call.number("mult"))
     if call.word("out") == "f32":
         return [integer.requantize_f32(acc, mult)]
     return [integer.requantize(acc, mult, **call.clip())]
@@ -72,15 +72,15 @@ def _qmatmul(call: Call) -> list[Tensor]:
 @rule("qadd")
 def _qadd(call: Call) -> list[Tensor]:
     a, b = call.tensor(0) - call.integer("a_zero"), call.tensor(1) - call.integer("b_zero")
-    t = a * a.new_tensor([call.number("a_mult")])
-    u = b * b.new_tensor([call.number("b_mult")])
+    t = a * integer.alone(a, call.number("a_mult"))
+    u = b * integer.alone(b, call.number("b_mult"))
     return [integer.quantize(t + u, 1.0, **call.clip())]
 
 
 @rule("qmul")
 def _qmul(call: Call) -> list[Tensor]:
     a, b = call.tensor(0) - call.integer("a_zero"), call.tensor(1) - call.integer("b_zero")
-    return [integer.requantize(a * b, a.new_tensor([call.number("mult")]), **call.clip())]
+    return [integer.requantize(a * b, integer.alone(a, call.number("mult")), **call.clip())]
 
 
 def window_image(call: Call, x: Tensor, fill: float, *, keep_padding: bool = True) -> Tensor:
@@ -123,7 +123,7 @@ def window_sums(call: Call, image: Tensor) -> Tensor:
 def _qavgpool(call: Call) -> list[Tensor]:
     x = call.tensor(0)
     sums = window_sums(call, window_image(call, (x - call.integer("x_zero")).to(torch.float64), 0.0))
-    mult = x.new_tensor([call.number("mult")]) / window_counts(call, x).to(torch.float32)
+    mult = integer.alone(x, call.number("mult")) / window_counts(call, x).to(torch.float32)
     return [integer.requantize(sums, mult, **call.clip())]
 
 
@@ -131,7 +131,7 @@ def _qavgpool(call: Call) -> list[Tensor]:
 def _qmean(call: Call) -> list[Tensor]:
     x = call.tensor(0)
     sums = (x - call.integer("x_zero")).to(torch.float64).sum(dim=(1, 2), keepdim=True)
-    mult = x.new_tensor([call.number("mult")]) / x.new_tensor([float(x.shape[1] * x.shape[2])])
+    mult = integer.alone(x, call.number("mult")) / integer.alone(x, x.shape[1] * x.shape[2])
     return [integer.requantize(sums, mult, **call.clip())]
 
 
