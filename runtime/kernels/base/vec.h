@@ -13,6 +13,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -59,7 +61,7 @@ NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float
 NK_INLINE vf square_root(vf v) { return (vf)vsqrtq_f32((float32x4_t)v); }
 #else
 // Any width on any CPU; also how tests run the 16-lane kernels where there is no AVX-512.
-#if defined(__FMA__) || NETSUKE_LANES != 4
+#if defined(__FMA__) || !defined(__SSE2__) || NETSUKE_LANES != 4
 NK_INLINE vf fma(vf a, vf b, vf c) {
   vf r;
   for (int i = 0; i < kLanes; ++i) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
@@ -68,20 +70,22 @@ NK_INLINE vf fma(vf a, vf b, vf c) {
 #else
 // Two lanes of fma without the instruction: the product is exact in double, the sum is rounded to odd (its last bit set when it is not
 // exact), which makes the final rounding to float correct. The C library's fmaf is a call a lane and, on CPUs that lack the
-// instruction, over ten times slower.
-typedef double vd2 __attribute__((vector_size(16)));
+// instruction, over ten times slower. The conversions are intrinsics: of (double)(float)x written lane by lane, GCC 12 at -O2 drops
+// both halves when one fma feeds the next, and the sum is never rounded to float.
 typedef int64_t vl2 __attribute__((vector_size(16)));
-NK_INLINE vd2 fma_to_odd(vd2 a, vd2 b, vd2 c) {
-  const vd2 p = a * b, sum = p + c, back = sum - p;
-  const vd2 lost = (p - (sum - back)) + (c - back);  // sum + lost is exact; NaN where sum is not finite, then nothing changes
+NK_INLINE __m128d fma_to_odd(__m128d a, __m128d b, __m128d c) {
+  const __m128d p = a * b, sum = p + c, back = sum - p;
+  const __m128d lost = (p - (sum - back)) + (c - back);  // sum + lost is exact; NaN where sum is not finite, then nothing changes
   const vl2 even = ((vl2)sum & 1) - 1, apart = (lost > 0.0) ^ (sum > 0.0);
   const vl2 step = (apart | 1) & even & ((lost > 0.0) | (lost < 0.0));
-  return (vd2)((vl2)sum + step);
+  return (__m128d)((vl2)sum + step);
 }
 NK_INLINE vf fma(vf a, vf b, vf c) {
-  const vd2 low = fma_to_odd(vd2{a[0], a[1]}, vd2{b[0], b[1]}, vd2{c[0], c[1]});
-  const vd2 high = fma_to_odd(vd2{a[2], a[3]}, vd2{b[2], b[3]}, vd2{c[2], c[3]});
-  return vf{static_cast<float>(low[0]), static_cast<float>(low[1]), static_cast<float>(high[0]), static_cast<float>(high[1])};
+  const __m128 x = (__m128)a, y = (__m128)b, z = (__m128)c;
+  const __m128d low = fma_to_odd(_mm_cvtps_pd(x), _mm_cvtps_pd(y), _mm_cvtps_pd(z));
+  const __m128d high =
+      fma_to_odd(_mm_cvtps_pd(_mm_movehl_ps(x, x)), _mm_cvtps_pd(_mm_movehl_ps(y, y)), _mm_cvtps_pd(_mm_movehl_ps(z, z)));
+  return (vf)_mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
 }
 #endif
 NK_INLINE vf square_root(vf v) {

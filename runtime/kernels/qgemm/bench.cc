@@ -114,6 +114,43 @@ Result measure(const Shape& s, Isa isa, ThreadPool& pool) {
   return r;
 }
 
+// GMAC/s of the tallest tile of the default set with everything in L1: what a layer's products could reach at most. (A Winograd layer
+// may exceed it: its GMAC/s count the products of the definition.)
+double tile_limit(Isa isa) {
+  const TileSet& set = kernels_of(isa)->sets[0];
+  constexpr int64_t kGroups = 64;
+  const int64_t group = group_of(set.layout), element = element_of(set.layout), row_bytes = kGroups * group * element;
+  Buffer a, b, out;
+  if (!a.allocate(static_cast<size_t>(row_bytes * set.rows)).ok() || !b.allocate(static_cast<size_t>(row_bytes * set.width)).ok() ||
+      !out.allocate(static_cast<size_t>(set.rows * set.width * 4)).ok()) {
+    return 0;
+  }
+  std::memset(a.data(), 1, a.bytes());
+  std::memset(b.data(), 1, b.bytes());
+  const std::vector<int32_t> init(static_cast<size_t>(set.width), 0);
+  const void* rows[kMaxRows];
+  for (int r = 0; r < set.rows; ++r) rows[r] = a.data() + r * row_bytes;
+  const int64_t offset = 0;
+  Tile t = {};
+  t.a = rows;
+  t.run_offset = &offset;
+  t.runs = 1;
+  t.groups = kGroups;
+  t.b = b.data();
+  t.init = init.data();
+  t.rows = set.rows;
+  t.columns = set.width;
+  t.out = out.data();
+  t.out_stride = set.width;
+  double best = 1e9;
+  for (int trial = 0; trial < 2000; ++trial) {
+    const double start = now();
+    for (int i = 0; i < 100; ++i) set.fn[set.rows - 1](t);
+    best = std::min(best, now() - start);
+  }
+  return 100.0 * static_cast<double>(kGroups * group * set.rows * set.width) / best;
+}
+
 }  // namespace
 }  // namespace qgemm
 }  // namespace netsuke
@@ -137,6 +174,8 @@ int main(int argc, char** argv) {
     }
     best = median = macs = build = packed = 0;
   };
+  const double limit = qgemm::tile_limit(isa) * threads;
+  std::printf("tile in L1: %.1f GMAC/s with %d thread(s); the last column is a layer's share of it\n", limit * 1e-9, threads);
   std::printf("%-11s layer, count, kernel, best, median, GMAC/s at best; %s, %d thread(s)\n", "net", isa_name(isa), threads);
   for (const qgemm::Shape& s : kShapes) {
     if (argc > 3 && std::strstr(s.net, argv[3]) == nullptr) continue;
@@ -145,8 +184,8 @@ int main(int argc, char** argv) {
     const Result r = measure(s, isa, pool);
     char text[64];
     std::snprintf(text, sizeof(text), "%d: %d -> %d, k%d s%d g%d", s.size, s.in, s.out, s.kernel, s.stride, s.groups);
-    std::printf("%-11s %-30s x%-2d %-24s %9.1f us %9.1f us %7.1f GMAC/s\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
-                r.median * 1e6, r.macs / r.best * 1e-9);
+    std::printf("%-11s %-30s x%-2d %-24s %9.1f us %9.1f us %7.1f GMAC/s %4.0f %%\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
+                r.median * 1e6, r.macs / r.best * 1e-9, 100.0 * r.macs / r.best / limit);
     best += s.count * r.best;
     build += s.count * r.build;
     packed += s.count * static_cast<double>(r.packed);
