@@ -108,6 +108,9 @@ def test_a_missed_contract_is_exit_3_and_the_file_is_there(files: dict[str, Path
         (["compress"], "no network given"),
         (["compress", "m.onnx", "-o", "m.bin"], ".nsk"),
         (["explain", "quantize/minmix"], "did you mean"),
+        (["methods", "show", "quantize/minmix"], "did you mean"),
+        (["methods", "show"], "takes one name"),
+        (["methods", "quantize/*", "bits/*"], "one pattern at a time"),
         (["methods", "quantise"], "did you mean"),
         (["report", "missing.nsk"], "missing.nsk"),
         (["inspect", "resnet21"], "did you mean"),
@@ -237,8 +240,13 @@ def test_methods_and_explain(capfd: Any, tmp_path: Path) -> None:
     assert call("methods", "quantize/*", "--json", tmp_path / "m.json") == 0
     names = [m["name"] for m in json.loads((tmp_path / "m.json").read_text())["methods"]]
     assert "quantize/minmax" in names
+    capfd.readouterr()
+    assert call("methods", "show", "quantize/minmax") == 0
+    page = capfd.readouterr().out
+    assert "Paper:" in page
+    assert "netsuke papers show quant-whitepaper" in page
     assert call("explain", "quantize/minmax") == 0
-    assert "Paper:" in capfd.readouterr().out
+    assert capfd.readouterr().out == page
 
 
 @pytest.mark.skipif(not runtime_available(), reason="the compiled runtime is not built")

@@ -1,4 +1,4 @@
-"""`netsuke explain`"""
+"""`netsuke explain NAME`: the same page as `netsuke methods show NAME`"""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from netsuke.cli.common import DebugOption, JsonOption, say, write_json
+from netsuke.cli.common import DebugOption, JsonOption
+from netsuke.cli.methods import show
 
 
 def explain(
@@ -15,11 +16,7 @@ def explain(
     _debug: DebugOption = False,
 ) -> None:
     """One page on one method: idea, equations as implemented, options, cost, limits, paper."""
-    from netsuke.pipeline import explain as page
-
-    result = page(name)
-    say(str(result))
-    write_json(json, result.as_json())
+    show(name, json)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,8 +1,9 @@
-"""`netsuke methods`"""
+"""`netsuke methods`, `netsuke methods show NAME`"""
 
 from __future__ import annotations
 
 import fnmatch
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,11 +13,35 @@ from netsuke.core.errors import Problem, UsageError, near
 
 
 def methods(
-    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Shell pattern, e.g. 'quantize/*'.")] = "*",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATTERN]", help="Shell pattern, e.g. 'quantize/*'; or 'show NAME' for one page."),
+    ] = None,
     json: JsonOption = None,
     _debug: DebugOption = False,
 ) -> None:
     """The catalogue of methods: purpose, needs, status, and whether this CPU runs it for real."""
+    words = words or ["*"]
+    if words[0] == "show":
+        if len(words) != 2:
+            raise UsageError(Problem("'netsuke methods show' takes one name", hint="netsuke methods lists them"))
+        show(words[1], json)
+    elif len(words) > 1:
+        raise UsageError(Problem("one pattern at a time", got=" ".join(words), hint="quote it: 'bits/*'"))
+    else:
+        _table(words[0], json)
+
+
+def show(name: str, json: Path | None) -> None:
+    """Print one page on a method: idea, equations as implemented, options, cost, limits, paper."""
+    from netsuke.pipeline import explain as page
+
+    result = page(name)
+    say(str(result))
+    write_json(json, result.as_json())
+
+
+def _table(pattern: str, json: Path | None) -> None:
     from netsuke.core.method import methods as catalogue
 
     table = catalogue()
@@ -28,10 +53,9 @@ def methods(
     width = max(len(m.name) for m in found)
     for m in found:
         real = "packed" if m.exports else "-"
-        say(
-            f"{m.name:{width}}  {m.status:6}  {real:6}  {m.purpose}"
-            + (f"   needs {', '.join(m.needs)}" if m.needs else "")
-        )
+        needs = f"   needs {', '.join(m.needs)}" if m.needs else ""
+        say(f"{m.name:{width}}  {m.status:6}  {real:6}  {m.purpose}{needs}")
+    say(f"\n{len(found)} of {len(table)} methods. One page: netsuke methods show NAME")
     keys = ("name", "purpose", "paper", "needs", "touches", "exports", "status", "cost")
     write_json(json, {"schema": "netsuke.methods/1", "methods": [{k: getattr(m, k) for k in keys} for m in found]})
 

@@ -38,7 +38,7 @@ class Page:
             f"status   {m.status}",
             f"cost     {m.cost or '-'}",
         ]
-        lines += [f"paper    {m.paper}   netsuke papers {m.paper}", f"code     {self.where}"]
+        lines += [f"paper    {m.paper}   netsuke papers show {m.paper}", f"code     {self.where}"]
         return "\n".join(lines)
 
 
