@@ -13,8 +13,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#endif
 
+// The tile of AVX-512, lowered to whatever this CPU has. Not for Arm, which never runs it and compiles it for three minutes.
 #pragma GCC diagnostic ignored "-Wpsabi"
 #define NETSUKE_LANES 16
 #define NETSUKE_TABLE wide
@@ -22,10 +22,21 @@
 #define NETSUKE_VECTORS 2
 #define NETSUKE_NAME "wide_12x32"
 #include "kernels/fgemm/tile.inc"
+#endif
 
 namespace {
 
 using namespace netsuke;
+
+// The kernels of every instruction set this CPU has, and the wide ones.
+std::vector<const FgemmKernels*> kernels_here() {
+  std::vector<const FgemmKernels*> all;
+  for (Isa isa : testable_isas()) all.push_back(&fgemm_kernels(isa));
+#if defined(__x86_64__)
+  all.push_back(&fgemm_kernels_wide);
+#endif
+  return all;
+}
 
 struct Problem {
   int64_t rows, cols, taps, channels, groups;
@@ -117,8 +128,7 @@ void check_problem(const Problem& p) {
       std::fprintf(stderr, "  %s %lldx%lldx%lldx%lld groups %lld\n", kernels.name, (long long)p.rows, (long long)p.cols, (long long)p.taps, (long long)p.channels, (long long)p.groups);
     }
   };
-  for (Isa isa : testable_isas()) same(fgemm_kernels(isa));
-  same(fgemm_kernels_wide);
+  for (const FgemmKernels* kernels : kernels_here()) same(*kernels);
 }
 
 float float_of(uint32_t bits) {
@@ -149,8 +159,7 @@ void check_to_bf16() {
       CHECK(kernels.to_bf16(x.data(), rows, channels, out.data()) == least);
       CHECK(out == expected);
     };
-    for (Isa isa : testable_isas()) same(fgemm_kernels(isa));
-    same(fgemm_kernels_wide);
+    for (const FgemmKernels* kernels : kernels_here()) same(*kernels);
   }
 }
 
@@ -221,8 +230,7 @@ void check_pairs(int64_t rows, int64_t cols, int64_t k, bool tiny, uint64_t seed
       CHECK(std::memcmp(c.data(), expected.data(), c.size() * sizeof(float)) == 0);
     }
   };
-  for (Isa isa : testable_isas()) same(fgemm_kernels(isa));
-  same(fgemm_kernels_wide);
+  for (const FgemmKernels* kernels : kernels_here()) same(*kernels);
   same(fgemm_bf16_kernels(best_isa()));
 }
 
@@ -239,8 +247,7 @@ int main() {
   check_problem(random_problem(&random, 5, 9, 1, 0, 1));       // nothing to sum
   check_to_bf16();
   check_hardware_flush();
-  for (Isa isa : testable_isas()) CHECK(bf16_follows(fgemm_kernels(isa)));
-  CHECK(bf16_follows(fgemm_kernels_wide));
+  for (const FgemmKernels* kernels : kernels_here()) CHECK(bf16_follows(*kernels));
   FgemmKernels wrong = fgemm_kernels_portable;  // the check must notice
   wrong.tile_bf16 = [](const FgemmTile& t) {
     FgemmTile unflushed = t;
