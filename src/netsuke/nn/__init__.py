@@ -1,8 +1,9 @@
 """PyTorch functions and layers, written once and used by emulation, training and methods.
 
 Belongs here: the integer arithmetic of docs/numerics.md on torch tensors with straight-through gradients (`integer`);
-later the blocks and operators one could call. Does not belong here: whole networks (`models`), methods, anything that
-runs without torch.
+the quantizer protocol, `quantizer` (QuantSpec, Quantizer) with its grids, ranges, rounding and gradient rules in files
+of their own; later the blocks and operators one could call. Does not belong here: whole networks (`models`), methods,
+anything that runs without torch.
 
 Contract: integer functions take and give integer-valued float tensors and agree bit for bit with `netsuke.formats`; a
 layer has a cost and, where it exists, an exact fold. To add one: a file named after it. Importing this room loads no
