@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from netsuke.capture import qoperator
 from netsuke.capture.graph import array_of, attr, axis_of, constant, dims_of, emit, operand, rank_of, replace
 
 _F32 = ir.DataType.FLOAT
@@ -190,4 +191,5 @@ _RULES: dict[tuple[str, str], Callable[[ir.Node], ir.Value | None]] = {
     ("", "LpNormalization"): _lp_norm,
     ("com.microsoft", "Gelu"): _microsoft_gelu,
     ("com.microsoft", "FastGelu"): _fast_gelu,
+    **qoperator.RULES,
 }

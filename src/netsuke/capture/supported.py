@@ -51,12 +51,21 @@ def _problem(node: ir.Node, reason: str) -> Problem:
     return Problem(f"{domain}{node.op_type}: {reason}", where=node.name or "", got=f"input shapes {shapes}", hint=hint)
 
 
+_STATIC = (
+    "dynamic quantization scales every input anew; compress the float network with calibration data "
+    "(netsuke compress model.onnx --calib DATA), or quantize statically"
+)
 _HINTS = {
     "NonMaxSuppression": "export the detector without its post-processing and run it on the outputs",
     "TopK": "export without top-k and take it from the outputs",
     "Loop": "export with a fixed number of steps",
     "Scan": "export with a fixed number of steps",
     "If": "export with the branch decided: torch.export specialises Python conditions",
+    "DynamicQuantizeLinear": _STATIC,
+    "ConvInteger": _STATIC,
+    "MatMulInteger": _STATIC,
+    "DynamicQuantizeMatMul": _STATIC,
+    "DynamicQuantizeLSTM": _STATIC,
     "Attention": "export at opset 22 or lower: attention is then written as MatMul and Softmax",
 }
 
