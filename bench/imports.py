@@ -1,5 +1,5 @@
-"""Float import: every reference network, captured, compiled and run by the engine, against onnxruntime at two batch
-sizes.
+"""Float import: every reference network, captured, compiled and run by the engine, against onnxruntime on the graph
+that PyTorch's exporter wrote, at two batch sizes.
 
     python bench/imports.py [NAME ...]
 
@@ -19,6 +19,7 @@ import rows as result_rows
 
 from netsuke import engine, models, passes
 from netsuke.capture import capture
+from netsuke.verify.source import export_model
 
 BATCHES = (1, 3)
 
@@ -36,10 +37,9 @@ def judge(name: str) -> list[dict[str, Any]]:
     """One row a batch size."""
     item = models.entry(name)
     started = time.perf_counter()
-    graph = capture(models.build(name), shape=item.shape)
-    oracle = onnxruntime.InferenceSession(
-        onnx_ir.serde.serialize_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    graph = capture(name)
+    exported = onnx_ir.serde.serialize_model(export_model(name))
+    oracle = onnxruntime.InferenceSession(exported.SerializeToString(), providers=["CPUExecutionProvider"])
     program = passes.compile_program(graph, name=name)
     compiled = time.perf_counter() - started
     net = engine.load(program)

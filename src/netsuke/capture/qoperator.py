@@ -23,8 +23,8 @@ def _real(node: ir.Node, index: int, axis: int | None = None) -> ir.Value | None
     codes, scale, zero = (operand(node, index + i) for i in range(3))
     if codes is None or scale is None:
         return None
-    many = (array_of(scale) is not None) and np.size(array_of(scale)) > 1
-    attrs: dict[str, Any] = {"axis": axis} if axis is not None and many else {}
+    steps = array_of(scale)
+    attrs: dict[str, Any] = {"axis": axis} if axis is not None and steps is not None and steps.size > 1 else {}
     return emit(node, "DequantizeLinear", [codes, scale, zero], attrs, dtype=_F32, dims=dims_of(codes))
 
 
