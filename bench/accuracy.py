@@ -46,12 +46,13 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models-root", type=Path, required=True)
     parser.add_argument("--fashion", type=Path)
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="others keep the rows they have")
     parser.add_argument("--samples", type=int, default=256, help="calibration images")
     options = parser.parse_args()
     table = []
     with tempfile.TemporaryDirectory() as folder:
         jobs: list[tuple[str, Any, str, tuple[str, ...]]] = []
-        for name in NETWORKS:
+        for name in filter(None, options.networks.split(",")):
             weights = options.models_root / "cifar10_resnet" / f"{name}.safetensors"
             jobs.append((name, build(name, weights=weights), "cifar10", ("test", "test-jpeg")))
         if options.fashion:
@@ -65,9 +66,8 @@ def main() -> None:
                 row["bytes_ratio"] = round(small.bytes_before / small.bytes_after, 2)
                 table.append(row)
                 print(row, flush=True)
-    print(
-        result_rows.write("accuracy", " ".join(["python", *sys.argv[:1]]) + " --data-root DIR --models-root DIR", table)
-    )
+    command = f"python {sys.argv[0]} --data-root DIR --models-root DIR"
+    print(result_rows.write("accuracy", command, table, keys=("network", "data")))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Float import: every reference network, captured, compiled and run by the engine, against onnxruntime on the graph
 that PyTorch's exporter wrote, at two batch sizes.
 
-    python bench/imports.py [NAME ...]
+    python bench/imports.py [NAME ...]        with names, only their rows are measured anew
 
 Target: largest difference at most 1e-4 of the largest output magnitude.
 """
@@ -73,8 +73,9 @@ def main() -> None:
         table += found
         for row in found:
             print(row, flush=True)
-    if not sys.argv[1:]:
-        print(result_rows.write("imports", "python bench/imports.py", table))
+    for row in table:
+        row.setdefault("batch", "")
+    print(result_rows.write("imports", "python bench/imports.py", table, keys=("network", "batch")))
     bad = [r for r in table if not r.get("relative_error", 1.0) <= 1e-4]
     sys.exit(f"{len(bad)} rows miss the target" if bad else 0)
 
