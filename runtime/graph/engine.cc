@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/float_env.h"
+#include "formats/packing.h"
 #include "graph/attrs.h"
 
 namespace netsuke {
@@ -110,7 +111,10 @@ Status Engine::configure(const EngineOptions& options) {
 // Pointers to constants stay valid for the life of the engine unless an operator says that it packed them.
 Status Engine::stable_constants(const SafeTensors& file) {
   size_t total = 0;
-  const auto copied = [](const FileTensor& tensor) {
+  packed_data_.assign(file.tensors.size(), nullptr);
+  unpacked_.resize(file.tensors.size());
+  const auto copied = [&](const FileTensor& tensor) {
+    if (program_.packed[static_cast<size_t>(&tensor - file.tensors.data())].bits != 0) return false;  // unpacked when an operator is built
     return tensor.bytes <= kSmallConstant || reinterpret_cast<uintptr_t>(tensor.data) % dtype_size(tensor.dtype) != 0;
   };
   for (const FileTensor& tensor : file.tensors) total += copied(tensor) ? align_up(tensor.bytes) : 0;
@@ -122,7 +126,13 @@ Status Engine::stable_constants(const SafeTensors& file) {
     constant.dtype = tensor.dtype;
     constant.shape = tensor.shape;
     constant.data = const_cast<uint8_t*>(tensor.data);
-    if (tensor.bytes == 0) {
+    const PackedInfo& packed = program_.packed[constants_.size()];
+    if (packed.bits != 0) {
+      packed_data_[constants_.size()] = tensor.data;
+      constant.dtype = packed.dtype;
+      constant.shape = packed.shape;
+      constant.data = nullptr;
+    } else if (tensor.bytes == 0) {
       constant.data = empty_tensor;
     } else if (copied(tensor)) {
       std::memcpy(next, tensor.data, tensor.bytes);
@@ -131,6 +141,22 @@ Status Engine::stable_constants(const SafeTensors& file) {
     }
     constants_.push_back(constant);
   }
+  return Status();
+}
+
+// Codes as bytes, for the operator that is being built.
+Status Engine::unpack_constant(size_t constant) {
+  const PackedInfo& packed = program_.packed[constant];
+  if (packed.bits == 0 || constants_[constant].data != nullptr) return Status();
+  const int64_t count = packed.shape.elements();
+  NETSUKE_TRY(unpacked_[constant].allocate(static_cast<size_t>(count)));
+  uint8_t* codes = count == 0 ? empty_tensor : unpacked_[constant].data();
+  if (packed.dtype == DType::kS8) {
+    unpack_s8(packed_data_[constant], count, packed.bits, reinterpret_cast<int8_t*>(codes));
+  } else {
+    unpack_u8(packed_data_[constant], count, packed.bits, codes);
+  }
+  constants_[constant].data = codes;
   return Status();
 }
 
@@ -180,6 +206,7 @@ Status Engine::build_op(size_t i) {
     }
     const ValueInfo& value = program_.values[static_cast<size_t>(node.in[k])];
     if (value.kind == ValueKind::kConstant) {
+      NETSUKE_TRY(unpack_constant(static_cast<size_t>(value.index)));
       inputs[k] = constants_[static_cast<size_t>(value.index)];
     } else {
       inputs[k].shape.rank = -1;
@@ -203,6 +230,12 @@ void Engine::drop_packed(size_t i, std::vector<int>* readers, std::vector<bool>*
     const auto c = static_cast<size_t>(value.index);
     if (!ops_[i]->packed_constant(static_cast<int>(k))) (*kept)[c] = true;
     if (--(*readers)[c] > 0 || (*kept)[c]) continue;
+    if (const PackedInfo& packed = program_.packed[c]; packed.bits != 0) {
+      unpacked_[c].release();
+      constants_[c].data = empty_tensor;  // never read again, but still a constant for the planner
+      file_.drop(packed_data_[c], packed_data_[c] + packed_size(packed.shape.elements(), packed.bits));
+      continue;
+    }
     const auto* begin = static_cast<const uint8_t*>(constants_[c].data);
     const bool in_file = begin >= file_.data() && begin < file_.data() + file_.size();
     if (in_file) file_.drop(begin, begin + constants_[c].shape.elements() * static_cast<int64_t>(dtype_size(constants_[c].dtype)));

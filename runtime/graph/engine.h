@@ -60,6 +60,7 @@ class Engine {
   static Status load(std::unique_ptr<Engine> engine, const EngineOptions& options, std::unique_ptr<Engine>* out);
   Status configure(const EngineOptions& options);
   Status stable_constants(const SafeTensors& file);
+  Status unpack_constant(size_t constant);
   Status build_ops();
   Status build_op(size_t node);
   void drop_packed(size_t node, std::vector<int>* readers, std::vector<bool>* kept);
@@ -72,6 +73,8 @@ class Engine {
   ProgramInfo program_;
   std::vector<Tensor> constants_;
   std::vector<Buffer> small_constants_;
+  std::vector<const uint8_t*> packed_data_;  // of packed constants, in the file; null for others
+  std::vector<Buffer> unpacked_;             // of packed constants, from the first operator that reads one to the last
   std::vector<std::unique_ptr<Op>> ops_;
   std::unordered_map<std::string, int> value_numbers_;
   std::unique_ptr<ThreadPool> pool_;

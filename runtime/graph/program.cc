@@ -1,10 +1,13 @@
 #include "graph/program.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
+
+#include "formats/packing.h"
 
 namespace netsuke {
 namespace {
@@ -12,6 +15,7 @@ namespace {
 constexpr int kMaxDepth = 32;
 constexpr size_t kMaxNodes = 1'000'000;
 constexpr int kMaxName = 1024;  // characters
+constexpr int64_t kMaxCodes = int64_t{1} << 48;  // of a packed constant
 
 Status bad(const char* where, const std::string& what, const char* problem) {
   return error(Code::kCorruptFile, "%s '%.200s': %s", where, what.c_str(), problem);
@@ -54,6 +58,7 @@ class Reader {
     NETSUKE_TRY(ports(root, "inputs", &out_->inputs));
     NETSUKE_TRY(inputs());
     NETSUKE_TRY(constants());
+    NETSUKE_TRY(packed(root));
     for (size_t i = 0; i < root.keys.size(); ++i) {
       if (root.keys[i] == "nodes") NETSUKE_TRY(nodes(&root.items[i]));
     }
@@ -65,7 +70,7 @@ class Reader {
  private:
   Status header(const Json& root) {
     NETSUKE_TRY(check_keys("program", "", root,
-                           {"format", "version", "producer", "name", "inputs", "outputs", "nodes", "values", "plan", "meta"}));
+                           {"format", "version", "producer", "name", "inputs", "outputs", "nodes", "values", "packed", "plan", "meta"}));
     std::string format;
     NETSUKE_TRY(read_text("program", root, "format", true, &format));
     if (format != "netsuke-program") return bad("program", "format", "is not \"netsuke-program\"");
@@ -162,6 +167,55 @@ class Reader {
       NETSUKE_TRY(define(file_.tensors[i].name, ValueKind::kConstant, i, &number));
       out_->values.back().dtype = file_.tensors[i].dtype;
     }
+    out_->packed.resize(file_.tensors.size());
+    return Status();
+  }
+
+  Status packed(const Json& root) {
+    const Json* table = root.find("packed");
+    if (table == nullptr) return Status();
+    if (!table->is(Json::Kind::kObject)) return bad("program", "packed", "is not an object");
+    for (size_t i = 0; i < table->items.size(); ++i) {
+      const std::string& name = table->keys[i];
+      const auto found = numbers_.find(name);
+      if (found == numbers_.end() || out_->values[static_cast<size_t>(found->second)].kind != ValueKind::kConstant) {
+        return bad("packed", name, "is not a tensor of the file");
+      }
+      ValueInfo& value = out_->values[static_cast<size_t>(found->second)];
+      const auto index = static_cast<size_t>(value.index);
+      NETSUKE_TRY(packed_form(name, table->items[i], file_.tensors[index], &out_->packed[index]));
+      value.dtype = out_->packed[index].dtype;
+    }
+    return Status();
+  }
+
+  Status packed_form(const std::string& name, const Json& entry, const FileTensor& tensor, PackedInfo* out) {
+    NETSUKE_TRY(check_keys("packed", name, entry, {"bits", "dtype", "shape"}));
+    const Json* bits = entry.find("bits");
+    if (bits == nullptr || !bits->is(Json::Kind::kInt) || !packed_width(bits->integer)) return bad("packed", name, "bits is none of 1 to 6");
+    std::string dtype;
+    NETSUKE_TRY(read_text("packed", entry, "dtype", true, &dtype));
+    if (dtype != "s8" && dtype != "u8") return bad("packed", name, "dtype is neither s8 nor u8");
+    const Json* shape = entry.find("shape");
+    if (shape == nullptr || !shape->is(Json::Kind::kArray) || shape->items.size() > kMaxRank) {
+      return bad("packed", name, "shape is not a list of at most 8 sizes");
+    }
+    out->dtype = dtype == "s8" ? DType::kS8 : DType::kU8;
+    int64_t bound = 1;  // with empty dimensions counted as 1
+    for (const Json& dim : shape->items) {
+      if (!dim.is(Json::Kind::kInt) || dim.integer < 0) return bad("packed", name, "a dimension is not a non-negative integer");
+      out->shape.dim[out->shape.rank++] = dim.integer;
+      if (!checked_mul(bound, std::max<int64_t>(dim.integer, 1), &bound) || bound >= kMaxCodes) {
+        return bad("packed", name, "the shape is too large");
+      }
+    }
+    out->bits = static_cast<int>(bits->integer);
+    const int64_t count = out->shape.elements(), size = packed_size(count, out->bits);
+    if (tensor.dtype != DType::kU8 || tensor.shape.rank != 1 || tensor.shape.dim[0] != size) {
+      return error(Code::kCorruptFile, "packed '%.200s': %lld codes of %d bits are a list of %lld bytes (U8)", name.c_str(),
+                   static_cast<long long>(count), out->bits, static_cast<long long>(size));
+    }
+    if (!packed_tail_clear(tensor.data, count, out->bits)) return bad("packed", name, "an unused bit behind the last code is set");
     return Status();
   }
 

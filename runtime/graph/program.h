@@ -44,11 +44,19 @@ struct NodeInfo {
   Json attrs;
 };
 
+// A constant whose codes take fewer than 8 bits in the file. bits 0: not packed.
+struct PackedInfo {
+  int bits = 0;
+  DType dtype = DType::kS8;  // of the codes, s8 or u8
+  Shape shape;
+};
+
 struct ProgramInfo {
   std::string name, producer, plan;
   std::vector<std::pair<std::string, std::string>> meta;
   std::vector<Port> inputs, outputs;
   std::vector<NodeInfo> nodes;
+  std::vector<PackedInfo> packed;  // by constant
   std::vector<ValueInfo> values;  // inputs, then constants, then node outputs in order
 };
 

@@ -48,9 +48,10 @@ inline std::string sample_file(const std::string& program, const std::vector<Sam
 }
 
 inline std::string sample_program(const std::string& inputs, const std::string& outputs, const std::string& nodes,
-                                  const std::string& values = "{}") {
+                                  const std::string& values = "{}", const std::string& packed = "") {
   return "{\"format\":\"netsuke-program\",\"version\":1,\"producer\":\"test\",\"name\":\"sample\",\"inputs\":[" + inputs +
-         "],\"outputs\":[" + outputs + "],\"nodes\":[" + nodes + "],\"values\":" + values + ",\"plan\":\"\",\"meta\":{}}";
+         "],\"outputs\":[" + outputs + "],\"nodes\":[" + nodes + "],\"values\":" + values +
+         (packed.empty() ? "" : ",\"packed\":" + packed) + ",\"plan\":\"\",\"meta\":{}}";
 }
 
 inline std::string sample_port(const std::string& name, const std::string& dtype, const std::string& shape) {
@@ -113,6 +114,23 @@ inline std::string sample_quantized() {
                       {"table", "U8", "[256]", bytes_of(table)},
                       {"v", "I8", "[4,64]", bytes_of(v)},
                       {"w", "I8", "[4,3,3,4]", bytes_of(w)}});
+}
+
+// Weights at 3 bits and at 1 bit, the second of which two layers share.
+inline std::string sample_packed() {
+  std::string nodes = sample_node("qlinear", "[\"x\",\"w\",\"mult\",\"\",\"\",\"\"]", "[\"h\"]", "{\"acc_bound\":1000000,\"x_zero\":3}");
+  for (const char* out : {"[\"y\"]", "[\"z\"]"}) {
+    nodes += "," + sample_node("qlinear", "[\"h\",\"v\",\"mult\",\"\",\"\",\"\"]", out, "{\"acc_bound\":1000000,\"out\":\"f32\",\"x_zero\":3}");
+  }
+  std::vector<uint8_t> w(4 * 7 * 3 / 8 + 1), v(2);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<uint8_t>(i * 89 + 7);
+  w.back() &= 15;  // 84 bits
+  v = {0x5c, 0xa1};
+  return sample_file(sample_program(sample_port("x", "u8", "[\"N\",7]"), sample_port("y", "f32", "[\"N\",4]") + "," + sample_port("z", "f32", "[\"N\",4]"),
+                                    nodes, "{}", "{\"v\":{\"bits\":1,\"dtype\":\"s8\",\"shape\":[4,4]},\"w\":{\"bits\":3,\"dtype\":\"s8\",\"shape\":[4,7]}}"),
+                     {{"mult", "F32", "[4]", bytes_of<float>({0.01f, 0.02f, 0.005f, 0.03f})},
+                      {"v", "U8", "[2]", bytes_of(v)},
+                      {"w", "U8", "[11]", bytes_of(w)}});
 }
 
 }  // namespace netsuke

@@ -125,6 +125,35 @@ void test_programs() {
   for (size_t cut = 0; cut < good.size(); cut += 7) CHECK(!load(good.substr(0, cut)).ok());
 }
 
+void test_packed() {
+  CHECK_OK(load(sample_packed()));
+  const std::string node = sample_node("qlinear", "[\"x\",\"w\",\"m\",\"\",\"\",\"\"]", "[\"y\"]", "{\"acc_bound\":1000,\"out\":\"f32\",\"x_zero\":0}");
+  const auto file = [&](const std::string& packed, const std::string& data, const char* dtype = "U8") {
+    const std::string program = sample_program(sample_port("x", "u8", "[\"N\",3]"), sample_port("y", "f32", "[\"N\",1]"), node, "{}", packed);
+    return sample_file(program, {{"m", "F32", "[1]", bytes_of<float>({1})}, {"w", dtype, "[" + std::to_string(data.size()) + "]", data}});
+  };
+  const std::string two = std::string(1, 0x1d);  // 1, -1, 1 at 2 bits
+  const auto form = [](const char* bits, const char* shape, const char* dtype = "s8") {
+    return std::string("{\"w\":{\"bits\":") + bits + ",\"dtype\":\"" + dtype + "\",\"shape\":" + shape + "}}";
+  };
+  CHECK_OK(load(file(form("2", "[1,3]"), two)));
+  refused(file(form("2", "[1,3]"), std::string(1, 0x5d)), "unused bit");
+  refused(file(form("2", "[1,3]"), two + two), "1 bytes");
+  refused(file(form("3", "[1,3]"), two), "2 bytes");
+  refused(file(form("2", "[1,3]"), two, "I8"), "(U8)");
+  for (const char* bits : {"0", "7", "8", "-1", "2.0", "null"}) refused(file(form(bits, "[1,3]"), two), "none of 1 to 6");
+  refused(file(form("2", "[1,3]", "f32"), two), "neither s8 nor u8");
+  refused(file(form("2", "[1,3]", "u8"), two), "weights are u8");
+  refused(file(form("2", "[1,-3]"), two), "non-negative");
+  refused(file(form("2", "[4611686018427387904,4]"), two), "too large");
+  refused(file(form("2", "[0,4611686018427387904,4]"), two), "too large");
+  refused(file(form("2", "3"), two), "not a list");
+  refused(file("{\"w\":{\"bits\":2,\"shape\":[1,3]}}", two), "dtype");
+  refused(file("{\"q\":{\"bits\":2,\"dtype\":\"s8\",\"shape\":[1,3]}}", two), "not a tensor of the file");
+  refused(file("{\"x\":{\"bits\":2,\"dtype\":\"s8\",\"shape\":[1,3]}}", two), "not a tensor of the file");
+  refused(file("[]", two), "not an object");
+}
+
 void test_missing_files() {
   std::unique_ptr<Engine> engine;
   CHECK(Engine::load_file("/nonexistent/model.nsk", {}, &engine).message().find("cannot open") != std::string::npos);
@@ -140,6 +169,7 @@ int main() {
   netsuke::test_json_refuses();
   netsuke::test_containers();
   netsuke::test_programs();
+  netsuke::test_packed();
   netsuke::test_missing_files();
   return netsuke::check_result();
 }

@@ -16,14 +16,16 @@ from .maker import CHANNELS, Array, Maker
 
 
 def weights(m: Maker, shape: tuple[int, ...]) -> Array:
-    """s8 weights: anything, small, mostly zero, all extreme (what saturating 16-bit sums would get wrong)."""
+    """s8 weights: anything, small (stored at 1 to 6 bits), mostly zero, all extreme (saturating 16-bit sums)."""
     kind = m.integer(0, 5)
     if kind == 0:
         return np.full(shape, m.choice((127, -127, -128)), np.int8)
     if kind == 1:
         return m.rng.choice(np.array([-128, -127, 127], np.int8), shape)
     if kind == 2:
-        return m.rng.integers(-3, 4, shape).astype(np.int8)
+        bits = m.integer(1, 6)
+        codes = m.rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), shape)
+        return (2 * codes + 1 if bits == 1 else codes).astype(np.int8)
     w = m.rng.integers(-127, 128, shape)
     if kind == 3:
         w = w * (m.rng.random(shape) < 0.3)

@@ -1,5 +1,6 @@
 """The .nsk file: same bytes, round trip, and damaged or hostile files give FileError."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from netsuke.core.errors import FileError
 from netsuke.formats import accumulator_bound, f32_to_bf16
-from netsuke.program import Node, Port, Program, Value, from_bytes, read, to_bytes, write
+from netsuke.program import Node, Port, Program, Value, from_bytes, read, stored_bits, stored_bytes, to_bytes, write
 from netsuke.program.model_json import shortest
 
 
@@ -238,7 +239,7 @@ def test_junk_in_any_place_of_the_json_gives_a_program_or_an_error(good, seed, i
         if rng.random() < 0.2 and isinstance(container_, dict):
             del container_[key]
         else:
-            container_[key] = JUNK[rng.integers(len(JUNK))]
+            container_[key] = copy.deepcopy(JUNK[rng.integers(len(JUNK))])  # the next round may change it
     if inside:
         header["__metadata__"]["netsuke"] = json.dumps(program)
     try:
@@ -246,3 +247,61 @@ def test_junk_in_any_place_of_the_json_gives_a_program_or_an_error(good, seed, i
     except FileError:
         return
     assert to_bytes(back)
+
+
+def low_bit_program(codes: np.ndarray) -> Program:
+    attrs = {"x_zero": 3, "acc_bound": int(accumulator_bound(codes, 3).max())}
+    node = Node("qlinear", "l", ["x", "w", "m", "", "", ""], ["y"], attrs)
+    ports = [Port("x", "u8", ("N", codes.shape[1]))], [Port("y", "u8", ("N", codes.shape[0]))]
+    return Program("low", *ports, [node], {"w": codes, "m": np.full(codes.shape[0], 0.01, np.float32)})
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, -1, 1), (3, -3, 3), (4, -7, 7), (5, -15, 15), (6, -31, 31)])
+def test_codes_take_the_fewest_bits_that_hold_them(bits, low, high):
+    w = np.random.default_rng(bits).integers(low, high + 1, (5, 7)).astype(np.int8)
+    w[0, :2] = low, high
+    program = low_bit_program(w)
+    data = to_bytes(program)
+    back = from_bytes(data)
+    assert np.array_equal(back.constants["w"], w)
+    assert back.constants["w"].dtype == np.int8
+    assert to_bytes(back) == data
+    assert stored_bits(program, "w") == bits
+    assert stored_bytes(program, ["w", "w", "x"]) == (35 * bits + 7) // 8
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert header["w"]["data_offsets"][1] - header["w"]["data_offsets"][0] == (35 * bits + 7) // 8
+
+
+def test_binary_codes_take_one_bit():
+    w = np.where(np.random.default_rng(0).random((6, 9)) < 0.5, -1, 1).astype(np.int8)
+    assert stored_bytes(low_bit_program(w), ["w"]) == 7
+    assert np.array_equal(from_bytes(to_bytes(low_bit_program(w))).constants["w"], w)
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        ({"bits": 7, "dtype": "s8", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),
+        ({"bits": 2.0, "dtype": "s8", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),
+        ({"bits": 3, "dtype": "f32", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),
+        ({"bits": 2, "dtype": "s8", "shape": [5, 7]}, "take 9 bytes"),
+        ({"bits": 3, "dtype": "s8", "shape": [5, -7]}, "shape"),
+        ({"bits": 3, "dtype": "s8", "shape": [2**40, 2**40]}, "shape"),
+        ({"bits": 3, "dtype": "s8"}, "'shape' is missing"),
+        ([], "expected a JSON object"),
+    ],
+)
+def test_damaged_packed_forms_are_refused(form, what):
+    w = np.array([[3, -3, 1, 0, 2, 1, 0]] * 5, np.int8)
+    data = to_bytes(low_bit_program(w))
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    document = json.loads(header["__metadata__"]["netsuke"])
+    document["packed"]["w"] = form
+    header["__metadata__"]["netsuke"] = json.dumps(document)
+    with pytest.raises(FileError, match=what):
+        from_bytes(container(header, data[size:]))
+    spoiled = bytearray(data)
+    spoiled[-1] |= 0x80  # 35 codes of 3 bits leave 7 bits of the last byte
+    with pytest.raises(FileError, match="unused bit"):
+        from_bytes(bytes(spoiled))

@@ -24,20 +24,31 @@ from netsuke.formats.integer import (
     rne,
     shift_rne,
 )
-from netsuke.formats.packing import pack, packed_bytes, unpack
+from netsuke.formats.packing import (
+    STORED_BITS,
+    fewest_bits,
+    pack,
+    pack_codes,
+    packed_bytes,
+    unpack,
+    unpack_codes,
+)
 
 __all__ = [
     "ACC_LIMIT",
+    "STORED_BITS",
     "accumulator_bound",
     "bf16_to_f32",
     "clamp",
     "dequantize",
     "dyadic",
     "f32_to_bf16",
+    "fewest_bits",
     "make_multiplier",
     "make_table",
     "matmul_bound",
     "pack",
+    "pack_codes",
     "packed_bytes",
     "quantize",
     "quantize_weights",
@@ -48,4 +59,5 @@ __all__ = [
     "round_bf16",
     "shift_rne",
     "unpack",
+    "unpack_codes",
 ]

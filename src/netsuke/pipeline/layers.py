@@ -10,6 +10,7 @@ from typing import Any
 
 from netsuke.core.plan import Plan, Row
 from netsuke.passes import packed_report
+from netsuke.program.file import stored_bytes
 from netsuke.program.model import Node, Program
 from netsuke.verify.parity import LayerParity
 
@@ -93,7 +94,7 @@ def _ms(value: float | None) -> str:
 
 def constant_bytes(program: Program, node: Node) -> int:
     """Bytes of the constants a node reads, as stored in the file."""
-    return sum(program.constants[name].nbytes for name in dict.fromkeys(node.inputs) if name in program.constants)
+    return stored_bytes(program, node.inputs)
 
 
 def _by_layer(program: Program, names: Sequence[str]) -> dict[str, list[Node]]:

@@ -10,8 +10,20 @@ To add an operator: its row in `opset`, its arithmetic in docs/numerics.md, its 
 kernel, its place in tests/fuzz.
 """
 
-from netsuke.program.file import from_bytes, read, to_bytes, write
+from netsuke.program.file import from_bytes, read, stored_bits, stored_bytes, to_bytes, write
 from netsuke.program.model import Node, Port, Program, Value
 from netsuke.program.verify import verify
 
-__all__ = ["Node", "Port", "Program", "Value", "from_bytes", "read", "to_bytes", "verify", "write"]
+__all__ = [
+    "Node",
+    "Port",
+    "Program",
+    "Value",
+    "from_bytes",
+    "read",
+    "stored_bits",
+    "stored_bytes",
+    "to_bytes",
+    "verify",
+    "write",
+]

@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from netsuke.core.errors import FileError, Problem
+from netsuke.formats import STORED_BITS
 from netsuke.program.model import AttrValue, Node, Port, Program, Value
 
 FORMAT, VERSION = "netsuke-program", 1
 MAX_DEPTH, MAX_NODES, MAX_RANK, MAX_NAME = 32, 1_000_000, 8, 1024
 INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """How a constant stands in the file when its codes take fewer than 8 bits: what its bytes stand for."""
+
+    dtype: str  # s8 or u8
+    shape: tuple[int, ...]
+    bits: int
 
 
 def shortest(value: float) -> float:
@@ -49,9 +61,9 @@ def _plain_value(value: Value) -> dict[str, Any]:
     return entry
 
 
-def program_text(program: Program, producer: str) -> str:
+def program_text(program: Program, producer: str, packed: Mapping[str, Packed]) -> str:
     """The JSON text of a program without its constants: keys sorted, no spaces, shortest floats."""
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "producer": producer,
@@ -72,6 +84,10 @@ def program_text(program: Program, producer: str) -> str:
         "plan": program.plan,
         "meta": {str(key): str(value) for key, value in program.meta.items()},
     }
+    if packed:
+        document["packed"] = {
+            name: {"bits": form.bits, "dtype": form.dtype, "shape": list(form.shape)} for name, form in packed.items()
+        }
     try:
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -191,6 +207,19 @@ class _Reader:
         ins, outs = self.names(item["in"], where), self.names(item["out"], where)
         return Node(self.text(item["op"], where), self.text(item["name"], where), ins, outs, plain)
 
+    def packed(self, item: Any, where: str) -> Packed | None:
+        if not self.keys(item, where, ("bits", "dtype", "shape")):
+            return None
+        bits, dtype, shape = item["bits"], item["dtype"], item["shape"]
+        if type(bits) is not int or bits not in STORED_BITS[:-1] or dtype not in ("s8", "u8"):
+            self.say("expected 1, 2, 3, 4, 5 or 6 bits of s8 or u8", where, f"{bits} bits of {dtype}")
+            return None
+        sizes = isinstance(shape, list) and len(shape) <= MAX_RANK and all(_is_dim(d) for d in shape)
+        if not sizes or any(isinstance(d, str) for d in shape) or math.prod(max(d, 1) for d in shape) >= 2**48:
+            self.say(f"expected a shape of at most {MAX_RANK} sizes", where, shape)
+            return None
+        return Packed(dtype, tuple(shape), bits)
+
     def value(self, item: Any, where: str) -> Value | None:
         if not self.keys(item, where, ("dtype",), ("scale", "zero", "source")):
             return None
@@ -227,14 +256,14 @@ def _f32_attr(value: Any) -> AttrValue:
     return value  # type: ignore[no-any-return]
 
 
-def program_from_text(text: str, where: str) -> Program:
-    """The program of a JSON text, constants empty. Raises FileError with every problem of structure found."""
+def program_from_text(text: str, where: str) -> tuple[Program, dict[str, Packed]]:
+    """The program of a JSON text, constants empty, and its packed constants. FileError lists every problem found."""
     if _depth(text) > MAX_DEPTH:
         raise FileError(Problem("JSON is nested too deep", where=where, allowed=f"{MAX_DEPTH} levels"))
     document = parse_json(text, where)
     read = _Reader()
     top = ("format", "version", "producer", "name", "inputs", "outputs", "nodes", "values", "plan", "meta")
-    complete = read.keys(document, where, top)
+    complete = read.keys(document, where, top, ("packed",))
     if isinstance(document, dict):
         for key, wanted in (("format", FORMAT), ("version", VERSION)):
             if key in document and document[key] != wanted:
@@ -243,7 +272,9 @@ def program_from_text(text: str, where: str) -> Program:
                 )
     if not complete:
         raise FileError(read.problems, summary=f"{where} is not a netsuke program")
-    for key, kind in (("inputs", list), ("outputs", list), ("nodes", list), ("values", dict), ("meta", dict)):
+    document.setdefault("packed", {})
+    lists = (("inputs", list), ("outputs", list), ("nodes", list), ("values", dict), ("meta", dict), ("packed", dict))
+    for key, kind in lists:
         if not isinstance(document[key], kind):
             raise FileError(Problem(f"{key} is not a JSON {'list' if kind is list else 'object'}", where=where))
     if len(document["nodes"]) > MAX_NODES:
@@ -252,12 +283,13 @@ def program_from_text(text: str, where: str) -> Program:
     outputs = [read.port(p, f"outputs[{i}]") for i, p in enumerate(document["outputs"])]
     nodes = [read.node(n, f"nodes[{i}]") for i, n in enumerate(document["nodes"])]
     values = {key: read.value(item, f"values[{key!r}]") for key, item in document["values"].items()}
+    packed = {key: read.packed(item, f"packed[{key!r}]") for key, item in document["packed"].items()}
     name, plan = read.text(document["name"], "name"), read.text(document["plan"], "plan", None)
     meta = {key: read.text(item, f"meta[{key!r}]", None) for key, item in document["meta"].items()}
     read.text(document["producer"], "producer")
     if read.problems:
         raise FileError(read.problems, summary=f"{where} is not a netsuke program")
-    return Program(
+    program = Program(
         name=name,
         inputs=[p for p in inputs if p],
         outputs=[p for p in outputs if p],
@@ -266,3 +298,4 @@ def program_from_text(text: str, where: str) -> Program:
         plan=plan,
         meta=meta,
     )
+    return program, {key: form for key, form in packed.items() if form}

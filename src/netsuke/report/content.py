@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
+from netsuke.program.file import stored_bits, stored_bytes
 from netsuke.program.model import Node, Program
 
 SCHEMA = "netsuke.report/1"
@@ -258,17 +259,23 @@ def _plan_head(text: str) -> dict[str, Any]:
     return {k: table[k] for k in ("recipe", "steps", "seed", "notes") if k in table}
 
 
+def _weight_bits(program: Program, node: Node) -> int | None:
+    """Bits of a stored weight code of the node; 8 for tables, None without constants."""
+    names = [n for n in node.inputs[1:2] if n in program.constants]
+    return max((stored_bits(program, n) for n in names), default=None)
+
+
 def _file_layer(program: Program, node: Node) -> dict[str, Any]:
     """One operator as a row of the layer table: only what the file itself says."""
     names = dict.fromkeys(n for n in node.inputs if n in program.constants)
-    stored = sum(program.constants[n].nbytes for n in names)
+    stored = stored_bytes(program, names)
     packed = node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
     return {
         "name": node.name,
         "op": node.op,
         "kernel": node.op,
         "status": "packed" if packed else "float",
-        "weight_bits": 8 if packed and stored else None,
+        "weight_bits": _weight_bits(program, node) if packed else None,
         "activation_bits": 8 if packed else 32,
         "bytes_before": None,
         "bytes": stored,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from netsuke.core.budget import Budget
 from netsuke.core.plan import KEEP, Plan, Row
+from netsuke.formats import packed_bytes
 from netsuke.methods.quantize._graph import constant, macs
 from netsuke.methods.quantize.placement import Layer, Placement, place
 
@@ -54,7 +55,7 @@ def quantized(row: Row, layer: Layer, defaults: Mapping[str, str | int]) -> None
     if layer.weight is not None:
         row.weight_bits, row.weights = bits, str(defaults["weights"])
         row.granularity = str(defaults["granularity"])
-        row.bytes_after = _stored_packed(layer)
+        row.bytes_after = _stored_packed(layer, bits)
 
 
 def follow(plan: Plan, placement: Placement) -> None:
@@ -63,8 +64,6 @@ def follow(plan: Plan, placement: Placement) -> None:
         layer = placement.layers[row.name]
         if not row.kept and not layer.quantized:
             keep(row, layer.blocked or "no reader needs codes")
-        elif not row.kept and row.weight_bits is not None and row.weight_bits < 8 and row.status == "packed":
-            row.status, row.reason = "simulated", f"{row.weight_bits}-bit codes are stored as bytes here"
 
 
 def keep(row: Row, reason: str) -> None:
@@ -87,11 +86,11 @@ def _stored(layer: Layer) -> int:
     return sum(a.nbytes for a in _constants(layer))
 
 
-def _stored_packed(layer: Layer) -> int:
-    """Codes one byte each; a float multiplier and a float bias per output channel."""
+def _stored_packed(layer: Layer, bits: int) -> int:
+    """Codes at `bits` bits, as the file holds them; a float multiplier and a float bias per output channel."""
     weight = constant(layer.weight)
     channels = weight.shape[layer.axis] if weight is not None and layer.axis is not None else 0
-    return (0 if weight is None else weight.size) + 8 * channels
+    return (0 if weight is None else packed_bytes(weight.size, bits)) + 8 * channels
 
 
 def budget_table(budget: Budget) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+#include "formats/packing.h"
+
+#include <algorithm>
+
+namespace netsuke {
+namespace {
+
+// Eight codes are `bits` bytes: one 64-bit number, of which code i is bits i*bits and up.
+uint64_t eight(const uint8_t* data, int bytes) {
+  uint64_t word = 0;
+  for (int i = 0; i < bytes; ++i) word |= static_cast<uint64_t>(data[i]) << (8 * i);
+  return word;
+}
+
+// kBits is a constant, so that the inner loop has constant shifts.
+template <int kBits, typename T, typename Decode>
+void unpack(const uint8_t* data, int64_t count, T* out, const Decode& decode) {
+  constexpr uint64_t kMask = (uint64_t{1} << kBits) - 1;
+  const int64_t whole = count / 8;
+  for (int64_t g = 0; g < whole; ++g) {
+    const uint64_t word = eight(data + g * kBits, kBits);
+    for (int i = 0; i < 8; ++i) out[8 * g + i] = decode(static_cast<uint8_t>(word >> (i * kBits) & kMask));
+  }
+  const int rest = static_cast<int>(count % 8);
+  const uint64_t word = eight(data + whole * kBits, (rest * kBits + 7) / 8);
+  for (int i = 0; i < rest; ++i) out[8 * whole + i] = decode(static_cast<uint8_t>(word >> (i * kBits) & kMask));
+}
+
+template <int kBits>
+void signed_codes(const uint8_t* data, int64_t count, int8_t* out) {
+  unpack<kBits>(data, count, out, [](uint8_t code) {
+    constexpr int kHalf = 1 << (kBits - 1);
+    return static_cast<int8_t>(kBits == 1 ? 2 * code - 1 : (code ^ kHalf) - kHalf);
+  });
+}
+
+template <int kBits>
+void plain_codes(const uint8_t* data, int64_t count, uint8_t* out) {
+  unpack<kBits>(data, count, out, [](uint8_t code) { return code; });
+}
+
+}  // namespace
+
+bool packed_width(int64_t bits) { return bits >= 1 && bits <= 6; }
+
+bool packed_tail_clear(const uint8_t* data, int64_t count, int bits) {
+  const int used = static_cast<int>(count % 8 * bits % 8);
+  return used == 0 || data[packed_size(count, bits) - 1] >> used == 0;
+}
+
+void unpack_s8(const uint8_t* data, int64_t count, int bits, int8_t* out) {
+  switch (bits) {
+    case 1: return signed_codes<1>(data, count, out);
+    case 2: return signed_codes<2>(data, count, out);
+    case 3: return signed_codes<3>(data, count, out);
+    case 4: return signed_codes<4>(data, count, out);
+    case 5: return signed_codes<5>(data, count, out);
+    default: return signed_codes<6>(data, count, out);
+  }
+}
+
+void unpack_u8(const uint8_t* data, int64_t count, int bits, uint8_t* out) {
+  switch (bits) {
+    case 1: return plain_codes<1>(data, count, out);
+    case 2: return plain_codes<2>(data, count, out);
+    case 3: return plain_codes<3>(data, count, out);
+    case 4: return plain_codes<4>(data, count, out);
+    case 5: return plain_codes<5>(data, count, out);
+    default: return plain_codes<6>(data, count, out);
+  }
+}
+
+int fewest_bits_s8(const int8_t* codes, int64_t count) {
+  int low = 127, high = -128, zeros = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    low = std::min<int>(low, codes[i]);
+    high = std::max<int>(high, codes[i]);
+    zeros |= codes[i] == 0;
+  }
+  if (count == 0 || (low >= -1 && high <= 1 && zeros == 0)) return 1;
+  for (int bits = 2; bits <= 6; ++bits) {
+    if (low >= -(1 << (bits - 1)) && high < 1 << (bits - 1)) return bits;
+  }
+  return 8;
+}
+
+}  // namespace netsuke

@@ -1,0 +1,24 @@
+// Codes of fewer than 8 bits in a byte string (docs/format.md section 3): the mirror of netsuke.formats.packing.
+#ifndef NETSUKE_FORMATS_PACKING_H_
+#define NETSUKE_FORMATS_PACKING_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace netsuke {
+
+// Widths of packed constants: 1, 2, 3, 4, 5, 6.
+bool packed_width(int64_t bits);
+// Bytes of `count` codes, count < 2^60.
+inline int64_t packed_size(int64_t count, int bits) { return count / 8 * bits + (count % 8 * bits + 7) / 8; }
+// True when the bits behind the last code are 0.
+bool packed_tail_clear(const uint8_t* data, int64_t count, int bits);
+// s8: two's complement of `bits` bits, at 1 bit 0 is -1 and 1 is +1. u8: the bits as they are.
+void unpack_s8(const uint8_t* data, int64_t count, int bits, int8_t* out);
+void unpack_u8(const uint8_t* data, int64_t count, int bits, uint8_t* out);
+// The fewest bits of {1, 2, 3, 4, 5, 6, 8} that hold all codes.
+int fewest_bits_s8(const int8_t* codes, int64_t count);
+
+}  // namespace netsuke
+
+#endif  // NETSUKE_FORMATS_PACKING_H_
