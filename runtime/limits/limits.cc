@@ -1,10 +1,13 @@
 #include "limits/limits.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <memory>
+#include <vector>
 
 namespace netsuke {
 namespace {
@@ -13,41 +16,53 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
-// Best rate over short stretches: the machine may be busy, and only interference makes a stretch slower.
-constexpr double kStretch = 0.01;
+// Only interference makes a stretch slower, so the best of many counts. Stretches are shorter than a scheduler's time slice (3 ms and
+// more), and the loops take turns: with stretches of 10 ms, one loop after the other, a busy neighbour once cost float32 60 % of its rate.
+constexpr double kStretch = 0.001;
+// A rate counts as found when this many stretches came within kNear of it; until then a loop gets up to kPatience times its share.
+constexpr int kConfirmations = 3;
+constexpr double kNear = 0.98;
+constexpr int kPatience = 4;
 
-template <typename Run>
-double best_rate(double seconds, double work_per_round, const Run& run) {
-  volatile uint64_t sink = 0;
+// One rate in the making: giga units of work a second.
+struct Rate {
+  std::function<uint64_t(int64_t)> run;  // rounds -> something to keep
+  double work = 0;                       // of a round
+  double* out = nullptr;
   int64_t rounds = 1;
-  double took = 0;
-  for (; took < kStretch && rounds < (int64_t{1} << 40); rounds *= 2) {
-    const auto begin = Clock::now();
-    sink = sink + run(rounds);
-    took = seconds_since(begin);
+  std::vector<double> seen;
+
+  bool found() const {
+    return std::count_if(seen.begin(), seen.end(), [&](double rate) { return rate >= kNear * *out; }) >= kConfirmations;
   }
-  double best = 0;
+};
+
+double stretch(Rate* rate) {
+  static std::atomic<uint64_t> sink{0};
+  if (rate->rounds > 1) sink.fetch_xor(rate->run(1), std::memory_order_relaxed);  // fills the cache that other loops emptied
+  const auto begin = Clock::now();
+  sink.fetch_xor(rate->run(rate->rounds), std::memory_order_relaxed);
+  return seconds_since(begin);
+}
+
+void measure(std::vector<Rate>* rates, double seconds_each) {
+  for (Rate& rate : *rates) {
+    while (stretch(&rate) < kStretch && rate.rounds < (int64_t{1} << 40)) rate.rounds *= 2;
+  }
+  const double share = seconds_each * static_cast<double>(rates->size());
   const auto start = Clock::now();
-  do {
-    const auto begin = Clock::now();
-    sink = sink + run(rounds);
-    took = seconds_since(begin);
-    if (took > 0) best = std::max(best, work_per_round * static_cast<double>(rounds) / took);
-  } while (seconds_since(start) < seconds);
-  return best;
-}
-
-double macs_rate(const limits::Loop& loop, double seconds) {
-  if (loop.run == nullptr) return 0;
-  return best_rate(seconds, loop.macs, loop.run) / 1e9;
-}
-
-double read_rate(const limits::Loops& loops, const uint8_t* data, size_t bytes, double seconds) {
-  return best_rate(seconds, static_cast<double>(bytes), [&](int64_t rounds) {
-           uint64_t sum = 0;
-           for (int64_t i = 0; i < rounds; ++i) sum += loops.read(data, bytes);
-           return sum;
-         }) / 1e9;
+  for (bool searching = true; searching;) {
+    const double passed = seconds_since(start);
+    searching = passed < share;
+    for (Rate& rate : *rates) {
+      if (passed >= share && (passed >= kPatience * share || rate.found())) continue;
+      searching = true;
+      const double took = stretch(&rate);
+      if (took <= 0) continue;
+      rate.seen.push_back(rate.work * static_cast<double>(rate.rounds) / took * 1e-9);
+      *rate.out = std::max(*rate.out, rate.seen.back());
+    }
+  }
 }
 
 limits::Loops loops_of(Isa isa) {
@@ -82,21 +97,39 @@ Status measure_limits(Isa isa, double seconds, Limits* out) {
   if (!isa_available(isa)) return error(Code::kUnsupported, "this CPU has no %s", isa_name(isa));
   if (!(seconds >= 0.1 && seconds <= 10)) return error(Code::kInvalidArgument, "seconds must be in 0.1..10");
   const limits::Loops loops = loops_of(isa);
-  const double each = seconds / 8;
   *out = Limits();
-  out->f32_gmacs = macs_rate(loops.f32, each);
-  out->bf16_gmacs = macs_rate(loops.bf16, each);
-  out->int16_gmacs = macs_rate(loops.int16, each);
-  out->int8_gmacs = macs_rate(loops.int8, each);
   // Sizes that fit the level with room to spare on every CPU of the last ten years, and one that fits none.
   constexpr size_t kL1 = 16 << 10, kL2 = 192 << 10, kL3 = 6 << 20, kDram = size_t{256} << 20;
   std::unique_ptr<uint8_t, Free> memory(static_cast<uint8_t*>(std::aligned_alloc(4096, kDram)));
   if (!memory) return error(Code::kOutOfMemory, "no 256 MiB for the memory loops");
   std::memset(memory.get(), 1, kDram);
-  out->l1_gbs = read_rate(loops, memory.get(), kL1, each);
-  out->l2_gbs = read_rate(loops, memory.get(), kL2, each);
-  out->l3_gbs = read_rate(loops, memory.get(), kL3, each);
-  out->dram_gbs = read_rate(loops, memory.get(), kDram, each);
+  std::vector<Rate> rates;
+  const auto add_loop = [&](const limits::Loop& loop, double* to) {
+    if (loop.run == nullptr) return;
+    rates.emplace_back();
+    rates.back().run = loop.run;
+    rates.back().work = loop.macs;
+    rates.back().out = to;
+  };
+  const auto add_read = [&](size_t bytes, double* to) {
+    rates.emplace_back();
+    rates.back().run = [&loops, &memory, bytes](int64_t rounds) {
+      uint64_t sum = 0;
+      for (int64_t i = 0; i < rounds; ++i) sum += loops.read(memory.get(), bytes);
+      return sum;
+    };
+    rates.back().work = static_cast<double>(bytes);
+    rates.back().out = to;
+  };
+  add_loop(loops.f32, &out->f32_gmacs);
+  add_loop(loops.bf16, &out->bf16_gmacs);
+  add_loop(loops.int16, &out->int16_gmacs);
+  add_loop(loops.int8, &out->int8_gmacs);
+  add_read(kL1, &out->l1_gbs);
+  add_read(kL2, &out->l2_gbs);
+  add_read(kL3, &out->l3_gbs);
+  add_read(kDram, &out->dram_gbs);
+  measure(&rates, seconds / 8);
   return Status();
 }
 

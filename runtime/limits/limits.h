@@ -23,7 +23,7 @@ struct Limits {
   double dram_gbs = 0;
 };
 
-// Takes about `seconds` (0.1 to 10). Fails when the CPU lacks the instruction set or 256 MiB cannot be had.
+// Takes about `seconds` (0.1 to 10), on a busy machine up to four times as long. Fails when the CPU lacks the instruction set or 256 MiB cannot be had.
 Status measure_limits(Isa isa, double seconds, Limits* out);
 
 namespace limits {
