@@ -8,6 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# Where nothing may be skipped, hypothesis draws the same examples every time: whether a change lands must not depend on luck.
+# Elsewhere they are fresh, and a failure found once is kept and tried again first.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("NETSUKE_NO_SKIP"):
+    settings.load_profile("ci")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
