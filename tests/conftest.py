@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Where nothing may be skipped, hypothesis draws the same examples every time: whether a change lands must not depend on luck.
-# Elsewhere they are fresh, and a failure found once is kept and tried again first.
+# Where nothing may be skipped, hypothesis draws the same examples every time: whether a change lands must not depend
+# on luck. Elsewhere they are fresh, and a failure found once is kept and tried again first.
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("NETSUKE_NO_SKIP"):
     settings.load_profile("ci")
