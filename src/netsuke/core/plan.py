@@ -29,7 +29,7 @@ GRANULARITIES = ("channel", "tensor", "")
 WEIGHT_RULES = ("maxabs", "mse", "")
 REQUANT = ("float", "dyadic")
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
-ACTIVATION_BITS = (8, 32)
+ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
 
 
 @dataclass
@@ -37,8 +37,9 @@ class Row:
     """One layer.
 
     name, op          layer name in the network; ONNX operator
-    weight_bits       bits of the stored weights; 32 is float, None: the layer has no weights
-    activation_bits   bits of the activations the layer reads; 32 is float
+    weight_bits       bits of the weights' codes; 32 is float, None: the layer has no weights
+    activation_bits   bits of the activations the layer reads; 32 is float. A tensor that several layers read has one
+                      width: layers with arithmetic decide, the others follow
     method            calibrator of the layer's inputs, "quantize/minmax[:options]", or "keep" (float)
     weights           rule for the weight scale: "maxabs" (docs/numerics.md section 7) or "mse"
     granularity       of the weight scales: "channel" or "tensor"
@@ -129,6 +130,7 @@ class Plan:
     requant    "float" or "dyadic" (docs/numerics.md sections 4 and 5)
     data       facts about the calibration data: source, sha256, count; or source = "data-free (...)"
     budget     the contract, as text by key
+    curve      the trade-off a bit search found, cheapest point first: budget, cost, sensitivity and bits in words
     notes      lines a reader must see: choices made and limits found while planning
     """
 
@@ -140,6 +142,7 @@ class Plan:
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def __getitem__(self, pattern: str) -> Selection:
@@ -283,6 +286,10 @@ def _row_problems(rows: list[Row], check_method: Callable[[str], object] | None)
             yield Problem("a layer that is kept must have status float", row.name, row.status)
         if not row.kept and row.activation_bits == 32:
             yield Problem("32 bits means float", row.name, row.method, "method = keep, or bits = 8")
+        elif not row.kept and row.weight_bits == 32:
+            yield Problem(
+                "float weights on codes have no kernel", row.name, "weight_bits = 32", "2..8, or method = keep"
+            )
         if check_method is not None and not row.kept:
             try:
                 check_method(row.method)

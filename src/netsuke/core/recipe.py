@@ -1,10 +1,12 @@
 """`Recipe`: a named list of steps "room/method:options", in the order in which they run.
 
-A recipe is either one of the built-in names (`cpu-int8`), a list of steps, or a TOML file with `name` and `steps`.
+A recipe is either one of the built-in names (`cpu-int8`; `cpu-w4a8` and any other pair of widths from 2 to 8), a list
+of steps, or a TOML file with `name` and `steps`.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +22,32 @@ BUILTIN: dict[str, tuple[str, ...]] = {
     "cpu-int8-dyadic": ("quantize/whitepaper_int8", "quantize/bias_correction", "quantize/dyadic"),
     "cpu-int8-equalized": ("quantize/equalization", "quantize/whitepaper_int8", "quantize/bias_correction"),
 }
+_WIDTHS = re.compile(r"w(\d+)a(\d+)")
+BITS = range(2, 9)
+
+
+def uniform(bits: str) -> str:
+    """The name of the uniform recipe of "w4a8", or of "4" (weights and activations); UsageError lists what is wrong."""
+    text = bits.strip().lower()
+    match = _WIDTHS.fullmatch(text) or _WIDTHS.fullmatch(f"w{text}a{text}")
+    widths = [int(part) for part in match.groups()] if match else []
+    problems = [Problem("bits", got=str(w), allowed="2 to 8") for w in dict.fromkeys(widths) if w not in BITS]
+    if not match:
+        problems = [Problem("bits", got=repr(bits), allowed="like 4 or w4a8")]
+    if problems:
+        raise UsageError(problems)
+    return f"cpu-w{widths[0]}a{widths[1]}"
+
+
+def _builtin(name: str) -> tuple[str, ...] | None:
+    """Steps of a built-in recipe; "cpu-w4a8" names weight and activation bits."""
+    if name in BUILTIN:
+        return BUILTIN[name]
+    if not (name.startswith("cpu-") and _WIDTHS.fullmatch(name.removeprefix("cpu-"))):
+        return None
+    weight, activation = name.removeprefix("cpu-w").split("a")
+    uniform(f"w{weight}a{activation}")
+    return (f"quantize/uniform:weight_bits={weight},activation_bits={activation}", "quantize/bias_correction")
 
 
 @dataclass(frozen=True)
@@ -57,12 +85,12 @@ class Recipe:
         if isinstance(recipe, Path) or (isinstance(recipe, str) and recipe.endswith(".toml")):
             return cls.load(recipe)
         if isinstance(recipe, str):
-            if recipe not in BUILTIN:
+            steps = _builtin(recipe)
+            if steps is None:
                 allowed = near(recipe, BUILTIN)
-                raise UsageError(
-                    Problem("unknown recipe", got=recipe, allowed=allowed, hint="a list of steps or a .toml")
-                )
-            return cls(recipe, tuple(map(Step.parse, BUILTIN[recipe])))
+                hint = "cpu-w4a8 (any widths 2..8), a list of steps or a .toml"
+                raise UsageError(Problem("unknown recipe", got=recipe, allowed=allowed, hint=hint))
+            return cls(recipe, tuple(map(Step.parse, steps)))
         return cls("custom", _steps(recipe))
 
     @classmethod

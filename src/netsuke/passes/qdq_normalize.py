@@ -12,9 +12,23 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import array_of, attr, constant, dims_of, is_constant, is_op, operand, replace, source_of
+from netsuke.capture.graph import (
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    is_constant,
+    is_op,
+    made_by,
+    only_user,
+    operand,
+    replace,
+    source_of,
+)
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.passes.nodes import F32, U8, ns
+from netsuke.passes.nodes import F32, U8, bounds_of, clamp_codes, grid_of, ns
+
+LIMIT_KEY = "netsuke.limit"  # metadata of a Clip that methods write as part of the quantizer behind it
 
 # bits of the code types of activations, and whether they are signed
 _TYPES = {
@@ -58,6 +72,29 @@ def normalize_qdq(graph: ir.Graph) -> int:
             count += 1
         elif node.domain == "" and any(id(v) in signed for v in node.inputs):
             _carry(node, signed)
+    return count + fold_limits(graph)
+
+
+def fold_limits(graph: ir.Graph) -> int:
+    """quantize(clip(x)) is quantize with a code range: rounding to a grid is monotone (widths below 8 bits come so)."""
+    count = 0
+    for node in list(graph):
+        grid = grid_of(node)
+        clip = made_by(node.inputs[0], "Clip") if grid is not None else None
+        bounds = bounds_of(clip)
+        x = clip.inputs[0] if clip is not None else None
+        if grid is None or clip is None or x is None or bounds is None or only_user(clip.outputs[0]) is not node:
+            continue
+        lo, hi = clamp_codes(bounds, grid.scale, grid.zero, grid.lo, grid.hi)
+        source = source_of(x if LIMIT_KEY in clip.metadata_props else clip.outputs[0])
+        attrs = {"scale": grid.scale, "zero": grid.zero, "lo": lo, "hi": hi}
+        out = node.outputs[0]
+        new = ns(node, "quantize", [x], attrs, dtype=U8, dims=dims_of(out), name=node.name or "", source=source)
+        replace(out, new)
+        new.meta["source"] = source
+        graph.remove(node, safe=True)
+        graph.remove(clip, safe=True)
+        count += 1
     return count
 
 

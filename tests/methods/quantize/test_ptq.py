@@ -121,13 +121,14 @@ def test_edited_plan_keeps_a_layer_and_the_rows_follow():
     assert rows["head"].bytes_after > 0
 
 
-def test_fewer_weight_bits_are_called_simulated():
+def test_fewer_weight_bits_limit_the_codes():
     model, calib = resnet(), data()
     plan = plan_of(model, calib=calib)
     plan["block.conv1"].weight_bits = 4
     quantized, _ = compress(model, calib=calib, plan=plan)
     assert np.abs(constant(quantized.graph.initializers["block.conv1.weight.codes"]).astype(int)).max() == 7
-    assert plan["block.conv1"].status == "simulated"
+    assert plan["block.conv1"].status == "packed"
+    assert plan["block.conv1"].bytes_after == 8 * 8 * 9 // 2 + 8 * 8
     assert plan["stem"].status == "packed"
 
 
@@ -176,7 +177,7 @@ def test_bad_effort_and_bad_rows_are_errors():
         plan_of(model, effort="high")
     plan = plan_of(model, calib=data())
     plan["stem"].method = "quantize/minmx"
-    plan["gap"].activation_bits = 4
+    plan["gap"].activation_bits = 9
     plan.rows.pop()
     with pytest.raises(UsageError) as caught:
         compress(model, calib=data(), plan=plan)

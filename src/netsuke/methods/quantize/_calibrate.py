@@ -17,6 +17,7 @@ from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._context import Context, Feeds, data_input
 from netsuke.methods.quantize._graph import Array, clone, constant, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
+from netsuke.methods.quantize._widths import widths
 from netsuke.methods.quantize.placement import Layer, Placement
 
 _BUDGET = 512 * 2**20  # bytes of activations held at a time; the batch is chosen to stay below
@@ -62,10 +63,11 @@ def calibrate(context: Context, *, histograms: bool = False) -> None:
 
 def settle(context: Context) -> None:
     """Set the context's ranges from its statistics; merges quantizers of concats in the context's fresh placement."""
+    context.widths = widths(context.plan, context.placement)
     context.ranges = ranges(context, context.statistics)
     if context.plan.data.get("source") == data_free.SOURCE:
         data_free.from_batch_norm(context)
-    share_concats(context.placement, context.ranges)
+    share_concats(context.placement, context.ranges, context.widths)
 
 
 def stream(
@@ -103,12 +105,17 @@ def _tee(context: Context, limit: int | None, fed: deque[Array]) -> Iterator[Fee
 def ranges(context: Context, statistics: dict[str, Statistics]) -> dict[str, tuple[float, float]]:
     """(lo, hi) of each quantizer by its calibrator."""
     table = chosen(context)
-    found = {name: table[name][0].apply(statistics[name], table[name][1]) for name in table}
+    bits = context.widths
+    found = {
+        name: record.apply(statistics[name], config, bits=bits.get(name, 8)) for name, (record, config) in table.items()
+    }
     for layer in context.placement.layers.values():
         factor = scaling(layer)
-        if factor is not None and (layer.output.name or "") in found:
-            low, high = found[context.placement.group[layer.inputs[0]].name or ""]
-            found[layer.output.name or ""] = (low * factor, high * factor)
+        name = layer.output.name or ""
+        if factor is not None and name in found:
+            source = context.placement.group[layer.inputs[0]].name or ""
+            if bits.get(source, 8) == bits.get(name, 8):
+                found[name] = (found[source][0] * factor, found[source][1] * factor)
     return found
 
 
@@ -125,19 +132,23 @@ def scaling(layer: Layer) -> float | None:
     return factor if 0 < factor < math.inf else None
 
 
-def share_concats(placement: Placement, found: dict[str, tuple[float, float]]) -> None:
+def share_concats(
+    placement: Placement, found: dict[str, tuple[float, float]], bits: Mapping[str, int] | None = None
+) -> None:
     """Give the inputs and the output of a concat one quantizer where every part keeps more than half of its levels.
 
     Codes can then be copied as they are (exact and cheaper); a part whose range is under half of the common one would
-    lose a bit and keeps its own quantizer (its codes pass a table).
+    lose a bit and keeps its own quantizer (its codes pass a table). So does a part of another width (`bits` by name, 8
+    where absent).
     """
+    width = bits or {}
     owner = {root: root for root in placement.roots}
     spans: dict[ir.Value, list[float]] = {root: [_span(found[root.name or ""])] for root in owner}
     for inputs, output in placement.concats:
         target = _find(owner, placement.group[output])
         for value in inputs:
             part = _find(owner, placement.group[value])
-            if part is target:
+            if part is target or width.get(part.name or "", 8) != width.get(target.name or "", 8):
                 continue
             low = min(found[part.name or ""][0], found[target.name or ""][0])
             high = max(found[part.name or ""][1], found[target.name or ""][1])

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.plan import Plan
 from netsuke.data import Dataset
+from netsuke.methods.quantize._codes import affine
 from netsuke.methods.quantize._graph import Array
 from netsuke.methods.quantize._statistics import Statistics
 from netsuke.methods.quantize.placement import Placement
@@ -48,6 +49,7 @@ class Context:
     placement  where quantizers go (set after the graph steps)
     statistics what calibration remembers, by tensor name
     ranges     (lo, hi) by name of the tensor that owns the quantizer
+    widths     bits of the codes, by the same name; 8 where it is absent
     scales     weight scales by layer, for steps that choose their own; else the row's rule
     codes      weight codes by layer, for steps that choose their own rounding; else nearest
     """
@@ -62,8 +64,13 @@ class Context:
     placement: Placement = field(default_factory=lambda: Placement({}))
     statistics: dict[str, Statistics] = field(default_factory=dict)
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    widths: dict[str, int] = field(default_factory=dict)
     scales: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+
+    def quantizer(self, root: str) -> tuple[float, int]:
+        """Scale and zero of the tensor that owns this quantizer."""
+        return affine(*self.ranges[root], self.widths.get(root, 8))
 
     def feeds(self, limit: int | None = None) -> Iterator[Feeds]:
         """Calibration batches as feeds of the network's input, at most `limit` samples."""

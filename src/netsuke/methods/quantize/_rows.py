@@ -13,6 +13,7 @@ from netsuke.core.budget import Budget
 from netsuke.core.plan import KEEP, Plan, Row
 from netsuke.formats import packed_bytes
 from netsuke.methods.quantize._graph import constant, macs
+from netsuke.methods.quantize._widths import DECIDING
 from netsuke.methods.quantize.placement import Layer, Placement, place
 
 FLOAT_KERNELS = {"qconv": "conv", "qlinear": "linear", "qmatmul": "matmul", "qadd": "binary", "qmul": "binary"}
@@ -42,20 +43,26 @@ def _row(layer: Layer, defaults: Mapping[str, str | int], first: str, last: str)
     row.reason = layer.blocked or "no reader needs codes"
     row.kernel = FLOAT_KERNELS.get(layer.kernel, layer.kernel)
     if layer.quantized:
-        quantized(row, layer, defaults)
+        quantized(row, layer, _with_ends(defaults, layer.name in (first, last)))
         row.reason = {first: "first layer", last: "last layer"}.get(layer.name, "") if layer.weight is not None else ""
     return row
+
+
+def _with_ends(defaults: Mapping[str, str | int], end: bool) -> Mapping[str, str | int]:
+    """The defaults of this layer: the first and the last one may have bits of their own."""
+    bits = defaults.get("ends", 0)
+    return {**defaults, "bits": bits, "weight_bits": bits} if end and bits else defaults
 
 
 def quantized(row: Row, layer: Layer, defaults: Mapping[str, str | int]) -> None:
     """Make the row one of a packed layer with these defaults."""
     bits = int(defaults["bits"])
-    row.method, row.activation_bits = str(defaults["method"]), bits
+    row.method, row.activation_bits = str(defaults["method"]), bits if layer.kernel in DECIDING else 8
     row.kernel, row.status = layer.kernel, "packed"
     if layer.weight is not None:
-        row.weight_bits, row.weights = bits, str(defaults["weights"])
+        row.weight_bits, row.weights = int(defaults.get("weight_bits", bits)), str(defaults["weights"])
         row.granularity = str(defaults["granularity"])
-        row.bytes_after = _stored_packed(layer, bits)
+        row.bytes_after = stored_bytes(layer, row.weight_bits)
 
 
 def follow(plan: Plan, placement: Placement) -> None:
@@ -64,6 +71,8 @@ def follow(plan: Plan, placement: Placement) -> None:
         layer = placement.layers[row.name]
         if not row.kept and not layer.quantized:
             keep(row, layer.blocked or "no reader needs codes")
+        elif not row.kept and row.weight_bits is not None:
+            row.bytes_after = stored_bytes(layer, row.weight_bits)
 
 
 def keep(row: Row, reason: str) -> None:
@@ -86,11 +95,11 @@ def _stored(layer: Layer) -> int:
     return sum(a.nbytes for a in _constants(layer))
 
 
-def _stored_packed(layer: Layer, bits: int) -> int:
-    """Codes at `bits` bits, as the file holds them; a float multiplier and a float bias per output channel."""
+def stored_bytes(layer: Layer, bits: int) -> int:
+    """Codes at `bits` bits, as the file holds them (7 take 8); a float multiplier and a float bias per channel."""
     weight = constant(layer.weight)
     channels = weight.shape[layer.axis] if weight is not None and layer.axis is not None else 0
-    return (0 if weight is None else packed_bytes(weight.size, bits)) + 8 * channels
+    return (0 if weight is None else packed_bytes(weight.size, 8 if bits == 7 else bits)) + 8 * channels
 
 
 def budget_table(budget: Budget) -> dict[str, Any]:

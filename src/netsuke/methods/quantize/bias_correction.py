@@ -27,7 +27,7 @@ from scipy.stats import norm
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
-from netsuke.methods.quantize._codes import affine, fake_quantize
+from netsuke.methods.quantize._codes import fake_quantize
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import (
     along,
@@ -54,8 +54,8 @@ class BiasCorrection:
 class Means:
     """Running means of a tensor and of its quantized form, over the samples."""
 
-    def __init__(self, bounds: tuple[float, float] | None) -> None:
-        self.bounds = bounds
+    def __init__(self, quantizer: tuple[float, int, int] | None) -> None:
+        self.quantizer = quantizer  # scale, zero and bits; None: the tensor stays float
         self.count = 0
         self.exact: Mean | float = 0.0
         self.quantized: Mean | float = 0.0
@@ -64,7 +64,7 @@ class Means:
         """Take a batch [N, ...] in."""
         self.count += len(x)
         self.exact = self.exact + x.sum(axis=0, dtype=np.float64)
-        coded = x if self.bounds is None else fake_quantize(x, *affine(*self.bounds))
+        coded = x if self.quantizer is None else fake_quantize(x, *self.quantizer)
         self.quantized = self.quantized + coded.sum(axis=0, dtype=np.float64)
 
     def pair(self) -> tuple[Mean, Mean]:
@@ -75,7 +75,7 @@ class Means:
 def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
     """Correct the bias of every quantized convolution and linear layer in the context's model."""
     layers = [x for x in context.placement.layers.values() if x.quantized and x.weight is not None]
-    means = {v.name or "": Means(_bounds(context, v)) for layer in layers for v in layer.reads}
+    means = {v.name or "": Means(_quantizer(context, v)) for layer in layers for v in layer.reads}
     source = context.model.graph.inputs[0].name or ""
     taps = [name for name in means if name != source]
     batches = list(context.feeds()) if source in means else []
@@ -191,9 +191,10 @@ def _matmul_bias(graph: ir.Graph, layer: Layer, shift: Mean) -> None:
     layer.nodes.insert(1, add)
 
 
-def _bounds(context: Context, value: ir.Value) -> tuple[float, float] | None:
+def _quantizer(context: Context, value: ir.Value) -> tuple[float, int, int] | None:
     root = context.placement.group.get(value)
-    return None if root is None else context.ranges[root.name or ""]
+    name = "" if root is None else root.name or ""
+    return None if root is None else (*context.quantizer(name), context.widths.get(name, 8))
 
 
 def _analytic(layer: Layer) -> Mean | None:

@@ -1,7 +1,9 @@
 """Write the quantizers into the graph: standard ONNX QuantizeLinear / DequantizeLinear.
 
-Activations: uint8, per tensor, affine. Weights: int8 codes behind a DequantizeLinear with one scale per output
-channel. Biases stay float. Any ONNX runtime can execute the result; `netsuke.passes` turns it into integer operators.
+Activations: uint8, per tensor, affine; a width below 8 bits stands as a Clip to the range of its codes in front of the
+QuantizeLinear, which the compiler turns into limits of the codes. Weights: int8 codes (whatever their bits) behind a
+DequantizeLinear with one scale per output channel. Biases stay float. Any ONNX runtime can execute the result;
+`netsuke.passes` turns it into integer operators.
 """
 
 from __future__ import annotations
@@ -13,20 +15,22 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.core.plan import Plan, Row
-from netsuke.methods.quantize._codes import affine, weight_codes, weight_scales
+from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, constant, new_constant
-from netsuke.methods.quantize.placement import Layer
+from netsuke.methods.quantize.placement import Layer, is_move
 
 REQUANT_KEY = "netsuke.requant"
+LIMIT_KEY = "netsuke.limit"  # on the Clip of a width below 8 bits: it is part of the quantizer behind it
 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """Scale and zero of a tensor as graph constants."""
+    """Scale and zero of a tensor as graph constants; `limits`: the real values of the lowest and the highest code."""
 
     scale: ir.Value
     zero: ir.Value
+    limits: tuple[ir.Value, ir.Value] | None = None
 
 
 def insert(context: Context) -> None:
@@ -35,35 +39,48 @@ def insert(context: Context) -> None:
     quantizers: dict[ir.Value, Quantizer] = {}
     for value, root in placement.group.items():
         if root not in quantizers:
-            quantizers[root] = _quantizer(graph, root, context.ranges[root.name or ""])
-        activation(graph, value, quantizers[root])
+            name = root.name or ""
+            quantizers[root] = _quantizer(graph, name, *context.quantizer(name), context.widths.get(name, 8))
+        producer = value.producer()
+        moved = producer is not None and is_move(producer) and producer.inputs[0] in placement.group
+        activation(graph, value, quantizers[root], limited=not moved)  # moved codes keep their range
     for layer in placement.layers.values():
         if layer.quantized and layer.weight is not None:
             weight(context, layer, context.plan[layer.name].rows[0])
     context.model.metadata_props[REQUANT_KEY] = context.plan.requant
 
 
-def _quantizer(graph: ir.Graph, root: ir.Value, bounds: tuple[float, float]) -> Quantizer:
-    scale, zero = affine(*bounds)
+def _quantizer(graph: ir.Graph, name: str, scale: float, zero: int, bits: int) -> Quantizer:
+    limits = None
+    if bits < 8:
+        low, high = (np.array(np.float32(q - zero) * np.float32(scale), np.float32) for q in (0, 2**bits - 1))
+        limits = (new_constant(graph, f"{name}.lowest", low), new_constant(graph, f"{name}.highest", high))
     return Quantizer(
-        new_constant(graph, f"{root.name}.scale", np.array(scale, np.float32)),
-        new_constant(graph, f"{root.name}.zero", np.array(zero, np.uint8)),
+        new_constant(graph, f"{name}.scale", np.array(scale, np.float32)),
+        new_constant(graph, f"{name}.zero", np.array(zero, np.uint8)),
+        limits,
     )
 
 
-def activation(graph: ir.Graph, value: ir.Value, quantizer: Quantizer) -> None:
+def activation(graph: ir.Graph, value: ir.Value, quantizer: Quantizer, *, limited: bool = True) -> None:
     """Let every reader of the tensor see its quantized form; a network output keeps the float one."""
     readers = list(value.uses())
     pair = [quantizer.scale, quantizer.zero]
+    float_type = ir.TensorType(ir.DataType.FLOAT)
     codes = ir.Value(name=f"{value.name}.codes", shape=value.shape, type=ir.TensorType(ir.DataType.UINT8))
-    back = ir.Value(name=f"{value.name}.quantized", shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT))
-    quantize = ir.node("QuantizeLinear", [value, *pair], outputs=[codes], name=f"{value.name}/quantize")
-    restore = ir.node("DequantizeLinear", [codes, *pair], outputs=[back], name=f"{value.name}/dequantize")
+    back = ir.Value(name=f"{value.name}.quantized", shape=value.shape, type=float_type)
+    made, source = [], value
+    if quantizer.limits is not None and limited:
+        source = ir.Value(name=f"{value.name}.limited", shape=value.shape, type=float_type)
+        made.append(ir.node("Clip", [value, *quantizer.limits], outputs=[source], name=f"{value.name}/limit"))
+        made[0].metadata_props[LIMIT_KEY] = "codes"
+    made.append(ir.node("QuantizeLinear", [source, *pair], outputs=[codes], name=f"{value.name}/quantize"))
+    made.append(ir.node("DequantizeLinear", [codes, *pair], outputs=[back], name=f"{value.name}/dequantize"))
     producer = value.producer()
     if producer is not None:
-        graph.insert_after(producer, [quantize, restore])
+        graph.insert_after(producer, made)
     else:
-        graph.insert_before(graph[0], [quantize, restore])
+        graph.insert_before(graph[0], made)
     for use in readers:
         use.node.replace_input_with(use.idx, back)
 

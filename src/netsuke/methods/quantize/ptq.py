@@ -20,7 +20,7 @@ from netsuke.core.options import configure
 from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
-from netsuke.methods.quantize import _rows, data_free, insert, sensitivity
+from netsuke.methods.quantize import _rows, _widths, data_free, insert, sensitivity
 from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, sizes
 from netsuke.methods.quantize._context import Context, Progress, Runner, silent
 from netsuke.methods.quantize._graph import clone
@@ -70,6 +70,7 @@ def make_plan(
     defaults = record.apply(config)
     calibrator(str(defaults["method"]))
     plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shape))
+    _widths.resolve(plan, place(model))
     if calib is None:
         plan.data = {"source": data_free.SOURCE}
         plan.note(
@@ -105,14 +106,31 @@ def quantize(
     or when calibration meets NaN or infinity.
     """
     seed = plan.seed if seed is None else seed
-    layers = place(model).layers
-    plan.validate(set(layers), calibrator)
-    blocked = [row for row in plan.rows if not row.kept and layers[row.name].blocked]
-    if blocked:
-        what = "the layer has no integer kernel"
-        raise UsageError([Problem(what, r.name, layers[r.name].blocked, hint="method = keep") for r in blocked])
+    fits(plan, model)
     data = None if calib is None else calib.take(_samples(plan), seed)
     return _finish(prepare(model, plan, data, runner, seed, progress))
+
+
+def fits(plan: Plan, model: ir.Model) -> None:
+    """UsageError with everything in the plan that this network cannot have: unknown layers, methods and bits, layers
+    without an integer kernel, tensors that would need two widths.
+    """
+    placement = place(model, {row.name for row in plan.rows if row.kept})
+    layers, problems = placement.layers, list[Problem]()
+    try:
+        plan.validate(list(layers), calibrator)
+    except UsageError as error:
+        problems += error.problems
+    what = "the layer has no integer kernel"
+    rows = {row.name: row for row in plan.rows if row.name in layers}
+    for row in rows.values():
+        if not row.kept and layers[row.name].blocked:
+            problems.append(Problem(what, row.name, layers[row.name].blocked, hint="method = keep"))
+    if set(rows) == set(layers):
+        problems += _widths.conflicts(plan, placement)
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise UsageError(problems, f"{count} in the plan, nothing was run")
 
 
 def prepare(
@@ -136,6 +154,7 @@ def prepare(
             method.apply(context, config)
     context.placement = place(context.model, {row.name for row in plan.rows if row.kept})
     _rows.follow(plan, context.placement)
+    _widths.follow(plan, context.placement)
     calibrate(context, histograms=histograms)
     return context
 
