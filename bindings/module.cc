@@ -7,6 +7,7 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include "bindings.h"
 #include "graph/engine.h"
 #include "limits/limits.h"
 
@@ -29,6 +30,12 @@ void check(const Status& status) {
   PyErr_SetObject(runtime_error, args.ptr());
   throw nb::python_error();
 }
+
+}  // namespace
+
+void netsuke_check(const Status& status) { check(status); }
+
+namespace {
 
 void refuse(const std::string& message) { check(Status(netsuke::Code::kInvalidArgument, message)); }
 
@@ -318,4 +325,5 @@ NB_MODULE(_runtime, m) {
   m.def("op_names", &netsuke::op_names);
   m.def("default_threads", &netsuke::default_threads);
   bind_engine(m);
+  bind_training(m);
 }

@@ -1,0 +1,151 @@
+// netsuke._runtime.Trainer: the products of integer training on the caller's own memory (torch tensors through DLPack), without
+// copies and without the GIL. src/netsuke/nn/integer_products.py is the face people use.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings.h"
+#include "train/products.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using netsuke::Status;
+using netsuke::train::Codes;
+using netsuke::train::Conv;
+using netsuke::train::Trainer;
+using Array = nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig>;
+using Out = nb::ndarray<nb::device::cpu, nb::c_contig>;
+
+void invalid(const std::string& message) { netsuke_check(Status(netsuke::Code::kInvalidArgument, message)); }
+
+template <typename T, typename A>
+T* floats(const A& array, int64_t size, const char* name) {
+  if (array.dtype() != nb::dtype<float>()) invalid(std::string(name) + " must be float32");
+  if (static_cast<int64_t>(array.size()) != size) {
+    invalid(std::string(name) + " has " + std::to_string(array.size()) + " values, expected " + std::to_string(size));
+  }
+  return static_cast<T*>(array.data());
+}
+
+// Codes with (zero, lo, hi): u8 or s8, or s16.
+Codes codes(const Array& array, int64_t size, const std::vector<int32_t>& range, bool weights, const char* name) {
+  const bool wide = array.dtype() == nb::dtype<int16_t>();
+  const bool narrow = weights ? array.dtype() == nb::dtype<int8_t>() : array.dtype() == nb::dtype<uint8_t>();
+  if (!wide && !narrow) invalid(std::string(name) + (weights ? " must be int8 or int16" : " must be uint8 or int16"));
+  if (static_cast<int64_t>(array.size()) != size) {
+    invalid(std::string(name) + " has " + std::to_string(array.size()) + " values, expected " + std::to_string(size));
+  }
+  if (range.size() != 3) invalid(std::string(name) + " needs (zero, lo, hi)");
+  return {array.data(), range[0], range[1], range[2], wide};
+}
+
+// [n, h, w, c, o, kh, kw, stride_h, stride_w, top, left, bottom, right, dilation_h, dilation_w, groups]
+Conv conv_of(const std::vector<int64_t>& v) {
+  if (v.size() != 16) invalid("a layer is 16 numbers");
+  for (int64_t i : v) {
+    if (i < 0 || i > (int64_t{1} << 31)) invalid("a size of the layer is out of range");
+  }
+  for (int i : {7, 8, 13, 14, 15}) {
+    if (v[static_cast<size_t>(i)] < 1) invalid("strides, dilations and groups must be positive");
+  }
+  return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
+}
+
+int64_t inputs(const Conv& c) { return c.n * c.h * c.w * c.c; }
+int64_t outputs(const Conv& c) { return c.n * c.oh() * c.ow() * c.o; }
+int64_t weights(const Conv& c) { return c.o * c.kh * c.kw * (c.c / c.groups); }
+
+template <typename Body>
+void without_gil(const Body& body) {
+  Status status;
+  {
+    const nb::gil_scoped_release release;
+    status = body();
+  }
+  netsuke_check(status);
+}
+
+void forward(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, const Array& w,
+             const std::vector<int32_t>& w_range, const Array& mult, const std::optional<Array>& bias, const Out& y) {
+  const Conv c = conv_of(layer);
+  const Codes xc = codes(x, inputs(c), x_range, false, "x"), wc = codes(w, weights(c), w_range, true, "w");
+  const auto* m = floats<const float>(mult, c.o, "mult");
+  const float* b = bias ? floats<const float>(*bias, c.o, "bias") : nullptr;
+  auto* out = floats<float>(y, outputs(c), "y");
+  without_gil([&] { return t.forward(c, xc, wc, m, b, out); });
+}
+
+void input_gradient(Trainer& t, const std::vector<int64_t>& layer, const Array& g, const std::vector<int32_t>& g_range,
+                    const std::optional<Array>& exponents, const Array& w, const std::vector<int32_t>& w_range, float mult, const Out& dx) {
+  const Conv c = conv_of(layer);
+  const Codes gc = codes(g, outputs(c), g_range, false, "g"), wc = codes(w, weights(c), w_range, true, "w");
+  const uint8_t* e = nullptr;
+  if (exponents) {
+    if (exponents->dtype() != nb::dtype<uint8_t>() || static_cast<int64_t>(exponents->size()) != c.o) invalid("exponents must be uint8 [o]");
+    e = static_cast<const uint8_t*>(exponents->data());
+  }
+  auto* out = floats<float>(dx, inputs(c), "dx");
+  without_gil([&] { return t.input_gradient(c, gc, e, wc, mult, out); });
+}
+
+void weight_gradient(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, const Array& g,
+                     const std::vector<int32_t>& g_range, const Array& mult, const Out& dw) {
+  const Conv c = conv_of(layer);
+  const Codes xc = codes(x, inputs(c), x_range, false, "x"), gc = codes(g, outputs(c), g_range, false, "g");
+  const auto* m = floats<const float>(mult, c.o, "mult");
+  auto* out = floats<float>(dw, weights(c), "dw");
+  without_gil([&] { return t.weight_gradient(c, xc, gc, m, out); });
+}
+
+void quantize(Trainer& t, const Array& x, const Array& scale, int32_t zero, float lo, float hi,
+              const std::optional<std::vector<uint64_t>>& seed, const Out& out) {
+  const auto count = static_cast<int64_t>(x.size());
+  const auto* values = floats<const float>(x, count, "x");
+  const auto* scales = floats<const float>(scale, static_cast<int64_t>(scale.size()), "scale");
+  const bool wide = out.dtype() == nb::dtype<int16_t>();
+  if (!wide && out.dtype() != nb::dtype<uint8_t>()) invalid("out must be uint8 or int16");
+  if (static_cast<int64_t>(out.size()) != count || scale.size() == 0) invalid("out and x differ in size, or scale is empty");
+  const float least = wide ? -32767.0f : 0.0f, most = wide ? 32767.0f : 255.0f;
+  if (!(lo <= hi) || lo + static_cast<float>(zero) < least || hi + static_cast<float>(zero) > most) invalid("codes do not fit out");
+  if (seed && seed->size() != 2) invalid("a seed is (key, stream)");
+  const netsuke::train::Seed noise = seed ? netsuke::train::Seed{(*seed)[0], (*seed)[1]} : netsuke::train::Seed{};
+  const netsuke::train::Quantize q = {values, scales, static_cast<int64_t>(scale.size()), lo, hi, zero, seed ? &noise : nullptr,
+                                      out.data(), wide};
+  without_gil([&] { return t.quantize(q, count); });
+}
+
+void absmax(Trainer& t, const Array& x, int64_t columns, const Out& top) {
+  const auto count = static_cast<int64_t>(x.size());
+  if (columns < 1 || count % columns != 0) invalid("x is not a whole number of rows");
+  const auto* values = floats<const float>(x, count, "x");
+  auto* out = floats<float>(top, columns, "top");
+  without_gil([&] { return t.absmax(values, count / columns, columns, out); });
+}
+
+std::unique_ptr<Trainer> make(int threads, const std::string& isa) {
+  netsuke::Isa chosen = netsuke::best_isa();
+  if (!isa.empty() && !netsuke::isa_from_name(isa, &chosen)) invalid("unknown instruction set '" + isa + "'");
+  if (!netsuke::isa_available(chosen)) invalid("this CPU lacks '" + isa + "'");
+  return std::make_unique<Trainer>(chosen, threads > 0 ? threads : netsuke::default_threads());
+}
+
+}  // namespace
+
+void bind_training(nb::module_& m) {
+  nb::class_<Trainer>(m, "Trainer")
+      .def_static("make", &make, "threads"_a, "isa"_a)
+      .def("forward", &forward, "layer"_a, "x"_a, "x_range"_a, "w"_a, "w_range"_a, "mult"_a, "bias"_a.none(), "y"_a)
+      .def("input_gradient", &input_gradient, "layer"_a, "g"_a, "g_range"_a, "exponents"_a.none(), "w"_a, "w_range"_a, "mult"_a, "dx"_a)
+      .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
+      .def("quantize", &quantize, "x"_a, "scale"_a, "zero"_a, "lo"_a, "hi"_a, "seed"_a.none(), "out"_a)
+      .def("absmax", &absmax, "x"_a, "columns"_a, "top"_a)
+      .def_prop_ro("kernel", &Trainer::kernel)
+      .def_prop_ro("isa", [](const Trainer& t) { return netsuke::isa_name(t.isa()); })
+      .def_prop_ro("threads", &Trainer::threads);
+}

@@ -1,0 +1,106 @@
+// What one instruction set offers to training: tiles of exact integer products, quantization, byte transposes.
+//
+// All three products of a layer (forward, gradient of the input, gradient of the weights) are one loop:
+//
+//   acc[r][n] (+)= sum over runs q, groups g, i of  a[r][run_offset[q] + g * 4 + i] * b[q][g][n][i]
+//
+// A row of A is a base address plus offsets shared by all rows, so nothing is gathered: rows are output pixels and runs the taps of
+// the window (forward, input gradient), or rows are (tap, channel) and runs output positions with the batch innermost (weight
+// gradient). A group is four bytes of A and 64 bytes of B (16 columns), whatever the element.
+//   kU8  A u8, B s8, four products a group. AVX2 adds vpmaddubsw results in 16 bits for `flush` groups before it widens them: exact
+//        while flush * 2 * max|a| * max|b| <= 32767 (safe_flush). VNNI needs no such bound.
+//   kS16 A s16, B s16, two products a group: 8-bit operands where 16-bit sums would overflow, and dynamic fixed point.
+//        `chain` > 0: sums are f32 and every `chain` groups (counted over the tile's runs) the int32 sum is converted and added:
+//        numerics of dynamic fixed point, where int32 holds a few products only.
+#ifndef NETSUKE_TRAIN_KERNELS_H_
+#define NETSUKE_TRAIN_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/cpu.h"
+#include "train/random.h"
+
+namespace netsuke {
+namespace train {
+
+enum class Lane : uint8_t { kU8, kS16 };
+constexpr int kWidth = 16;        // columns of a tile and of a panel of B
+constexpr int kMaxRows = 12;      // rows of the tallest tile
+constexpr int64_t kGroupBytes = 64;
+constexpr int64_t kSlackBytes = 64;  // readable behind every operand
+
+struct Tile {
+  const uint8_t* const* a;    // one base address per row
+  const int64_t* run_offset;  // bytes
+  const uint8_t* run_shift;   // null, or the left shift of all sums before run q (groups of channels related by powers of two)
+  const int32_t* run_groups;  // groups of run q
+  int64_t runs;
+  const uint8_t* b;           // [runs][groups][64]
+  int rows;
+  int64_t flush;              // kU8: groups that 16-bit sums hold; kS16: `chain`, 0 for int32 sums
+  void* acc;                  // [rows][16] int32, or f32 with a chain
+  int64_t acc_stride;         // elements
+  bool first;                 // start from 0 instead of what acc holds
+};
+
+// y[r][n] = f32(acc[r][n] + corr[n]) * mult[n] (+ bias[n]): section 4 of docs/numerics.md with f32 output.
+struct Finish {
+  const int32_t* acc;         // [rows][16]
+  int rows, columns;
+  const int32_t* corr;        // [16]
+  const float* mult;          // [16]
+  const float* bias;          // [16] or null
+  float* const* out;          // one address per row
+};
+
+// codes[i] = clamp(rne(x[i] / scale), lo, hi) + zero, or floor(x[i] / scale + noise) with a seed; scale[i % period].
+struct Quantize {
+  const float* x;
+  const float* scale;
+  int64_t period;             // 1: one scale
+  float lo, hi;
+  int32_t zero;
+  const Seed* seed;           // null: nearest even
+  void* out;                  // u8, or s16 when wide
+  bool wide;
+};
+
+struct Table {
+  const char* name;
+  int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
+  bool dot;                   // u8 x s8 products need no 16-bit bound
+  void (*tile_u8)(const Tile&);
+  void (*tile_s16)(const Tile&);
+  void (*finish)(const Finish&);
+  void (*quantize)(const Quantize&, int64_t begin, int64_t end);  // begin a multiple of 64
+  // top[c] = max over rows of the bits of |x[row][c]|: NaN and Inf are larger than every number.
+  void (*absmax)(const float* x, int64_t rows, int64_t columns, uint32_t* top);
+  // dst[j * dst_stride + i] = src[i * src_stride + j], 16 x 16 bytes.
+  void (*transpose16)(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t dst_stride);
+  // dst[n][i] = src[i][n] - zero for 16 columns of four rows, 64 bytes.
+  void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
+};
+
+extern const Table train_kernels_portable;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Table train_kernels_avx2, train_kernels_avx512vnni;
+#endif
+inline const Table& train_kernels(Isa isa) {
+#if defined(__x86_64__) || defined(_M_X64)
+  if (isa == Isa::kAvx512Vnni) return train_kernels_avx512vnni;
+  if (isa == Isa::kAvx2) return train_kernels_avx2;
+#endif
+  return train_kernels_portable;  // also on Arm: there is no NEON file yet
+}
+
+// Groups of four products that 16-bit sums of vpmaddubsw hold; 0 when one already overflows.
+inline int64_t safe_flush(int64_t a_max, int64_t b_max) {
+  const int64_t pair = 2 * a_max * b_max;
+  return pair == 0 ? 32767 : 32767 / pair;
+}
+
+}  // namespace train
+}  // namespace netsuke
+
+#endif  // NETSUKE_TRAIN_KERNELS_H_

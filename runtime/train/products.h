@@ -1,0 +1,88 @@
+// The three products of a training step for convolution and linear layers, exact integers inside, f32 outside.
+//
+//   forward          y[n,oy,ox,o]   = f32(sum (x - x_zero) w) * mult[o] (+ bias[o])         sections 3 and 4 of docs/numerics.md
+//   input_gradient   dx[n,y,x,c]    = f32(sum ((g - g_zero) w) << (e_max - e[o])) * mult
+//   weight_gradient  dw[o,ky,kx,c]  = f32(sum (x - x_zero)(g - g_zero)) * mult[o]
+//
+// Codes of 8 bits or fewer sum in int32 and refuse what could overflow; the weight gradient sums over batch and positions and is
+// split into spans that fit, added in int64. Operands of 9 to 16 bits (dynamic fixed point) sum in chains: as many pairs of products
+// as int32 holds, then f32, in the order of the operands, which no thread count changes.
+#ifndef NETSUKE_TRAIN_PRODUCTS_H_
+#define NETSUKE_TRAIN_PRODUCTS_H_
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/arena.h"
+#include "base/status.h"
+#include "base/threads.h"
+#include "train/kernels.h"
+#include "train/layouts.h"
+
+namespace netsuke {
+namespace train {
+
+// A linear layer is a 1x1 convolution of 1x1 images.
+struct Conv {
+  int64_t n, h, w, c, o, kh, kw;
+  int64_t stride_h, stride_w, top, left, bottom, right, dilation_h, dilation_w, groups;
+  int64_t oh() const { return (h + top + bottom - dilation_h * (kh - 1) - 1) / stride_h + 1; }
+  int64_t ow() const { return (w + left + right - dilation_w * (kw - 1) - 1) / stride_w + 1; }
+};
+
+// Codes with their range: u8 with a zero point for activations and gradients, s8 (zero 0) for weights; s16 when wide.
+struct Codes {
+  const void* data;
+  int32_t zero, lo, hi;  // smallest and largest stored code
+  bool wide;
+  int64_t top() const { return hi - zero > zero - lo ? hi - zero : zero - lo; }  // largest |code - zero|
+};
+
+class Trainer {
+ public:
+  Trainer(Isa isa, int threads) : table_(train_kernels(isa)), pool_(threads), isa_(isa) {}
+
+  // x [n,h,w,c], w [o,kh,kw,c/groups], mult [o], bias [o] or null, y [n,oh,ow,o].
+  Status forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
+  // g [n,oh,ow,o]; exponents [o] or null: channel o has the scale 2^-e[o] of the largest one; dx [n,h,w,c].
+  Status input_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  // dw [o,kh,kw,c/groups].
+  Status weight_gradient(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
+
+  // codes of f32 [count]; see Quantize. Rows of `scale` repeat with `period`.
+  Status quantize(const Quantize& q, int64_t count);
+  // Largest |x| of each column of [rows][columns], as f32; NaN or Inf when one is there.
+  Status absmax(const float* x, int64_t rows, int64_t columns, float* top);
+
+  Isa isa() const { return isa_; }
+  int threads() const { return pool_.threads(); }
+  const char* kernel() const { return table_.name; }
+
+ private:
+  struct Plan;
+  Lane lane_for(const Codes& a, const Codes& b) const;
+  Status reserve(Buffer* buffer, int64_t bytes);
+  Status check(const Conv& conv, const Codes& a, const Codes& b, int64_t terms, int shift) const;
+  void multiply(const Plan& plan, const float* mult, const float* bias);
+  Status phase_gradient(const Conv& conv, const Codes& w, const float* mult, Plan* plan, int64_t group, int64_t py, int64_t px,
+                        const Padded& pad, float* dx);
+  Status weight_group(const Conv& conv, const Image& x, const Padded& pad, const Image& g, Lane lane, int64_t flush,
+                      int64_t span, const float* mult, float* dw);
+  Status depthwise_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
+  Status depthwise_input(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  Status depthwise_weight(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
+
+  const Table& table_;
+  ThreadPool pool_;
+  Isa isa_;
+  std::mutex mutex_;  // one product at a time: the scratch below is shared
+  Buffer a_, b_, sums_, wide_;
+};
+
+inline bool is_depthwise(const Conv& c) { return c.groups > 1 && c.groups == c.c && c.o == c.c; }
+
+}  // namespace train
+}  // namespace netsuke
+
+#endif  // NETSUKE_TRAIN_PRODUCTS_H_

@@ -1,0 +1,12 @@
+// The AVX-512 file of this folder, executed through SIMDe and compared with the plain loops.
+#include "kernels/base/simde_target.h"
+
+#define NETSUKE_TRAIN_TABLE train_kernels_simde
+#include "train/x86_avx512vnni.cc"
+
+#include "train/test_tiles.h"
+
+int main() {
+  if (netsuke::isa_available(netsuke::Isa::kAvx2)) netsuke::train::compare_tiles(netsuke::train::train_kernels_simde);
+  return netsuke::check_count() == 0 ? 0 : netsuke::check_result();
+}
