@@ -20,14 +20,26 @@ NK_INLINE Sums sums_of(float start) {
   return s;
 }
 
+// Lane i of the result is lane i + half of v, where there is one.
+template <int kHalf>
+NK_INLINE vf upper(vf v) {
+  vi order;
+  for (int i = 0; i < kLanes; ++i) order[i] = (i + kHalf) % kLanes;
+  return __builtin_shuffle(v, order);
+}
+
+// Only the lower lanes of each step mean something.
 template <vf (*Combine)(vf, vf)>
 NK_INLINE float tree(const Sums& s) {
-  float p[kSums];
-  for (int i = 0; i < kSumVectors; ++i) store(p + i * kLanes, s.v[i]);
-  for (int half = kSums / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) p[i] = Combine(splat(p[i]), splat(p[i + half]))[0];
+  Sums p = s;
+  for (int half = kSumVectors / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) p.v[i] = Combine(p.v[i], p.v[i + half]);
   }
-  return p[0];
+  vf v = p.v[0];
+  if constexpr (kLanes > 8) v = Combine(v, upper<8>(v));
+  if constexpr (kLanes > 4) v = Combine(v, upper<4>(v));
+  v = Combine(v, upper<2>(v));
+  return Combine(v, upper<1>(v))[0];
 }
 
 // Combine(partial sum, F(element)) over a row of n; elements beyond the end leave their partial sum alone.
@@ -41,11 +53,9 @@ NK_INLINE float reduce_row(const float* x, int64_t n, float start, const F& f) {
   for (int v = 0; i < n; ++v, i += kLanes) {
     const int64_t left = n - i < kLanes ? n - i : kLanes;
     const vf y = Combine(s.v[v], f(load_part(x + i, left), i, left));
-    float before[kLanes], after[kLanes];
-    store(before, s.v[v]);
-    store(after, y);
-    for (int64_t l = 0; l < left; ++l) before[l] = after[l];
-    s.v[v] = load(before);
+    vi lane;
+    for (int l = 0; l < kLanes; ++l) lane[l] = l;
+    s.v[v] = select(lane < splat_int(static_cast<int32_t>(left)), y, s.v[v]);
   }
   return tree<Combine>(s);
 }

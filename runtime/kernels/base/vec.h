@@ -42,13 +42,55 @@ NK_INLINE vi splat_int(int32_t v) { return v - vi{}; }
 NK_INLINE vi bits(vf v) { return (vi)v; }  // same bits: between vectors a C cast reinterprets
 NK_INLINE vf from_bits(vi v) { return (vf)v; }
 
-// The first n lanes (n < kLanes); the others are 0 and are not stored.
+// The first n lanes (n < kLanes); the others are 0 and are not stored. Lanes that are not asked for are not touched: a row may end a page.
+#if defined(__AVX2__) && NETSUKE_LANES == 8
+NK_INLINE vf load_part(const float* p, int64_t n) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return (vf)_mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(n)), lane));
+}
+// Not vmaskmovps: as a store it is microcode on AMD. Nor memcpy: a call for a handful of bytes.
+NK_INLINE void store_part(float* p, vf v, int64_t n) {
+  __m128 part = _mm256_castps256_ps128((__m256)v);
+  if (n & 4) {
+    _mm_storeu_ps(p, part);
+    part = _mm256_extractf128_ps((__m256)v, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+    part = _mm_movehl_ps(part, part);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, part);
+}
+#else
 NK_INLINE vf load_part(const float* p, int64_t n) {
   vf v = {};
   memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
   return v;
 }
 NK_INLINE void store_part(float* p, vf v, int64_t n) { memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
+#endif
+
+// Integers in 0..255 to bytes. Of __builtin_convertvector GCC 12 makes a dozen shuffles for 8 lanes.
+#if defined(__AVX2__) && NETSUKE_LANES == 8
+NK_INLINE vb bytes_of(vi v) {
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  const int64_t eight = _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+  vb b;
+  memcpy(&b, &eight, 8);
+  return b;
+}
+#else
+NK_INLINE vb bytes_of(vi v) { return __builtin_convertvector(v, vb); }
+#endif
+NK_INLINE void store_bytes(uint8_t* p, vi v) { *reinterpret_cast<vb_any*>(p) = bytes_of(v); }
+NK_INLINE void store_bytes_part(uint8_t* p, vi v, int64_t n) {
+  const vb last = bytes_of(v);
+  uint8_t all[kLanes];
+  memcpy(all, &last, kLanes);
+  for (int64_t i = 0; i < n; ++i) p[i] = all[i];
+}
 
 #if defined(__AVX512F__) && NETSUKE_LANES == 16
 NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -120,6 +162,22 @@ NK_INLINE vf round_even(vf v) {
   const vf rounded = with_sign_of((magnitude + magic) - magic, v);
   return magnitude < magic ? rounded : v;  // a NaN takes the second branch
 }
+// numerics.md section 2. t > lo ? t : lo sends a NaN to lo; the bounds are integers, so rounding afterwards stays inside them.
+struct Quantizer {
+  vf scale, lo, hi;
+  vi zero;
+};
+NK_INLINE Quantizer quantizer(float scale, int32_t zero) {
+  return {splat(scale), splat(static_cast<float>(-zero)), splat(static_cast<float>(255 - zero)), splat_int(zero)};
+}
+NK_INLINE vi quantize_vector(vf x, const Quantizer& q) {
+  vf t = x / q.scale;
+  t = t > q.lo ? t : q.lo;
+  t = t < q.hi ? t : q.hi;
+  const vf magic = splat(12582912.0f);
+  return bits(t + magic) - bits(magic) + q.zero;
+}
+
 NK_INLINE vf round_down(vf v) {
   const vf r = round_even(v);
   return r > v ? r - 1.0f : r;

@@ -64,6 +64,10 @@ class SoftmaxOp final : public Op {
     const int64_t base = r / l.inner * l.n * l.inner + r % l.inner;
     const float* x = args.in[0].as<float>() + base;
     if (l.inner == 1 && !quant_.on) return kernels_->row(x, args.out[0].as<float>() + base, l.n, log_ != 0);
+    if (l.inner == 1) {
+      kernels_->row(x, buffer, l.n, log_ != 0);
+      return unary_->quantize(buffer, args.out[0].as<uint8_t>() + base, l.n, quant_.scale, quant_.zero);
+    }
     for (int64_t i = 0; i < l.n; ++i) buffer[i] = x[i * l.inner];
     kernels_->row(buffer, buffer, l.n, log_ != 0);
     if (!quant_.on) {
@@ -72,7 +76,6 @@ class SoftmaxOp final : public Op {
       return;
     }
     uint8_t* y = args.out[0].as<uint8_t>() + base;
-    if (l.inner == 1) return unary_->quantize(buffer, y, l.n, quant_.scale, quant_.zero);
     uint8_t* codes = reinterpret_cast<uint8_t*>(buffer);  // a code is written after its float was read
     unary_->quantize(buffer, codes, l.n, quant_.scale, quant_.zero);
     for (int64_t i = 0; i < l.n; ++i) y[i * l.inner] = codes[i];
