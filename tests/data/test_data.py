@@ -104,7 +104,7 @@ def test_nan_and_infinity_name_the_sample(arrays):
         ({"x": np.zeros((4, 2), np.complex64)}, "plain array"),
         ({"x": np.zeros((4, 2), np.float32), "y": np.zeros(3, int)}, "does not fit"),
         ({"x": np.zeros((4, 2), np.float32), "y": np.zeros(4)}, "y has the wrong dtype"),
-        ({"images": np.zeros((4, 2), np.float32)}, "no array 'x'"),
+        ({"y": np.zeros(4, int)}, "no array 'x'"),
     ],
 )
 def test_bad_npz(tmp_path, arrays_, message):

@@ -15,6 +15,7 @@ lowering of `netsuke.passes`, or add a rule to `decompose`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,18 +35,17 @@ def capture(
     *,
     shape: Any = None,
     weights: str | Path | None = None,
-    dtype: str = "f32",
+    dtype: str | Mapping[str, str] = "f32",
 ) -> ir.Model:
     """The canonical graph of a network.
 
     model    path of an `.onnx` file or of a `.pt2` file of torch.export.save, `file.py:factory`, the name of a
              reference network, an
              onnx_ir.Model or onnx.ModelProto (not changed), or a torch.nn.Module
-    shape    shape of one input batch, (1, 3, 224, 224), or a list of shapes; needed for PyTorch modules only. For
-             ONNX models it fixes
-             free dimensions of the inputs when given
+    shape    shape of one input batch, (1, 3, 224, 224), a list of shapes, or shapes by input name; needed for PyTorch
+             modules only. For ONNX models it fixes free dimensions of the inputs when given
     weights  `.safetensors` or `.pth` state dict for PyTorch modules
-    dtype    input dtype of PyTorch modules: "f32" or "i64"
+    dtype    input dtype of PyTorch modules, "f32", "i64", "i32" or "bool", or dtypes by input name
 
     Raises FileError (missing, damaged), UsageError (wrong arguments), UnsupportedError (every node that cannot be
     compiled).

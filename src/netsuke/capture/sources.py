@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from netsuke.capture.onnx_file import check_proto, read_onnx
 from netsuke.core.errors import FileError, Problem, UsageError, near
 
 
-def load(model: Any, *, shape: Any, weights: Any, dtype: str, free_image: bool = True) -> ir.Model:
+def load(model: Any, *, shape: Any, weights: Any, dtype: Any, free_image: bool = True) -> ir.Model:
     """The model as onnx_ir holds it; objects given by the caller are copied."""
     if isinstance(model, ir.Model):
         return _fixed(model.clone(deep_copy=False), shape)
@@ -37,7 +38,7 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: str, free_image: bool =
     )
 
 
-def _from_text(text: str, shape: Any, weights: Any, dtype: str, free_image: bool) -> ir.Model:
+def _from_text(text: str, shape: Any, weights: Any, dtype: Any, free_image: bool) -> ir.Model:
     from netsuke.models import MODELS
 
     path = Path(text)
@@ -69,7 +70,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: str, free_image: bool
     )
 
 
-def _export(module: Any, shape: Any, weights: Any, dtype: str, free_image: bool) -> ir.Model:
+def _export(module: Any, shape: Any, weights: Any, dtype: Any, free_image: bool) -> ir.Model:
     from netsuke.capture.torch_export import export_module
 
     if shape is None:
@@ -89,6 +90,16 @@ def _fixed(model: ir.Model, shape: Any) -> ir.Model:
     if shape is None:
         return model
     inputs = [v for v in model.graph.inputs if not v.is_initializer()]
+    if isinstance(shape, Mapping):
+        names = [v.name or "" for v in inputs]
+        unknown = [
+            Problem("no such input", where="shape", got=n, allowed=", ".join(names)) for n in shape if n not in names
+        ]
+        if unknown or len(shape) != len(names):
+            raise UsageError(
+                unknown or [Problem("one shape per input is needed", got=", ".join(shape), allowed=", ".join(names))]
+            )
+        shape = [shape[name] for name in names]
     shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
     if len(shapes) != len(inputs):
         raise UsageError(Problem("one shape per input is needed", got=str(len(shapes)), allowed=str(len(inputs))))

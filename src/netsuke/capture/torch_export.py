@@ -13,7 +13,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +28,19 @@ OPSET = 20  # the first with Gelu; later ones write attention as one operator
 _DIM_NAMES = {4: ["N", None, "H", "W"], 3: ["N", None, "L"], 2: ["N", None]}
 
 
-def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32", *, free_image: bool = True) -> ir.Model:
-    """Export an eval-mode module for inputs of `shape` (one shape, or a list of shapes for several inputs).
+def export_module(
+    module: torch.nn.Module, shape: Any, dtype: str | Mapping[str, str] = "f32", *, free_image: bool = True
+) -> ir.Model:
+    """Export an eval-mode module for inputs of `shape` (one shape, a list of shapes, or shapes by parameter name).
 
-    free_image False keeps everything but the batch as it is in `shape`. dtype is "f32", or "i64" for token ids.
+    free_image False keeps everything but the batch as it is in `shape`. dtype is "f32", "i64" for token ids, "i32" or
+    "bool", for all inputs or by name as the shapes.
     Raises UnsupportedError with the exporter's reason when the network cannot be exported.
     """
     torch = _torch()
-    shapes = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
     module = module.eval()
-    args = tuple(_example(torch, s, dtype) for s in shapes)
+    shapes, dtypes = _arguments(module, shape, dtype)
+    args = tuple(_example(torch, s, d) for s, d in zip(shapes, dtypes, strict=True))
     first = None
     names: list[list[str | None]] = [list(_DIM_NAMES.get(len(s), ["N"])) for s in shapes]
     for free in list(_attempts(names))[0 if free_image else 1 :]:
@@ -59,6 +62,27 @@ def export_module(module: torch.nn.Module, shape: Any, dtype: str = "f32", *, fr
     )
 
 
+def _arguments(module: Any, shape: Any, dtype: str | Mapping[str, str]) -> tuple[list[tuple[int, ...]], list[str]]:
+    """Shapes and dtypes in the order of the arguments; UsageError when names are given that forward does not have."""
+    import inspect
+
+    if not isinstance(shape, Mapping):
+        listed = [tuple(s) for s in shape] if shape and isinstance(shape[0], (tuple, list)) else [tuple(shape)]
+        kinds = list(dtype.values()) if isinstance(dtype, Mapping) else [dtype] * len(listed)
+        return listed, kinds if len(kinds) == len(listed) else [kinds[0]] * len(listed)
+    known = list(inspect.signature(module.forward).parameters)
+    unknown = [
+        Problem("forward has no such argument", type(module).__name__, n, ", ".join(known))
+        for n in shape
+        if n not in known
+    ]
+    if unknown:
+        raise UsageError(unknown)
+    names = [name for name in known if name in shape]
+    kind = dtype if isinstance(dtype, Mapping) else dict.fromkeys(names, dtype)
+    return [tuple(shape[name]) for name in names], [kind.get(name, "f32") for name in names]
+
+
 def _attempts(free: list[list[str | None]]) -> Iterator[list[list[str | None]]]:
     """All free dimensions, then the batch alone, then none."""
     yield free
@@ -70,8 +94,9 @@ def _example(torch: Any, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
     """Batch 2 at least: torch.export treats a dimension of 1 as a constant."""
     size = (max(2, shape[0]), *shape[1:]) if shape else shape
     generator = torch.Generator().manual_seed(0)
-    if dtype == "i64":
-        return torch.randint(0, 2, size, generator=generator)  # type: ignore[no-any-return]
+    if dtype != "f32":
+        kind = {"i64": torch.int64, "i32": torch.int32, "bool": torch.bool}[dtype]
+        return torch.randint(0, 2, size, generator=generator).to(kind)  # type: ignore[no-any-return]
     return torch.randn(size, generator=generator)  # type: ignore[no-any-return]
 
 

@@ -201,8 +201,8 @@ def run(app: typer.Typer, arguments: Sequence[str]) -> int:
 
 
 def calibration_arrays(spec: str, root: Path | None, limit: int = 128) -> dict[str, Any]:
-    """The first samples of a data set under the name "", which stands for the only input."""
-    from netsuke.data import load_data
+    """The first samples of a data set by input name; "" stands for the only input."""
+    from netsuke.data import fields, load_data
 
     data = load_data(spec, root, role="calib")
-    return {"": next(iter(data.batches(limit)))[0]}
+    return dict(fields(next(iter(data.batches(limit)))[0]))

@@ -7,11 +7,13 @@ the same samples and the same sha256; what cannot be read is an error that names
 To add: a built-in name is one entry in builtin.py; a file kind is one reader in readers.py with `count`, `shape`,
 `scan`.
 
+A network with several inputs gets structured arrays, one field per input: `pack`, `fields`.
+
     load_data("calib.npz"), load_data("images/"), load_data("digits"), load_data("cifar10:test", root="...")
 """
 
-from netsuke.data.dataset import Dataset, overlap
+from netsuke.data.dataset import Dataset, fields, overlap, pack
 from netsuke.data.load import load_data
 from netsuke.data.preprocess import Preprocess
 
-__all__ = ["Dataset", "Preprocess", "load_data", "overlap"]
+__all__ = ["Dataset", "Preprocess", "fields", "load_data", "overlap", "pack"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -31,8 +31,35 @@ class Reader(Protocol):
     def scan(self, chunk: int, wanted: npt.NDArray[np.int64] | None) -> Iterator[tuple[AnyArray, AnyArray | None]]: ...
 
 
+def pack(arrays: Mapping[str, AnyArray]) -> AnyArray:
+    """Arrays of several inputs, [N, ...] each, as one structured array [N] with a field per input."""
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) != 1:
+        got = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UsageError(Problem("inputs with different numbers of samples", got=got))
+    kind = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in arrays.items()])
+    packed = np.empty(next(iter(counts.values())), kind)
+    for name, array in arrays.items():
+        packed[name] = array
+    return packed
+
+
+def fields(x: AnyArray) -> dict[str, AnyArray]:
+    """The arrays of a batch by input name; "" names the only input of a network."""
+    return (
+        {"": x}
+        if x.dtype.names is None
+        else {
+            name: np.asarray(x[name])  # type: ignore[call-overload]
+            for name in x.dtype.names
+        }
+    )
+
+
 class Dataset:
     """Samples ready for a network: float32 (or integer tokens) in the network's layout, in a fixed order.
+
+    Samples of a network with several inputs come as structured arrays with one field per input (`pack`, `fields`).
 
     source   where it came from, as typed
     count    number of samples
@@ -57,10 +84,13 @@ class Dataset:
             raise UsageError(Problem("the data set is empty", where=source, allowed="at least one sample"))
 
     @classmethod
-    def from_arrays(cls, x: AnyArray, y: AnyArray | None = None, source: str = "arrays") -> Dataset:
-        """A data set of arrays in memory: x [N, ...] float32 or int, y [N] or None."""
+    def from_arrays(
+        cls, x: AnyArray | Mapping[str, AnyArray], y: AnyArray | None = None, source: str = "arrays"
+    ) -> Dataset:
+        """A data set of arrays in memory: x [N, ...] float32 or int (by name for several inputs), y [N] or None."""
         from netsuke.data.readers import ArrayReader, ready
 
+        x = pack({name: np.asarray(array) for name, array in x.items()}) if isinstance(x, Mapping) else x
         return cls(ArrayReader(x, y, source), source, transform=lambda part: ready(part, source))
 
     @property
@@ -89,9 +119,17 @@ class Dataset:
             start += len(ready)
 
     @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one sample by input name, as the network gets it; "" names the only input."""
+        return {name: tuple(part.shape[1:]) for name, part in fields(next(self.batches(1))[0]).items()}
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one sample as the network gets it."""
-        return tuple(next(self.batches(1))[0].shape[1:])
+        """Shape of one sample of a network with one input; UsageError when the data are for several."""
+        shapes = self.shapes
+        if len(shapes) > 1:
+            raise UsageError(Problem("the data are for several inputs", self.source, ", ".join(shapes), "one input"))
+        return next(iter(shapes.values()))
 
     @property
     def sha256(self) -> str:
@@ -146,6 +184,9 @@ def _row_bytes(row: AnyArray) -> bytes:
 
 
 def _finite(x: AnyArray, start: int, source: str) -> None:
+    if x.dtype.names is not None:
+        for name in x.dtype.names:
+            _finite(np.asarray(x[name]), start, f"{source}, {name}")  # type: ignore[call-overload]
     if not np.issubdtype(x.dtype, np.floating):
         return
     flat = x.reshape(len(x), -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import math
 import struct
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from netsuke.core.errors import FileError, Problem, UsageError
-from netsuke.data.dataset import AnyArray
+from netsuke.data.dataset import AnyArray, fields, pack
 
 Rows = npt.NDArray[np.int64]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
@@ -46,31 +47,52 @@ class ArrayReader:
 
 
 class NpzReader:
-    """`x` and optional `y` of an .npz file, decompressed as a stream: memory is one chunk plus the labels."""
+    """`x`, or one array per input of the network under the inputs' names, and optional `y` of an .npz file.
+
+    They are decompressed as streams: memory is one chunk plus the labels.
+    """
 
     def __init__(self, path: Path, x_key: str = "x", y_key: str = "y") -> None:
-        self.path, self.member = path, f"{x_key}.npy"
+        self.path = path
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-                if self.member not in names:
-                    got = ", ".join(n.removesuffix(".npy") for n in names) or "no arrays"
-                    raise FileError(Problem(f"the file has no array {x_key!r}", str(path), got, "x and optional y"))
-                with archive.open(self.member) as stream:
-                    self.row_shape, self.dtype, self.count = _header(stream, str(path))
+                found = [n.removesuffix(".npy") for n in names if n.endswith(".npy") and n != f"{y_key}.npy"]
+                self.names = [x_key] if x_key in found else found
+                if not self.names:
+                    got = ", ".join(names) or "no arrays"
+                    allowed = "x and optional y, or arrays named as the inputs"
+                    raise FileError(Problem(f"the file has no array {x_key!r}", str(path), got, allowed))
+                headers = []
+                for name in self.names:
+                    with archive.open(f"{name}.npy") as stream:
+                        headers.append(_header(stream, f"{path}, {name}"))
                 self.y = _labels(archive, f"{y_key}.npy", path) if f"{y_key}.npy" in names else None
         except (OSError, zipfile.BadZipFile, ValueError, EOFError) as error:
             raise FileError(
                 Problem("not a readable .npz file", str(path), str(error), "numpy.savez(path, x=..., y=...)")
             ) from error
-        _agree((self.count, *self.row_shape), None if self.y is None else self.y.shape, str(path))
-        self.labels = self.y is not None
+        counts = {name: count for name, (_, _, count) in zip(self.names, headers, strict=True)}
+        if len(set(counts.values())) > 1:
+            got = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise UsageError(Problem("inputs with different numbers of samples", str(path), got))
+        self.count, self.labels = headers[0][2], self.y is not None
+        for shape, _, count in headers:
+            _agree((count, *shape), None if self.y is None else self.y.shape, str(path))
+        self.plain = self.names == [x_key]
 
     def scan(self, chunk: int, wanted: Rows | None) -> Iterator[tuple[AnyArray, AnyArray | None]]:
         try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as stream:
-                _header(stream, str(self.path))
-                yield from _stream(stream, self.dtype, self.row_shape, self.count, self.y, chunk, wanted)
+            with contextlib.ExitStack() as stack:
+                archive = stack.enter_context(zipfile.ZipFile(self.path))
+                parts = []
+                for name in self.names:
+                    stream = stack.enter_context(archive.open(f"{name}.npy"))
+                    shape, dtype, count = _header(stream, str(self.path))
+                    parts.append(_stream(stream, dtype, shape, count, self.y, chunk, wanted))
+                for chunks in zip(*parts, strict=True):
+                    x = {name: part for name, (part, _) in zip(self.names, chunks, strict=True)}
+                    yield x[self.names[0]] if self.plain else pack(x), chunks[0][1]
         except (OSError, zipfile.BadZipFile, EOFError) as error:
             raise FileError(Problem("the .npz file is damaged", str(self.path), str(error))) from error
 
@@ -131,6 +153,8 @@ class FolderReader:
 
 def ready(x: AnyArray, where: str) -> AnyArray:
     """Samples that are already preprocessed: floats become float32, int32 and int64 stay; anything else is an error."""
+    if x.dtype.names is not None:
+        return pack({name: ready(part, f"{where}, {name}") for name, part in fields(x).items()})
     if x.dtype == np.float32 or x.dtype in (np.int32, np.int64):
         return x
     if x.dtype in (np.float64, np.float16):

@@ -18,11 +18,12 @@ from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, timing
 from netsuke.pipeline.evaluate import Evaluation
 from netsuke.pipeline.layers import layer_table
-from netsuke.pipeline.memory import engine_bytes
+from netsuke.pipeline.memory import engine_bytes, sample_shapes
 from netsuke.pipeline.small import Small, meets
 from netsuke.pipeline.work import Work
 from netsuke.program.model import Program
-from netsuke.verify.check import Check, check, feeds_of
+from netsuke.verify.batches import feeds_of, fixed_batch
+from netsuke.verify.check import Check, check
 from netsuke.verify.parity import Exactness, exactness
 from netsuke.verify.runners import Runner, open_runner
 from netsuke.verify.source import format_shapes
@@ -41,7 +42,7 @@ def _meta(work: Work, plan: Plan) -> dict[str, str]:
     if work.calib is None:
         return facts | {"calibration": "data-free"}
     facts |= {"calibration": Path(work.calib.source).name, "calibration_sha256": work.calib.sha256}
-    return facts | {"sample_shape": format_shapes({work.floating.inputs[0].name: (1, *work.calib.shape)})}
+    return facts | {"sample_shape": format_shapes(sample_shapes(work.floating.inputs, work.calib))}
 
 
 def write_and_reload(program: Program, path: Path) -> tuple[Program, int]:
@@ -55,12 +56,12 @@ def verify_exact(runner: Runner, samples: Array, progress: Any) -> Exactness | N
     """The reloaded file on the engine against the reference, one batch at a time until enough or out of time."""
     if runner.engine is None:
         return None
-    port = runner.program.inputs[0]
-    step = port.shape[0] if port.shape and isinstance(port.shape[0], int) else 1
+    ports = runner.program.inputs
+    step = fixed_batch(ports) or 1
     begin, done = time.monotonic(), 0
     total = Exactness(runner.name, 0, 0, 0, [])
     while done + step <= min(len(samples), VERIFY_SAMPLES) and not total.differing:
-        found = exactness(runner, feeds_of(port, samples[done : done + step]))
+        found = exactness(runner, feeds_of(ports, samples[done : done + step]))
         done += step
         total = Exactness(runner.name, done, found.values, total.codes + found.codes, found.differing)
         spent = time.monotonic() - begin
@@ -108,10 +109,9 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
     samples = _samples(work)
     exact = verify_exact(compressed, samples, work.progress)
     found = _judge(work, program, evaluation, samples)
-    port = program.inputs[0]
-    one = samples[: port.shape[0] if port.shape and isinstance(port.shape[0], int) else 1]
+    one = feeds_of(program.inputs, samples[: fixed_batch(program.inputs) or 1])
     work.progress("time", 0.0)
-    measured = timing.measure(floating, compressed, feeds_of(port, one)) if timed else None
+    measured = timing.measure(floating, compressed, one) if timed else None
     profiles = (measured.layers, measured.float_layers) if measured is not None else ((), ())
     before = len(files.to_bytes(work.floating))
     small = Small(
@@ -129,7 +129,10 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
         notes=work.notes,
         missed=meets(plan.budget, before, after, found),
         interrupted=work.runner.cut,
-        memory={name: engine_bytes(r.engine, one.shape) for name, r in (("before", floating), ("after", compressed))},
+        memory={
+            name: engine_bytes(r.engine, {n: a.shape for n, a in one.items()})
+            for name, r in (("before", floating), ("after", compressed))
+        },
     )
     if measured is not None and not measured.faster:
         small.notes.append(f"not faster than float: {measured.reason}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from netsuke.data import Dataset
 from netsuke.pipeline.small import size
-from netsuke.program.model import Program
+from netsuke.program.model import Port, Program
+from netsuke.verify.batches import fixed_batch
 from netsuke.verify.runners import open_runner
 
 SYNTHETIC = 32  # samples of a data-free run
@@ -20,7 +22,7 @@ def memory_line(graph: Any, floating: Program, calib: Dataset | None, threads: i
     from netsuke.methods.quantize.ptq import choose_batch, memory_bound, sizes
 
     weights = 4 * sum(array.nbytes for array in floating.constants.values())
-    sample = calib.shape if calib is not None else None
+    sample = calib.shapes if calib is not None else None
     batch = choose_batch(graph, calib.count if calib is not None else SYNTHETIC, sample)
     bound = memory_bound(graph, batch, shapes=sizes(graph, sample) if sample is not None else None)
     if bound is None:
@@ -33,12 +35,17 @@ def memory_line(graph: Any, floating: Program, calib: Dataset | None, threads: i
 def _arena(floating: Program, calib: Dataset | None, batch: int, threads: int | None) -> int:
     """What the float network's own intermediates take at that batch."""
     engine = open_runner(floating, threads).engine
-    if engine is None or calib is None or len(floating.inputs) != 1:
+    if engine is None or calib is None:
         return 0
-    first = floating.inputs[0].shape[0]
-    return int(engine.arena_bytes((first if isinstance(first, int) else batch, *calib.shape)))
+    return int(engine.arena_bytes(sample_shapes(floating.inputs, calib, batch)))
 
 
-def engine_bytes(engine: Any, sample: tuple[int, ...]) -> int | None:
-    """Packed weights and arena of a loaded engine for one batch of this shape."""
-    return None if engine is None else int(engine.packed_bytes) + int(engine.arena_bytes(sample))
+def sample_shapes(ports: Sequence[Port], data: Dataset, batch: int = 1) -> dict[str, tuple[int, ...]]:
+    """Shape of every input for a batch of the data; a batch that is fixed in the network stays."""
+    shapes = data.shapes
+    return {p.name: (fixed_batch([p]) or batch, *shapes["" if "" in shapes else p.name]) for p in ports}
+
+
+def engine_bytes(engine: Any, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Packed weights and arena of a loaded engine for one batch of these shapes."""
+    return None if engine is None else int(engine.packed_bytes) + int(engine.arena_bytes(dict(shapes)))

@@ -17,7 +17,7 @@ from netsuke.pipeline.plan import Progress, stages
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.state import RunFolder
 from netsuke.program.model import Program
-from netsuke.verify.batches import data_port
+from netsuke.verify.batches import feeds_of
 from netsuke.verify.runners import runtime_available
 from netsuke.verify.source import capture_model, is_torch, model_name, open_data
 
@@ -87,7 +87,8 @@ def open_work(
     graph = capture_model(model, shape, weights, sample=data)
     quantized = foreign.is_quantized(graph)
     floating = compile_program(foreign.without_quantizers(graph) if quantized else graph, name="float")
-    data_port(floating)  # data feed one input: a network with several is refused here
+    if data is not None:
+        feeds_of(floating.inputs, next(data.batches(1))[0])  # data that do not fit the inputs are refused here
     if folder is not None:
         folder.bind(_digest(graph, data))
     runner = EngineRunner(threads)

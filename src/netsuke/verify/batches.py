@@ -1,4 +1,4 @@
-"""The same samples in batches of several sizes must give the same outputs, bit for bit."""
+"""Samples as feeds of a program; and the same samples in batches of several sizes must give the same outputs."""
 
 from __future__ import annotations
 
@@ -8,34 +8,60 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import NetsukeError, Problem, UsageError
-from netsuke.program.model import Port, Program
+from netsuke.data import fields
+from netsuke.program.model import Port
 from netsuke.verify.runners import Runner
 
 Array = np.ndarray[Any, Any]
 
 
-def data_port(program: Program) -> Port:
-    """The input that data feed; UsageError when there are several, because one array cannot say which is which."""
-    if len(program.inputs) != 1:
-        names = ", ".join(p.name for p in program.inputs)
-        raise UsageError(Problem("data are for networks with one input", where=program.name, got=names))
-    return program.inputs[0]
+_DTYPES = {"f32": np.float32, "u8": np.uint8, "i64": np.int64, "i32": np.int32, "bool": np.bool_}
+
+
+def feeds_of(ports: Sequence[Port], x: Array | Mapping[str, Array]) -> dict[str, Array]:
+    """One batch as feeds of the ports, in their dtypes: an array for the only one, or fields by name.
+
+    UsageError listing every input without data and all data without input.
+    """
+    given = dict(x) if isinstance(x, Mapping) else fields(x)
+    if "" in given and len(ports) == 1:
+        given = {ports[0].name: given[""]}
+    wanted = ", ".join(p.name for p in ports)
+    hint = "an .npz with one array per input, named as they are"
+    if "" in given:
+        raise UsageError(Problem("one array for several inputs", where="data", allowed=wanted, hint=hint))
+    missing = [p.name for p in ports if p.name not in given]
+    problems = [Problem("no data for this input", n, ", ".join(given), wanted, hint) for n in missing]
+    problems += [Problem("no such input", "data", n, wanted) for n in given.keys() - {p.name for p in ports}]
+    if problems:
+        raise UsageError(problems)
+    return {p.name: np.ascontiguousarray(given[p.name], dtype=_DTYPES.get(p.dtype)) for p in ports}
+
+
+def fixed_batch(ports: Sequence[Port]) -> int | None:
+    """The batch size, where the program has a fixed one."""
+    first = ports[0].shape[0] if ports and ports[0].shape else None
+    return first if isinstance(first, int) else None
 
 
 def same_results(runner: Runner, first: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> list[dict[str, Any]]:
     """One row per batch size: {"batch", "ok", "result"}. A network with a fixed batch has nothing to try."""
-    port = data_port(runner.program)
-    if not port.shape or isinstance(port.shape[0], int):
-        return [{"batch": port.shape[0] if port.shape else 0, "ok": True, "result": "fixed in the file"}]
-    samples = np.concatenate([f[port.name] for f in first])[: max(sizes, default=0)]
+    ports = runner.program.inputs
+    fixed = fixed_batch(ports)
+    if fixed is not None or not all(p.shape for p in ports):
+        return [{"batch": fixed or 0, "ok": True, "result": "fixed in the file"}]
+    most = max(sizes, default=0)
+    samples = {p.name: np.concatenate([f[p.name] for f in first])[:most] for p in ports}
+    count = len(samples[ports[0].name])
     rows: list[dict[str, Any]] = []
     expected: Array | None = None
     for size in sizes:
-        if size > len(samples):
-            rows.append({"batch": size, "ok": True, "result": f"not tried, {len(samples)} samples"})
+        if size > count:
+            rows.append({"batch": size, "ok": True, "result": f"not tried, {count} samples"})
             continue
         try:
-            parts = [runner.outputs({port.name: samples[i : i + size]})[0] for i in range(0, len(samples), size)]
+            batches = [{n: a[i : i + size] for n, a in samples.items()} for i in range(0, count, size)]
+            parts = [runner.outputs(batch)[0] for batch in batches]
         except NetsukeError as error:
             rows.append({"batch": size, "ok": False, "result": error.problems[0].what})
             continue

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import CheckFailed, Problem, UsageError
-from netsuke.program.model import Port, Program
+from netsuke.program.model import Program
 from netsuke.verify import batches, parity
+from netsuke.verify.batches import feeds_of
 from netsuke.verify.metrics import LOWER_IS_BETTER, Score, Similarity, drop, require_finite, same_answer
 from netsuke.verify.parity import Exactness, LayerParity
 from netsuke.verify.runners import Runner, open_runner
@@ -124,12 +125,6 @@ def _lines(check: Check) -> Iterator[str]:
     yield from (f"note       {n}" for n in check.notes)
 
 
-def feeds_of(port: Port, x: Array) -> dict[str, Array]:
-    """One batch as feeds of the only data input, in its dtype."""
-    dtype = {"f32": np.float32, "u8": np.uint8, "i64": np.int64, "i32": np.int32}.get(port.dtype)
-    return {port.name: np.ascontiguousarray(x, dtype=dtype)}
-
-
 def _is_compressed(item: Any) -> bool:
     return (
         isinstance(item, Program) or isinstance(getattr(item, "program", None), Program) or str(item).endswith(".nsk")
@@ -177,16 +172,17 @@ def _one_pass(
     floating: FloatNetwork, compressed: Runner, data: Any, batch: int, limit: int, progress: Progress
 ) -> _Totals:
     totals = _Totals()
-    port = batches.data_port(compressed.program)
-    fixed = port.shape[0] if port.shape and isinstance(port.shape[0], int) else None
+    ports = compressed.program.inputs
+    fixed = batches.fixed_batch(ports)
     count = min(data.count, limit) if limit else data.count
     for x, y in data.batches(fixed or batch):
         x, y = (x[: count - totals.samples], None if y is None else y[: count - totals.samples])
         if len(x) == 0 or (fixed and len(x) < fixed):
             break
-        require_finite(x, "the data", totals.samples)
-        feeds = feeds_of(port, x)
-        expected = floating.outputs(feeds if not floating.ports else feeds_of(floating.ports[0], x))
+        feeds = feeds_of(ports, x)
+        for array in feeds.values():
+            require_finite(array, "the data", totals.samples)
+        expected = floating.outputs(feeds if not floating.ports else feeds_of(floating.ports, x))
         totals.add(x, y, expected[0], compressed.outputs(feeds)[0], feeds)
         progress("check", min(1.0, totals.samples / max(count, 1)))
     if totals.samples == 0:
@@ -262,8 +258,8 @@ def check(
     before, after = totals.before.values(), totals.after.values()
     agreement = totals.same / totals.compared if totals.compared else None
     if evaluate is not None:
-        before |= evaluate(lambda x: floating.outputs(feeds_of((floating.ports or small.program.inputs)[0], x))[0])
-        after |= evaluate(lambda x: small.outputs(feeds_of(small.program.inputs[0], x))[0])
+        before |= evaluate(lambda x: floating.outputs(feeds_of(floating.ports or small.program.inputs, x))[0])
+        after |= evaluate(lambda x: small.outputs(feeds_of(small.program.inputs, x))[0])
     if not before:
         before = {"cosine": 1.0} | ({"agreement": 1.0} if agreement is not None else {})
         after = {"cosine": totals.similar.cosine} | ({"agreement": agreement} if agreement is not None else {})
@@ -289,6 +285,5 @@ def _exactness(small: Runner, feeds: Mapping[str, Array], result: Check) -> Exac
     if small.engine is None:
         result.notes.append("no compiled runtime: the reference interpreter ran, there is nothing to compare it with")
         return None
-    port = batches.data_port(small.program)
-    fixed = bool(port.shape) and isinstance(port.shape[0], int)
+    fixed = batches.fixed_batch(small.program.inputs)
     return parity.exactness(small, feeds if fixed else {k: v[:EXACT_SAMPLES] for k, v in feeds.items()})

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import Problem, UnsupportedError, UsageError
-from netsuke.data import Dataset, load_data
+from netsuke.data import Dataset, fields, load_data
 from netsuke.program.model import Port, Program
 from netsuke.verify.runners import Runner, open_runner
 
@@ -19,16 +19,32 @@ Shapes = Mapping[str, Sequence[int]]
 
 
 def parse_shapes(text: str) -> dict[str, tuple[int, ...]]:
-    """ "1,3,32,32" (the only input) or "x=1,3,32,32;mask=1,16" by name; UsageError says what cannot be read."""
+    """ "1,3,32,32" (the only input) or "x=1,3,32,32;mask=1,16" by name; UsageError says what cannot be read.
+
+    A dtype may follow, "ids=1,16:i64" (see `parse_dtypes`).
+    """
     shapes: dict[str, tuple[int, ...]] = {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
-        name, equals, dims = part.rpartition("=")
+        name, equals, dims = part.partition(":")[0].rpartition("=")
         try:
             shapes[name.strip() if equals else ""] = tuple(int(d) for d in dims.replace("x", ",").split(","))
         except ValueError:
             problem = Problem("not a shape", where="--shape", got=part, allowed='"1,3,32,32" or "name=1,3,32,32"')
             raise UsageError(problem) from None
     return shapes
+
+
+DTYPES = {"float32": "f32", "int64": "i64", "int32": "i32", "bool": "bool"}
+
+
+def parse_dtypes(text: str) -> dict[str, str]:
+    """The dtypes by name that stand behind the shapes of "ids=1,16:i64;x=1,3": i64 and, by default, f32."""
+    parts = [p.partition(":") for p in text.split(";") if p.strip()]
+    found = {shape.rpartition("=")[0].strip(): kind.strip() or "f32" for shape, _, kind in parts}
+    wrong = [f for f in found.values() if f not in DTYPES.values()]
+    if wrong:
+        raise UsageError(Problem("no such dtype", where="--shape", got=wrong[0], allowed=", ".join(DTYPES.values())))
+    return found
 
 
 def format_shapes(shapes: Shapes) -> str:
@@ -51,12 +67,15 @@ def is_torch(model: Any) -> bool:
 def open_data(spec: Any, root: Any = None, *, role: str, preprocess: Any = None) -> Dataset | None:
     """The data set the user named, arrays or batches as one, or None when nothing was named.
 
-    spec  what `netsuke.data.load_data` takes, an array, a pair (inputs, labels), or batches of either, such as a loader
+    spec  what `netsuke.data.load_data` takes, an array, arrays by input name, a pair (inputs, labels), or batches of
+          either, such as a loader
     """
     if spec is None or (isinstance(spec, str) and not spec):
         return None
     if hasattr(spec, "dtype"):
         return Dataset.from_arrays(np.asarray(spec))
+    if isinstance(spec, Mapping):
+        return Dataset.from_arrays({name: np.asarray(array) for name, array in spec.items()})
     if isinstance(spec, tuple) and len(spec) == 2 and hasattr(spec[0], "dtype"):
         return Dataset.from_arrays(np.asarray(spec[0]), np.asarray(spec[1]))
     if not isinstance(spec, (str, Path, Dataset)) and hasattr(spec, "__iter__"):
@@ -82,28 +101,31 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
     from netsuke.capture import capture
     from netsuke.models import MODELS
 
-    if not shape and sample is not None and is_torch(model) and str(model_name(model)) not in MODELS:
-        shape = (1, *sample.shape)
-    return capture(model_name(model), shape=_shape(model, shape), weights=weights or None)
+    dtypes = parse_dtypes(shape) if isinstance(shape, str) else {}
+    if sample is not None and is_torch(model) and str(model_name(model)) not in MODELS:
+        parts = fields(next(sample.batches(1))[0])
+        shape = shape or {name: (1, *part.shape[1:]) for name, part in parts.items()}
+        dtypes = {name: DTYPES.get(str(part.dtype), "f32") for name, part in parts.items()}
+    return capture(model_name(model), shape=_shape(model, shape), weights=weights or None, dtype=dtypes or "f32")
 
 
 def export_model(model: Any, shape: Any = None, weights: Any = None) -> Any:
     """The network as ONNX (onnx_ir.Model) as its exporter writes it, before anything of ours is done to it."""
     from netsuke.capture.sources import load
 
-    return load(model_name(model), shape=_shape(model, shape), weights=weights or None, dtype="f32")
+    dtypes = parse_dtypes(shape) if isinstance(shape, str) else {}
+    return load(model_name(model), shape=_shape(model, shape), weights=weights or None, dtype=dtypes or "f32")
 
 
 def _shape(model: Any, shape: Any) -> Any:
-    """The shape as capture takes it: a tuple, or a list of tuples, or None."""
+    """The shape as capture takes it: a tuple, a list of tuples, tuples by input name, or None."""
     if isinstance(model, (str, Path)) and str(model).endswith(".nsk"):
         allowed = ".onnx, .pt2, file.py:factory"
         raise UsageError(Problem("a compiled program is not a float network", got=str(model), allowed=allowed))
     if isinstance(shape, str):
         shape = parse_shapes(shape)
-    if isinstance(shape, Mapping):
-        shape = list(map(tuple, shape.values()))
-        shape = shape[0] if len(shape) == 1 else shape
+    if isinstance(shape, Mapping) and set(shape) == {""}:
+        shape = shape[""]
     return shape or None
 
 

@@ -238,7 +238,7 @@ def test_second_input_is_an_error_that_names_it():
     b = Build()
     b.inputs.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ("N", 4, 8, 8)))
     model = b.model(b.conv(b.op("Mul", "x", "mask"), name="a"))
-    with pytest.raises(UsageError, match="also mask"):
+    with pytest.raises(UsageError, match="allowed: x, mask"):
         compress(model, calib=data())
 
 

@@ -14,8 +14,8 @@ from netsuke.core.method import Method, methods
 from netsuke.core.options import configure
 from netsuke.core.recipe import Step
 from netsuke.methods.quantize import data_free
-from netsuke.methods.quantize._context import Context, Feeds, data_input
-from netsuke.methods.quantize._graph import Array, clone, constant, dims
+from netsuke.methods.quantize._context import Context, Feeds, data_inputs
+from netsuke.methods.quantize._graph import clone, constant, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 from netsuke.methods.quantize._widths import widths
 from netsuke.methods.quantize.placement import Layer, Placement
@@ -79,26 +79,26 @@ def stream(
         name: Statistics(name, histogram=histograms or "histogram" in m.tags, momentum=getattr(config, "momentum", 0.9))
         for name, (m, config) in table.items()
     }
-    source = data_input(context.model).name or ""
-    taps = [name for name in table if name != source]
+    sources = {value.name or "" for value in data_inputs(context.model)}
+    taps = [name for name in table if name not in sources]
     count = context.calib.count if context.calib else 0
     total = count if limit is None else min(count, limit)
-    done, fed = 0, deque[Array]()
+    done, fed = 0, deque[Feeds]()
     for tapped in context.runner(context.model, _tee(context, limit, fed), taps):
         x = fed.popleft()
-        if source in statistics:
-            statistics[source].add(x)
+        for name in sources & statistics.keys():
+            statistics[name].add(x[name])  # type: ignore[arg-type]
         for name in taps:
             statistics[name].add(tapped[name])
-        done += len(x)
+        done += len(next(iter(x.values())))
         context.progress("calibrate", done, total)
         yield done, statistics
 
 
-def _tee(context: Context, limit: int | None, fed: deque[Array]) -> Iterator[Feeds]:
+def _tee(context: Context, limit: int | None, fed: deque[Feeds]) -> Iterator[Feeds]:
     """Feeds for the runner; inputs it has taken and not yet answered stand in `fed`."""
     for feed in context.feeds(limit):
-        fed.append(next(iter(feed.values())))  # type: ignore[arg-type]
+        fed.append(feed)
         yield feed
 
 
@@ -188,22 +188,33 @@ def memory_bound(model: ir.Model, batch: int, *, shapes: Mapping[str, Sequence[i
     return total
 
 
-def sizes(model: ir.Model, sample: Sequence[int]) -> dict[str, list[int]]:
-    """Shape per sample of every value whose size is known once the data input holds samples of this shape."""
+def sizes(model: ir.Model, sample: Sequence[int] | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Shape per sample of every value whose size is known once the data inputs hold samples of this shape.
+
+    sample  shape for the only input, or by input name ("" for the only one), as `Dataset.shapes`
+    """
     from netsuke.capture.shapes import infer_shapes
 
     sized = clone(model)
-    data_input(sized).shape = ir.Shape([1, *sample])
+    inputs = data_inputs(sized)
+    given = sample if isinstance(sample, Mapping) else {"": sample}
+    known = {v.name or "": given.get(v.name or "", given.get("")) for v in inputs}
+    for value in inputs:
+        wanted = known[value.name or ""]
+        if wanted is not None:
+            value.shape = ir.Shape([1, *wanted])
     infer_shapes(sized)
     found = {}
     for value in (v for node in sized.graph for v in node.outputs):
         shape = dims(value)
         if value.name and shape and None not in shape[1:]:
             found[value.name] = [d for d in shape[1:] if d is not None]
-    return {**found, data_input(sized).name or "": list(sample)}
+    return {**found, **{name: list(size) for name, size in known.items() if size is not None}}
 
 
-def choose_batch(model: ir.Model, samples: int, sample: Sequence[int] | None = None) -> int:
+def choose_batch(
+    model: ir.Model, samples: int, sample: Sequence[int] | Mapping[str, Sequence[int]] | None = None
+) -> int:
     """The largest power of two up to 32 whose `memory_bound` is at most 512 MiB; 1 when sizes are unknown.
 
     `sample` is the shape of one sample, for networks whose height and width are free.

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.plan import Plan
-from netsuke.data import Dataset
+from netsuke.data import Dataset, fields
 from netsuke.methods.quantize._codes import affine
 from netsuke.methods.quantize._graph import Array
 from netsuke.methods.quantize._statistics import Statistics
@@ -80,8 +80,8 @@ class Context:
 
 
 def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) -> Iterator[Feeds]:
-    """Batches of the data set as feeds of the network's only float input."""
-    name = data_input(model).name or ""
+    """Batches of the data set as feeds of the network's inputs."""
+    names = [value.name or "" for value in data_inputs(model)]
     check_data(model, data)
     left = data.count if limit is None else min(limit, data.count)
     fixed = fixed_batch(model)
@@ -89,19 +89,39 @@ def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) 
         x = x[: max(left, 0)]
         if len(x) == 0 or (fixed and len(x) < fixed):
             return
-        yield {name: x}
+        parts = fields(x)
+        yield {name: parts["" if "" in parts else name] for name in names}
         left -= len(x)
 
 
 def check_data(model: ir.Model, data: Dataset) -> None:
-    """UsageError when a sample does not fit the network's input."""
-    value, shape, dtype = data_input(model), data.shape, next(data.batches(1))[0].dtype
+    """UsageError with everything in which a sample does not fit the network's inputs."""
+    sample, values = fields(next(data.batches(1))[0]), data_inputs(model)
+    names = ", ".join(value.name or "" for value in values)
+    problems = []
+    if "" in sample and len(values) > 1:
+        what, hint = (
+            "the data feed one input, the network has more",
+            "an .npz with one array per input, named as they are",
+        )
+        raise UsageError(Problem(what, "data", data.source, names, hint))
+    unknown = [name for name in sample if name and name not in {value.name for value in values}]
+    problems += [Problem("no such input", data.source, name, names) for name in unknown]
+    for value in values:
+        part = sample.get("") if "" in sample else sample.get(value.name or "")
+        if part is None:
+            problems.append(Problem("no data for this input", f"input {value.name}", ", ".join(sample), names))
+        else:
+            problems += _misfits(value, part)
+    if problems:
+        raise UsageError(problems)
+
+
+def _misfits(value: ir.Value, part: npt.NDArray[np.generic]) -> list[Problem]:
+    """What is wrong with a batch for an input."""
+    shape, dtype = part.shape[1:], part.dtype
     wanted = list(value.shape)[1:] if value.shape is not None else None
     problems = []
-    others = [v.name or "" for v in model.graph.inputs if v.name not in model.graph.initializers and v is not value]
-    if others:
-        what, hint = "the data feed one input, the network has more", "capture it with the others made constant"
-        problems.append(Problem(what, f"input {value.name}", f"also {', '.join(others)}", "one input", hint))
     if wanted is not None and (
         len(wanted) != len(shape) or any(isinstance(w, int) and w != s for w, s in zip(wanted, shape, strict=True))
     ):
@@ -110,13 +130,17 @@ def check_data(model: ir.Model, data: Dataset) -> None:
     if value.dtype is not None and value.dtype.numpy() != dtype:
         allowed = str(value.dtype.numpy())
         problems.append(Problem("the data have the wrong dtype", f"input {value.name}", str(dtype), allowed))
-    if problems:
-        raise UsageError(problems)
+    return problems
+
+
+def data_inputs(model: ir.Model) -> list[ir.Value]:
+    """The network's inputs that the data feed: those that are not initializers."""
+    return [v for v in model.graph.inputs if v.name not in model.graph.initializers]
 
 
 def data_input(model: ir.Model) -> ir.Value:
-    """The network's input that the data feed: the first that is not an initializer."""
-    return next(v for v in model.graph.inputs if v.name not in model.graph.initializers)
+    """The first of `data_inputs`, the only one of most networks."""
+    return data_inputs(model)[0]
 
 
 def fixed_batch(model: ir.Model) -> int | None:

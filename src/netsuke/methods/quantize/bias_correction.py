@@ -18,6 +18,7 @@ Cost: one float run over the calibration data, one mean image per layer input. L
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ from scipy.stats import norm
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._codes import fake_quantize
-from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._context import Context, Feeds, data_inputs
 from netsuke.methods.quantize._graph import (
     along,
     attribute,
@@ -76,12 +77,16 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
     """Correct the bias of every quantized convolution and linear layer in the context's model."""
     layers = [x for x in context.placement.layers.values() if x.quantized and x.weight is not None]
     means = {v.name or "": Means(_quantizer(context, v)) for layer in layers for v in layer.reads}
-    source = context.model.graph.inputs[0].name or ""
-    taps = [name for name in means if name != source]
-    batches = list(context.feeds()) if source in means else []
-    for batch in batches:
-        means[source].add(np.asarray(batch[source], np.float32))
-    for tapped in context.runner(context.model, batches or context.feeds(), taps):
+    sources = {value.name or "" for value in data_inputs(context.model)}
+    taps = [name for name in means if name not in sources]
+
+    def watched() -> Iterator[Feeds]:
+        for batch in context.feeds():
+            for name in sources & means.keys():
+                means[name].add(np.asarray(batch[name], np.float32))
+            yield batch
+
+    for tapped in context.runner(context.model, watched(), taps):
         for name in taps:
             means[name].add(tapped[name])
     for layer in layers:

@@ -69,7 +69,7 @@ def make_plan(
     plan.budget = _rows.budget_table(budget)
     defaults = record.apply(config)
     calibrator(str(defaults["method"]))
-    plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shape))
+    plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shapes))
     _widths.resolve(plan, place(model))
     if calib is None:
         plan.data = {"source": data_free.SOURCE}
@@ -148,7 +148,7 @@ def prepare(
     histograms  see `_calibrate.calibrate`
     """
     data = calib if calib is not None else data_free.dataset(model, seed)
-    context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shape), progress)
+    context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shapes), progress)
     for method, config in step_records(plan):
         if "graph" in method.tags:
             method.apply(context, config)

@@ -110,7 +110,7 @@ def measure_all(context: Context, samples: int) -> None:
 def _groups(context: Context, rows: list[Row], samples: int) -> list[list[Row]]:
     """Rows whose layers' outputs together take at most 128 MiB; rows of unknown size stand alone."""
     assert context.calib is not None
-    shapes = sizes(context.model, context.calib.shape)
+    shapes = sizes(context.model, context.calib.shapes)
     groups: list[list[Row]] = []
     room = 0
     for row in rows:
