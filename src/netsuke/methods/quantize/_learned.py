@@ -1,0 +1,34 @@
+"""What the configs of learned methods have in common: checks of their options."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from netsuke.core.errors import Problem, UsageError
+
+CHOICES = {
+    "inputs": ("quantized", "float"),
+    "loss": ("l2", "l1", "fisher"),
+    "variable": ("rounding", "weight"),
+    "optimiser": ("adam", "sgd"),
+    "unit": ("layer", "block"),
+}
+LEAST = {"iterations": 1, "batch": 1, "samples": 1, "block": 1}
+
+
+def check(where: str, config: Any) -> None:
+    """UsageError listing every option of the config that cannot be."""
+    problems = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.name in CHOICES and value not in CHOICES[item.name]:
+            problems.append(Problem(item.name, where, str(value), ", ".join(CHOICES[item.name])))
+        elif item.name in LEAST and value < LEAST[item.name]:
+            problems.append(Problem(item.name, where, str(value), f"at least {LEAST[item.name]}"))
+        elif isinstance(value, float) and not 0 <= value < float("inf"):
+            problems.append(Problem(item.name, where, str(value), "a finite number of at least 0"))
+        elif item.name == "drop" and value > 1:
+            problems.append(Problem(item.name, where, str(value), "a share in [0, 1]"))
+    if problems:
+        raise UsageError(problems)

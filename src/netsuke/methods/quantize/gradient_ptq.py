@@ -1,0 +1,91 @@
+"""Gradient-based PTQ: one recipe whose loss, variable, optimiser, unit and inputs are switches.
+
+Paper: "Gradient-Based Post-Training Quantization: Challenging the Status Quo", 2023 (arXiv 2308.07662), an ablation
+of methods like AdaRound and BRECQ.
+Idea: what these methods vary is small: which error, of which unit, over which variable, by which optimiser, from
+which inputs. Made into switches, the choices can be compared at an equal budget, and the best combination is the
+default.
+Equations: see quantize/adaround (variable=rounding), quantize/adaquant (variable=weight), quantize/brecq
+(unit=block, loss=fisher, drop).
+Differences: the paper's list of guidelines is known from its abstract only; the default here is what did best on
+the CIFAR ResNet-20 at 4 bits (docs/calibration.md). Its importance-based mixed precision is left to the bit search.
+Cost: as the method it stands for. Limits: non-uniform grids need codebook kernels and are not a switch yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsuke.core.method import Method, register
+from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._units import block_units, layer_units
+
+
+@dataclass(frozen=True)
+class GradientPtq:
+    """Switches.
+
+    unit       "layer" or "block": what is fitted at a time
+    loss       "l2", "l1" or "fisher" (squared error weighted by the squared gradient of the task)
+    variable   "rounding" (the code below or above) or "weight" (free, straight-through)
+    optimiser  "adam" or "sgd" (momentum 0.9)
+    inputs     "quantized" or "float"; drop: share of the former replaced by the latter
+    rate       of the variable; ranges, bias: of activation scales and biases, 0 leaves them alone
+    """
+
+    unit: str = "block"
+    loss: str = "l2"
+    variable: str = "rounding"
+    optimiser: str = "adam"
+    inputs: str = "quantized"
+    drop: float = 0.5
+    rate: float = 1e-2
+    ranges: float = 1e-3
+    bias: float = 1e-3
+    regular: float = 0.01
+    iterations: int = 400
+    batch: int = 32
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        check("quantize/gradient_ptq", self)
+
+
+def apply(context: Context, config: GradientPtq) -> None:
+    """Fit all units as the switches say."""
+    from netsuke.methods.quantize._reconstruct import Fit, reconstruct
+
+    fit = Fit(
+        variable=config.variable,
+        loss=config.loss,
+        optimiser=config.optimiser,
+        iterations=config.iterations,
+        batch=config.batch,
+        samples=config.samples,
+        rate=config.rate,
+        regular=config.regular if config.variable == "rounding" else 0.0,
+        drop=config.drop,
+        ranges=config.ranges,
+        biases=config.bias,
+        inputs=config.inputs,
+    )
+    blocks = config.unit == "block"
+    units = block_units(context.model.graph, context.placement) if blocks else layer_units(context.placement)
+    reconstruct(context, units, fit, "gradient_ptq")
+
+
+METHOD = register(
+    Method(
+        name="quantize/gradient_ptq",
+        purpose="learned rounding with loss, variable, optimiser, unit and inputs as switches",
+        paper="gptq-status-quo",
+        config=GradientPtq,
+        apply=apply,
+        needs=("data",),
+        touches=("weights", "activations"),
+        exports=("qconv", "qlinear"),
+        cost="ten seconds a block, torch",
+        tags=("weights", "learned"),
+    )
+)
