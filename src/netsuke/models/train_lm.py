@@ -1,7 +1,8 @@
 """Trains the character model: `python -m netsuke.models.train_lm tinyshakespeare.txt --out char_lm.safetensors`.
 
-AdamW, one-cycle rate, windows drawn at random, float32, fixed seed. On two cores the default 2,400 steps of 32 windows take
-under twenty minutes. The last tenth of the text is never trained on; its perplexity per character is printed at the end.
+AdamW, one-cycle rate, windows drawn at random, float32, fixed seed. On two cores the default 2,400 steps of 32
+windows take under twenty minutes. The last tenth of the text is never trained on; its perplexity per character is
+printed at the end.
 """
 
 from __future__ import annotations

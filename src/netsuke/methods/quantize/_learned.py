@@ -28,7 +28,7 @@ def check(where: str, config: Any) -> None:
             problems.append(Problem(item.name, where, str(value), f"at least {LEAST[item.name]}"))
         elif isinstance(value, float) and not 0 <= value < float("inf"):
             problems.append(Problem(item.name, where, str(value), "a finite number of at least 0"))
-        elif item.name == "drop" and value > 1:
+        elif item.name in ("drop", "alpha") and value > 1:
             problems.append(Problem(item.name, where, str(value), "a share in [0, 1]"))
     if problems:
         raise UsageError(problems)
