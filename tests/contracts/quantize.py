@@ -8,13 +8,16 @@ from typing import Any
 
 import onnx_ir as ir
 
-from methods.quantize.graphs import data, resnet
+from methods.quantize.graphs import data, normed, resnet
 from netsuke.capture import capture
 from netsuke.core.method import Method
 from netsuke.core.recipe import Recipe
 from netsuke.methods.quantize import ptq
 from netsuke.pipeline.runner import EngineRunner
 
+# Few iterations are enough to see what a learned method touches.
+OPTIONS = {f"quantize/{name}": "iterations=5" for name in ("adaround", "adaquant", "brecq", "gradient_ptq")}
+NETWORKS = {"quantize/smoothquant": normed}  # others: resnet
 BASE = "quantize/whitepaper_int8:calibrator=minmax"
 
 
@@ -39,10 +42,10 @@ class CountingRunner(EngineRunner):
         return super().__call__(model, batches, taps)
 
 
-def run(steps: list[str], seed: int, *, with_data: bool = True) -> tuple[ir.Model, int]:
+def run(steps: list[str], seed: int, *, with_data: bool = True, network: Any = resnet) -> tuple[ir.Model, int]:
     """The tiny network quantized by these steps, and how many times it was run over data."""
     samples = data(64)  # two batches: a moving average differs from the extremes
-    model, runner = capture(resnet()), CountingRunner(1)
+    model, runner = capture(network()), CountingRunner(1)
     calib = samples if with_data else None
     plan = ptq.make_plan(model, recipe=Recipe.make(steps), calib=calib, runner=runner, effort="fast", seed=seed)
     return ptq.quantize(model, plan=plan, calib=calib, runner=runner, seed=seed), runner.calls
@@ -81,9 +84,11 @@ def exercise(method: Method, seed: int) -> Observation:
         base, _ = run([f"quantize/whitepaper_int8:calibrator={other}"], seed)
         model, with_calls = run([f"quantize/whitepaper_int8:calibrator={method.name.partition('/')[2]}"], seed)
         return Observation(_bytes(model), differing(base, model), with_calls > 0)
-    base, calls = run([BASE], seed)
-    steps = [method.name, BASE] if "graph" in method.tags else [BASE, method.name]
-    model, with_calls = run(steps, seed)
+    network, step = NETWORKS.get(method.name, resnet), method.name
+    if method.name in OPTIONS:
+        step = f"{step}:{OPTIONS[method.name]}"
+    base, calls = run([BASE], seed, network=network)
+    model, with_calls = run([step, BASE] if "graph" in method.tags else [BASE, step], seed, network=network)
     return Observation(_bytes(model), differing(base, model), with_calls > calls)
 
 

@@ -93,3 +93,25 @@ def test_shipped_digits_network_is_trained() -> None:
     from netsuke.models.train import accuracy, tensors
 
     assert accuracy(models.build("digits_cnn"), *tensors("digits:test", None)) > 0.99
+
+
+def test_character_model_looks_only_back() -> None:
+    network = models.build("char_lm_tiny")
+    first = torch.randint(0, 128, (1, 32))
+    second = first.clone()
+    second[0, 20:] = torch.randint(0, 128, (12,))
+    with torch.no_grad():
+        a, b = network(first), network(second)
+    assert a.shape == (1, 32, 128)
+    torch.testing.assert_close(a[:, :20], b[:, :20])
+    assert not torch.allclose(a[:, 20:], b[:, 20:])
+    assert sum(p.numel() for p in models.build("char_lm").parameters()) == 1_299_008
+
+
+def test_character_model_learns_a_periodic_text(tmp_path: Path) -> None:
+    from netsuke.models.train_lm import perplexity, train
+
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox. " * 200)
+    network = train(text, network="char_lm_tiny", steps=60, rate=1e-2, count=8)
+    assert perplexity(network, text, 32) < 3  # 18 different characters; untrained about 128

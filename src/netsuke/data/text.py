@@ -1,4 +1,4 @@
-"""Text files as windows of characters: inputs and the characters that follow."""
+"""Text files as windows of characters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def characters(path: str | Path) -> npt.NDArray[np.int64]:
 
 
 def windows(path: str | Path, length: int, split: str) -> Dataset:
-    """Consecutive windows of `length` characters as int64 x [N, length], y the same shifted by one character.
+    """Consecutive windows of `length` characters as int64 x [N, length]; the targets are the characters themselves.
 
     split  "train": the first nine tenths of the file, "test": the rest
     """
@@ -33,9 +33,8 @@ def windows(path: str | Path, length: int, split: str) -> Dataset:
     codes = characters(path)
     border = int(len(codes) * (1 - HELD_OUT))
     part = codes[:border] if split == "train" else codes[border:]
-    count = (len(part) - 1) // length
+    count = len(part) // length
     if length < 1 or count < 1:
         got = f"{len(part):,} characters in windows of {length}"
-        raise UsageError(Problem("the text is too short", str(path), got, "at least one window and a character more"))
-    x, y = (part[i : i + count * length].reshape(count, length) for i in (0, 1))
-    return Dataset.from_arrays(x, y, source=f"{Path(path).name}:{split}")
+        raise UsageError(Problem("the text is too short", str(path), got, "at least one window"))
+    return Dataset.from_arrays(part[: count * length].reshape(count, length), source=f"{Path(path).name}:{split}")

@@ -31,10 +31,9 @@ class CharLM(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         steps = tokens.shape[1]
         x = self.token(tokens) + self.position(torch.arange(steps, device=tokens.device))
-        mask = self.mask[:steps, :steps]
+        mask = self.get_buffer("mask")[:steps, :steps]
         for block in self.blocks:
-            x = x + block.attn(block.norm1(x), mask)
-            x = x + block.mlp(block.norm2(x))
+            x = block(x, mask)
         return self.head(self.norm(x))
 
 

@@ -31,10 +31,11 @@ def perplexity(network: nn.Module, path: Path, length: int, limit: int = 512) ->
     """exp of the mean negative log likelihood per character on the test split."""
     total = count = 0.0
     with torch.no_grad():
-        for x, y in windows(path, length, "test").take(limit).batches(32):
-            logits = network(torch.from_numpy(x))
-            total += float(F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(y).flatten(), reduction="sum"))  # type: ignore[arg-type]
-            count += x.size
+        for x, _ in windows(path, length, "test").take(limit).batches(32):
+            tokens = torch.from_numpy(x)
+            logits, wanted = network(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+            total += float(F.cross_entropy(logits, wanted, reduction="sum"))
+            count += len(wanted)
     return math.exp(total / count)
 
 

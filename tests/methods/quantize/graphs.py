@@ -63,6 +63,23 @@ def resnet(classes=5):
     return b.model(b.linear(flat, classes, 8, "head"))
 
 
+def normed(hidden=16):
+    """Channels last: a layer normalization, two linear layers with a ReLU between, a second one behind an RMS norm."""
+    b = Build()
+    x = b.op("Transpose", "x", perm=[0, 2, 3, 1], name="last")
+    gamma, beta = (b.const(b.rng.standard_normal(4).astype(np.float32)) for _ in range(2))
+    x = b.op("LayerNormalization", x, gamma, beta, axis=-1, name="norm")
+
+    def matmul(x, i, o, name):
+        weight = b.const((0.3 * b.rng.standard_normal((i, o))).astype(np.float32), f"{name}.weight")
+        bias = b.const(b.rng.standard_normal(o).astype(np.float32), f"{name}.bias")
+        return b.op("Add", b.op("MatMul", x, weight, name=name), bias, name=f"{name}_add")
+
+    y = matmul(b.op("Relu", matmul(x, 4, hidden, "up"), name="act"), hidden, 4, "down")
+    scaled = b.op("Mul", b.op("Tanh", y, name="tanh"), b.const(b.rng.standard_normal(4).astype(np.float32)), name="rms")
+    return b.model(matmul(scaled, 4, 3, "head"))
+
+
 def data(count=64, shape=(4, 8, 8), seed=1):
     from netsuke.data import Dataset
 

@@ -9,6 +9,7 @@ Contract, by the record's tag:
   graph        apply(context, config) -> None; edits the float network in `context.model`; runs before placement
   weights      apply(context, config) -> None; runs when `context.placement` and `context.ranges` are known and
                before the quantizers are written; may set `context.scales`, `context.codes`, change biases
+               the further tag "learned" says it takes minutes: planning leaves it out
   recipe       apply(plan_defaults, config) -> None; sets defaults of the plan
   requant      apply(plan, config) -> None; sets how results are requantized
 The result is an ONNX graph with QuantizeLinear/DequantizeLinear and metadata "netsuke.requant" = "float" or "dyadic".

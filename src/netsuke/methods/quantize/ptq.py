@@ -84,7 +84,7 @@ def make_plan(
     if effort != "fast":
         data = None if calib is None else calib.take(config.samples, seed)
         context = prepare(model, plan, data, runner, seed, progress, histograms=True)
-        sensitivity.refine(context, budget, effort, _finish)
+        sensitivity.refine(context, budget, effort, _finish_fast)
     _rows.size_note(plan, budget)
     return plan
 
@@ -164,6 +164,17 @@ def _finish(context: Context) -> ir.Model:
     for method, config in step_records(context.plan):
         if "weights" in method.tags:
             method.apply(context, config)
+    insert.insert(context)
+    return context.model
+
+
+def _finish_fast(context: Context) -> ir.Model:
+    """The same without learned steps, which take minutes: planning judges the network before they improve it."""
+    for method, config in step_records(context.plan):
+        if "weights" in method.tags and "learned" not in method.tags:
+            method.apply(context, config)
+        elif "learned" in method.tags:
+            context.plan.note(f"sensitivities and the output change were measured without {method.name}")
     insert.insert(context)
     return context.model
 

@@ -63,7 +63,7 @@ class SmoothQuant:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor, what writes its channels (a norm, a product with a constant, a linear layer), the layers that read it."""
+    """A tensor, what writes its channels (a norm, a product with a constant, a linear layer), and what reads it."""
 
     tensor: ir.Value
     writers: tuple[ir.Node, ...]
