@@ -10,7 +10,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from contracts import quantize
+from contracts import binarize, quantize
 from netsuke.core.errors import UsageError
 from netsuke.core.method import Method, methods
 from netsuke.core.options import configure, format_options, parse_options
@@ -18,7 +18,7 @@ from netsuke.papers.ledger import rows
 
 METHODS = methods()
 # A room without an exerciser fails here, not silently.
-ROOMS = {"quantize": quantize.exercise}
+ROOMS = {"binarize": binarize.exercise, "quantize": quantize.exercise}
 
 
 @pytest.fixture(params=sorted(METHODS))
