@@ -1,4 +1,4 @@
-"""Binarizers: levels, scales and gradients against their definitions; figures for Gaussian weights; layers, freezing."""
+"""Binarizers: levels, scales and gradients against their definitions; figures for Gaussian weights; freezing."""
 
 from __future__ import annotations
 
