@@ -25,6 +25,7 @@ install: $(VENV)/.installed build
 
 # One build folder for the package and the C++ tests: pip's editable install configures it, Python finds the module in src/.
 build: $(VENV)/.installed
+	@test -f build/dev/build.ninja || $(PIP) install -q --no-build-isolation --no-deps -e .
 	$(BIN)/cmake --build build/dev -j $(JOBS) --target _runtime
 
 lint: $(VENV)/.installed
