@@ -281,6 +281,7 @@ nb::dict limits(const std::string& isa_name, double seconds) {
   out["bf16_gmacs"] = found.bf16_gmacs;
   out["int16_gmacs"] = found.int16_gmacs;
   out["int8_gmacs"] = found.int8_gmacs;
+  out["bit_gmacs"] = found.bit_gmacs;
   out["l1_gbs"] = found.l1_gbs;
   out["l2_gbs"] = found.l2_gbs;
   out["l3_gbs"] = found.l3_gbs;

@@ -49,6 +49,20 @@ uint64_t int8(int64_t count) {
   return fold(acc);
 }
 
+uint64_t bits(int64_t count) {
+  uint8x16_t acc[kChains], a = vdupq_n_u8(3);
+  const uint8x16_t b = vdupq_n_u8(5);
+  for (auto& v : acc) v = vdupq_n_u8(0);
+  for (int64_t i = 0; i < count; ++i) {
+    for (auto& v : acc) {
+      asm volatile("" : "+w"(a));  // the count is not to be hoisted
+      v = vaddq_u8(v, vcntq_u8(veorq_u8(a, b)));
+    }
+  }
+  for (int j = 1; j < kChains; ++j) acc[0] = vaddq_u8(acc[0], acc[j]);
+  return vaddlvq_u8(acc[0]);
+}
+
 uint64_t read(const uint8_t* data, size_t bytes) {
   uint8x16_t acc[8];
   for (auto& v : acc) v = vdupq_n_u8(0);
@@ -66,6 +80,7 @@ Loops neon_loops() {
   loops.f32 = {f32, 4 * kChains};
   loops.int16 = {int16, 4 * kChains};
   loops.int8 = {int8, 8 * kChains};
+  loops.bits = {bits, 128 * kChains};
   loops.read = read;
   return loops;
 }

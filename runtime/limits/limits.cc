@@ -71,6 +71,7 @@ limits::Loops loops_of(Isa isa) {
     case Isa::kAvx512Vnni: {
       limits::Loops loops = limits::avx512vnni_loops();
       if (cpu_features().avx512_bf16) loops.bf16 = limits::avx512bf16_loop();
+      loops.bits = cpu_features().avx512_vpopcntdq ? limits::avx512vpopcntdq_loop() : limits::avx2_loops().bits;
       return loops;
     }
     case Isa::kAvx2:
@@ -125,11 +126,12 @@ Status measure_limits(Isa isa, double seconds, Limits* out) {
   add_loop(loops.bf16, &out->bf16_gmacs);
   add_loop(loops.int16, &out->int16_gmacs);
   add_loop(loops.int8, &out->int8_gmacs);
+  add_loop(loops.bits, &out->bit_gmacs);
   add_read(kL1, &out->l1_gbs);
   add_read(kL2, &out->l2_gbs);
   add_read(kL3, &out->l3_gbs);
   add_read(kDram, &out->dram_gbs);
-  measure(&rates, seconds / 8);
+  measure(&rates, seconds / 9);
   return Status();
 }
 

@@ -17,6 +17,7 @@ struct Limits {
   double bf16_gmacs = 0;
   double int16_gmacs = 0;
   double int8_gmacs = 0;
+  double bit_gmacs = 0;  // XOR, popcount and an addition for each product of signs
   double l1_gbs = 0;
   double l2_gbs = 0;
   double l3_gbs = 0;
@@ -36,7 +37,7 @@ struct Loop {
 
 // One per instruction set file. A loop that is not set does not exist there.
 struct Loops {
-  Loop f32, bf16, int16, int8;
+  Loop f32, bf16, int16, int8, bits;
   uint64_t (*read)(const uint8_t* data, size_t bytes) = nullptr;  // bytes: a multiple of 1024
 };
 
@@ -45,6 +46,7 @@ Loops portable_loops();
 Loops avx2_loops();
 Loops avx512vnni_loops();
 Loop avx512bf16_loop();
+Loop avx512vpopcntdq_loop();
 #endif
 #if defined(__aarch64__)
 Loops neon_loops();

@@ -32,6 +32,21 @@ uint64_t int8(int64_t count) {
   return sum;
 }
 
+uint64_t bits(int64_t count) {
+  uint64_t acc[4] = {}, a = 3;
+  for (int64_t i = 0; i < count; ++i) {
+    asm volatile("" : "+m"(a));  // the count is not to be hoisted
+    for (uint64_t j = 0; j < 4; ++j) {
+      uint64_t v = a ^ j;
+      v -= (v >> 1) & 0x5555555555555555ull;
+      v = (v & 0x3333333333333333ull) + ((v >> 2) & 0x3333333333333333ull);
+      v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0full;
+      acc[j] += (v * 0x0101010101010101ull) >> 56;
+    }
+  }
+  return acc[0] + acc[1] + acc[2] + acc[3];
+}
+
 uint64_t read(const uint8_t* data, size_t bytes) {
   uint64_t sum[8] = {};
   for (size_t i = 0; i < bytes; i += 64) {
@@ -48,6 +63,7 @@ Loops portable_loops() {
   Loops loops;
   loops.f32 = {f32, kLanes};
   loops.int8 = {int8, kLanes};
+  loops.bits = {bits, 64 * 4};
   loops.read = read;
   return loops;
 }

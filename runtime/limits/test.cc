@@ -29,7 +29,7 @@ int main() {
     }
     ++measured;
     check(status.ok(), status.message().c_str(), name);
-    check(limits.f32_gmacs > 0 && limits.int8_gmacs > 0, "float32 and int8 rates", name);
+    check(limits.f32_gmacs > 0 && limits.int8_gmacs > 0 && limits.bit_gmacs > 0, "float32, int8 and one-bit rates", name);
     check(limits.l1_gbs > 0 && limits.l2_gbs > 0 && limits.l3_gbs > 0 && limits.dram_gbs > 0, "read rates", name);
     const bool bf16 = isa == Isa::kAvx512Vnni && netsuke::cpu_features().avx512_bf16;
     check((limits.bf16_gmacs > 0) == bf16, "bfloat16 only where the CPU has it", name);

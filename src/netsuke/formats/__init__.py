@@ -9,6 +9,7 @@ To add a format: one file, its section in docs/numerics.md, its test in tests/fo
 """
 
 from netsuke.formats.bfloat16 import bf16_to_f32, f32_to_bf16, round_bf16
+from netsuke.formats.bits import pack_bits, spare_bits_clear, unpack_bits, word_count
 from netsuke.formats.bound import ACC_LIMIT, accumulator_bound, matmul_bound
 from netsuke.formats.integer import (
     clamp,
@@ -48,6 +49,7 @@ __all__ = [
     "make_table",
     "matmul_bound",
     "pack",
+    "pack_bits",
     "pack_codes",
     "packed_bytes",
     "quantize",
@@ -58,6 +60,9 @@ __all__ = [
     "rne",
     "round_bf16",
     "shift_rne",
+    "spare_bits_clear",
     "unpack",
+    "unpack_bits",
     "unpack_codes",
+    "word_count",
 ]

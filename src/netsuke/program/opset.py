@@ -79,6 +79,19 @@ _RNN = {
     "direction": _word("forward", "reverse", "bidirectional", default="forward"),
 }
 
+# One-bit layers. out "bits" gives packed signs; with a second output the signs of y are packed beside it.
+_BITS_OUT = {
+    "channels": _i(REQUIRED, 1, 2**24),
+    "out": _word("u8", "f32", "bits"),
+    **_OUT,
+    "r_zero": _code(0),
+    "r_mult": _f(0.0, low=0),
+}
+_BITS_TAIL = (
+    "mult:f32!? [{0}], bias:f32!? [{0}], slope:f32!? [{0}], shift:f32!? [{0}], r:u8|f32? as y, "
+    "threshold:f32|i32!? [{0}], flip:bool!? [{0}]"
+)
+
 _REAL_TAIL = "mult:f32! [{0}], bias:f32!? [{0}], acc_bias:i32!? [{0}], r:u8|f32?"
 _DYADIC_TAIL = "m:i32! [{0}], e:i32! [{0}], acc_bias:i32!? [{0}], r:u8?"
 _CONV_W = "[O,kh,kw,I/groups]"
@@ -147,6 +160,22 @@ _TABLE = [
         {"x_zero": _code(), "mult": _f(low=0), "zero": _code(), **_CLIP},
     ),
     ("lut", "integer", "x:u8, table:u8|f32! [256] or [C,256]", "y:dtype of the table", {}),
+    # One bit
+    ("sign_pack", "integer", "x:f32|u8 [...,C], threshold:f32|i32! [C], flip:bool!? [C]", "y:i64 [...,C/64]", {}),
+    (
+        "bconv",
+        "integer",
+        "x:i64 [N,H,W,I/64], w:i64! [O,kh,kw,I/groups/64], " + _BITS_TAIL.format("O"),
+        "y:u8|f32 NHWC or i64 [N,H,W,O/64], bits?:i64 [N,H,W,O/64]",
+        {**_WINDOW, "pad_value": _i(0, -1, 1), **_BITS_OUT},
+    ),
+    (
+        "blinear",
+        "integer",
+        "x:i64 [...,K/64], w:i64! [N,K/64], " + _BITS_TAIL.format("N"),
+        "y:u8|f32 [...,N] or i64 [...,N/64], bits?:i64 [...,N/64]",
+        _BITS_OUT,
+    ),
     # Float
     (
         "conv",
@@ -311,6 +340,9 @@ def output_dtypes(node: Node, inputs: list[str]) -> list[str]:
     """dtypes of the node's outputs from the dtypes of its inputs ("" for an absent one) of a well-formed node."""
     attrs, count = attributes(node), len(node.outputs)
     fn = str(attrs.get("fn", ""))
+    if node.op in ("sign_pack", "bconv", "blinear"):
+        first = str(attrs.get("out", "bits"))
+        return ["i64" if first == "bits" else first, *["i64"] * (count - 1)]
     if "out" in attrs:
         return [str(attrs["out"])]
     if "quant_scale" in attrs:

@@ -45,3 +45,17 @@ def code_ranges(program: Program) -> dict[str, tuple[int, int]]:
         for name in node.outputs:
             ranges[name] = found
     return ranges
+
+
+def bit_channels(program: Program) -> dict[str, int]:
+    """Channels of every value that holds packed signs: made by a one-bit operator, or copied from such a value."""
+    found: dict[str, int] = {}
+    for node in program.nodes:
+        if node.op == "sign_pack" and node.inputs[1] in program.constants:
+            found[node.outputs[0]] = int(program.constants[node.inputs[1]].shape[0])
+        elif node.op in ("bconv", "blinear") and node.inputs[1] in program.constants:
+            packed = node.outputs if attributes(node).get("out") == "bits" else node.outputs[1:]
+            found.update(dict.fromkeys(packed, int(program.constants[node.inputs[1]].shape[0])))
+        elif node.op == "identity" and node.inputs[0] in found:
+            found[node.outputs[0]] = found[node.inputs[0]]
+    return found

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import FileError, Problem, near
-from netsuke.program.checks import CHECKS, NodeView
+from netsuke.program import checks
+from netsuke.program.checks import NodeView
+from netsuke.program.checks_binary import BINARY_CHECKS
 from netsuke.program.model import DTYPES, Node, Port, Program
 from netsuke.program.opset import OPERATORS, attributes, output_dtypes
-from netsuke.program.ranges import code_ranges
+from netsuke.program.ranges import bit_channels, code_ranges
 from netsuke.program.signature import REQUIRED, Attr, Input
 
 MAX_PROBLEMS = 50
+CHECKS = {**checks.CHECKS, **BINARY_CHECKS}
 _NUMPY = {"f32": "f4", "bf16": "u2", "u8": "u1", "s8": "i1", "i32": "i4", "i64": "i8", "bool": "?"}
 
 
@@ -71,6 +74,7 @@ class _Verifier:
         self._ends()
         if ranges_ready:
             self._bounds()
+            self._bits()
         return self.problems
 
     def _define(self, name: str, dtype: str, where: str) -> None:
@@ -230,6 +234,19 @@ class _Verifier:
                 )
             elif worst > stated:
                 self.say("acc_bound is smaller than what the layer can reach", where, stated, f"at least {worst}")
+
+
+    def _bits(self) -> None:
+        """A one-bit layer reads packed signs of as many channels as it states: their spare bits are 0."""
+        known = bit_channels(self.program)
+        for index, node in enumerate(self.program.nodes):
+            if node.op not in ("bconv", "blinear"):
+                continue
+            found = known.get(node.inputs[0])
+            if found != node.attrs["channels"]:
+                got = "no packed signs" if found is None else f"signs of {found} channels"
+                where = f"node {index} {node.op} {node.name!r}, input x"
+                self.say("x must be packed signs", where, f"{node.inputs[0]}: {got}", f"{node.attrs['channels']} channels")
 
 
 def attr_problem(value: Any, attr: Attr) -> str:

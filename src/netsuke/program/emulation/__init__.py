@@ -5,7 +5,7 @@ is `netsuke.nn.integer`. Codes travel as integer-valued f32 tensors, so gradient
 of the reference bit for bit; float operators use torch's own.
 """
 
-from netsuke.program.emulation import floats, integer, movement, recurrent
+from netsuke.program.emulation import binary, floats, integer, movement, recurrent
 from netsuke.program.emulation.call import RULES, Call
 
-__all__ = ["RULES", "Call", "floats", "integer", "movement", "recurrent"]
+__all__ = ["RULES", "Call", "binary", "floats", "integer", "movement", "recurrent"]

@@ -1,0 +1,64 @@
+// One one-bit layer: packs the weights once, then turns a convolution or linear layer of any shape into tiles.
+#ifndef NETSUKE_KERNELS_BGEMM_LAYER_H_
+#define NETSUKE_KERNELS_BGEMM_LAYER_H_
+
+#include <vector>
+
+#include "base/arena.h"
+#include "base/threads.h"
+#include "kernels/bgemm/bgemm.h"
+#include "kernels/qgemm/plan.h"
+
+namespace netsuke {
+namespace bgemm {
+
+using qgemm::Extent;
+using qgemm::Geometry;
+
+inline int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
+
+class Layer {
+ public:
+  // w: [O, kh, kw, words of a group], spare bits 0. flip: one byte a channel or null. finish's vectors live as long as the layer.
+  Status build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa);
+  size_t scratch_bytes(const Extent& e, int threads) const;
+  // x: [n, h, w, words]. out: y, or the packed signs when out_bits; bits: the second output or null.
+  void run(const Extent& e, const uint64_t* x, const void* residual, void* out, uint64_t* bits, void* scratch, ThreadPool& pool) const;
+  const char* kernel_name() const { return kernels_->name; }
+  size_t packed_bytes() const { return packed_.bytes() + tap_bits_.size() * 4; }
+  const Geometry& geometry() const { return g_; }
+  const Finish& finish() const { return f_; }
+
+ private:
+  struct Blocks;
+  struct Task;
+  Blocks blocks(const Extent& e, int threads) const;
+  void pack(const uint64_t* w);
+  void write_taps(const uint64_t* w, int64_t unit);
+  void set_padding();
+  void prepare(const Blocks& b, const Extent& e, const uint64_t* x, uint8_t* dst, ThreadPool& pool) const;
+  void convert(const uint64_t* x, int64_t pixels, uint8_t* dst) const;
+  void run_task(const Blocks& b, const Extent& e, const Task& task) const;
+  int32_t valid_taps(const Extent& e, int64_t m, int64_t range[4]) const;
+  void drop_padding(int64_t unit, const int64_t range[4], int32_t* count) const;
+  bool zero_padded() const { return pad_value_ == 0 && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
+  // Blocks of 64 outputs are whole words of the packed output.
+  bool aligned() const { return g_.groups == 1 || g_.out_per_group() % kBlock == 0; }
+
+  Geometry g_;
+  Finish f_;
+  int pad_value_ = 0;
+  const Kernels* kernels_ = nullptr;
+  int64_t tap_steps_ = 0, tap_bytes_ = 0;      // of one tap of one group in A
+  int64_t runs_ = 0, steps_ = 0;
+  int64_t group_blocks_ = 0, block_bytes_ = 0;
+  Buffer packed_;
+  std::vector<uint64_t> flip_;       // [units]
+  std::vector<int32_t> tap_bits_;    // kWords with zero padding: [units][taps][64] popcounts of w
+  std::vector<uint8_t> pad_pixel_;   // a padded pixel of A
+};
+
+}  // namespace bgemm
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_BGEMM_LAYER_H_

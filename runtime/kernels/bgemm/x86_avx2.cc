@@ -1,0 +1,134 @@
+// AVX2: table lookups of nibbles (Layout::kNibbles). Four rows by 64 channels: eight accumulators of bytes, which hold 62 lookups of at
+// most 4 each before they are widened.
+#include <cstring>
+
+#include "kernels/bgemm/finish.inc"
+
+namespace netsuke {
+namespace bgemm {
+namespace {
+
+constexpr int kPairs = 31;  // bytes of x before a byte of the accumulators could overflow: 2 * 4 * 31 = 248
+
+struct Tables {
+  alignas(64) uint8_t row[17][16];
+};
+
+constexpr Tables make_tables() {
+  Tables t = {};
+  for (int x = 0; x < 16; ++x) {
+    for (int w = 0; w < 16; ++w) {
+      const int d = x ^ w;
+      t.row[x][w] = static_cast<uint8_t>((d & 1) + (d >> 1 & 1) + (d >> 2 & 1) + (d >> 3 & 1));
+    }
+  }
+  for (int w = 0; w < 16; ++w) t.row[16][w] = 2;
+  return t;
+}
+
+constexpr Tables kTables = make_tables();
+
+NETSUKE_LANE __m256i table_of(uint8_t offset) {
+  const uint8_t* base = &kTables.row[0][0];
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(base + 2 * static_cast<uint64_t>(offset))));
+}
+
+// kVectors registers of 32 channels to the 16-bit sums.
+template <int kRows, int kVectors>
+NETSUKE_LANE void widen(__m256i (&acc)[kRows][kVectors], uint16_t (*sums)[kBlock]) {
+  for (int i = 0; i < kRows; ++i) {
+    for (int v = 0; v < kVectors; ++v) {
+      auto* s = reinterpret_cast<__m256i*>(&sums[i][32 * v]);
+      const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(acc[i][v]));
+      const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(acc[i][v], 1));
+      _mm256_store_si256(s, _mm256_add_epi16(_mm256_load_si256(s), low));
+      _mm256_store_si256(s + 1, _mm256_add_epi16(_mm256_load_si256(s + 1), high));
+      acc[i][v] = _mm256_setzero_si256();
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+void tile_of(const Tile& t, int row) {
+  alignas(32) uint16_t sums[kRows][kBlock];
+  std::memset(sums, 0, sizeof(sums));
+  __m256i acc[kRows][kVectors];
+  for (auto& a : acc) {
+    for (auto& v : a) v = _mm256_setzero_si256();
+  }
+  const __m256i low = _mm256_set1_epi8(0x0f);
+  const uint8_t* b = t.b;
+  int64_t room = kPairs;
+  for (int64_t run = 0; run < t.runs; ++run) {
+    const uint8_t* x[kRows];
+    for (int i = 0; i < kRows; ++i) x[i] = t.a[row + i] + t.run_offset[run];
+    for (int64_t left = t.steps; left > 0;) {
+      const int64_t n = left < room ? left : room;
+      for (int64_t s = 0; s < n; ++s, b += kBlock) {
+        __m256i w[kVectors], part[kVectors];
+        for (int v = 0; v < kVectors; ++v) {
+          w[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 32 * v));
+          part[v] = _mm256_and_si256(w[v], low);
+        }
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i table = table_of(x[i][2 * s]);
+          for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_add_epi8(acc[i][v], _mm256_shuffle_epi8(table, part[v]));
+        }
+        for (int v = 0; v < kVectors; ++v) part[v] = _mm256_and_si256(_mm256_srli_epi16(w[v], 4), low);
+        for (int i = 0; i < kRows; ++i) {
+          const __m256i table = table_of(x[i][2 * s + 1]);
+          for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_add_epi8(acc[i][v], _mm256_shuffle_epi8(table, part[v]));
+        }
+      }
+      for (int i = 0; i < kRows; ++i) x[i] += 2 * n;
+      left -= n;
+      room -= n;
+      if (room == 0) {
+        widen(acc, sums);
+        room = kPairs;
+      }
+    }
+  }
+  if (room < kPairs) widen(acc, sums);
+  for (int i = 0; i < kRows; ++i) {
+    for (int c = 0; c < 32 * kVectors; c += 8) {
+      const __m256i wide = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&sums[i][c])));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.count + (row + i) * kBlock + c), wide);
+    }
+  }
+}
+
+template <int kVectors>
+void tile_rows(const Tile& t) {
+  switch (t.rows) {
+    case 1: return tile_of<1, kVectors>(t, 0);
+    case 2: return tile_of<2, kVectors>(t, 0);
+    case 3: return tile_of<3, kVectors>(t, 0);
+    default: return tile_of<4, kVectors>(t, 0);
+  }
+}
+
+void tile_nibbles(const Tile& t) { t.columns <= 32 ? tile_rows<1>(t) : tile_rows<2>(t); }
+
+// 8 * nibble, low nibble first.
+void expand(const uint8_t* bytes, int64_t count, uint8_t* dst) {
+  const __m256i low = _mm256_set1_epi16(0x000f), high = _mm256_set1_epi16(0x0f00);
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes + i)));
+    const __m256i pair = _mm256_or_si256(_mm256_and_si256(v, low), _mm256_and_si256(_mm256_slli_epi16(v, 4), high));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + 2 * i), _mm256_slli_epi16(pair, 3));
+  }
+  for (; i < count; ++i) {
+    dst[2 * i] = static_cast<uint8_t>((bytes[i] & 15) * 8);
+    dst[2 * i + 1] = static_cast<uint8_t>((bytes[i] >> 4) * 8);
+  }
+}
+
+}  // namespace
+
+extern const Kernels kernels_x86_avx2;
+const Kernels kernels_x86_avx2 = {"x86_avx2_4x64", Layout::kNibbles, 4, kBlock, tile_nibbles, expand, finish};
+
+}  // namespace bgemm
+}  // namespace netsuke

@@ -1,0 +1,3 @@
+#define NETSUKE_TABLE avx2
+#define NETSUKE_GRAMMAR "x86_avx2"
+#include "kernels/signpack/generic.inc"
