@@ -6,6 +6,7 @@ import numpy as np
 
 from netsuke.program.model import Program
 
+from .binary_ops import BINARY
 from .float_ops import FLOAT
 from .integer_ops import INTEGER
 from .maker import CHANNELS, SIZES, Array, Maker, grow
@@ -30,7 +31,7 @@ def random_program(
         grow(m, FLOAT + MOVEMENT, m.integer(3, 14))
     else:
         _codes(m, shape, free)
-        grow(m, INTEGER + MOVEMENT, m.integer(3, 16))
+        grow(m, INTEGER + MOVEMENT + BINARY, m.integer(3, 16))
     if not m.program.nodes:
         return random_program(seed + 1_000_000_007, family, supported)
     return m.finish()

@@ -4,6 +4,9 @@
 
 #include "kernels/bgemm/finish.inc"
 
+#define NK_PRAGMA(text) _Pragma(#text)
+#define NK_UNROLL(n) NK_PRAGMA(GCC unroll n)
+
 namespace netsuke {
 namespace bgemm {
 namespace {
@@ -33,10 +36,19 @@ NETSUKE_LANE __m256i table_of(uint8_t offset) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(base + 2 * static_cast<uint64_t>(offset))));
 }
 
+// The empty asm keeps the sum where it is: the compiler adds pairs of lookups first otherwise, which needs more registers than there are.
+NETSUKE_LANE __m256i count(__m256i acc, __m256i table, __m256i nibbles) {
+  acc = _mm256_add_epi8(acc, _mm256_shuffle_epi8(table, nibbles));
+  __asm__("" : "+x"(acc));
+  return acc;
+}
+
 // kVectors registers of 32 channels to the 16-bit sums.
 template <int kRows, int kVectors>
 NETSUKE_LANE void widen(__m256i (&acc)[kRows][kVectors], uint16_t (*sums)[kBlock]) {
+  NK_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
+    NK_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
       auto* s = reinterpret_cast<__m256i*>(&sums[i][32 * v]);
       const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(acc[i][v]));
@@ -53,33 +65,43 @@ void tile_of(const Tile& t, int row) {
   alignas(32) uint16_t sums[kRows][kBlock];
   std::memset(sums, 0, sizeof(sums));
   __m256i acc[kRows][kVectors];
-  for (auto& a : acc) {
-    for (auto& v : a) v = _mm256_setzero_si256();
+  NK_UNROLL(8)
+  for (int i = 0; i < kRows; ++i) {
+    NK_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_setzero_si256();
   }
   const __m256i low = _mm256_set1_epi8(0x0f);
   const uint8_t* b = t.b;
   int64_t room = kPairs;
   for (int64_t run = 0; run < t.runs; ++run) {
     const uint8_t* x[kRows];
+    NK_UNROLL(8)
     for (int i = 0; i < kRows; ++i) x[i] = t.a[row + i] + t.run_offset[run];
     for (int64_t left = t.steps; left > 0;) {
       const int64_t n = left < room ? left : room;
       for (int64_t s = 0; s < n; ++s, b += kBlock) {
         __m256i w[kVectors], part[kVectors];
+        NK_UNROLL(8)
         for (int v = 0; v < kVectors; ++v) {
           w[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 32 * v));
           part[v] = _mm256_and_si256(w[v], low);
         }
+        NK_UNROLL(8)
         for (int i = 0; i < kRows; ++i) {
           const __m256i table = table_of(x[i][2 * s]);
-          for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_add_epi8(acc[i][v], _mm256_shuffle_epi8(table, part[v]));
+          NK_UNROLL(8)
+          for (int v = 0; v < kVectors; ++v) acc[i][v] = count(acc[i][v], table, part[v]);
         }
+        NK_UNROLL(8)
         for (int v = 0; v < kVectors; ++v) part[v] = _mm256_and_si256(_mm256_srli_epi16(w[v], 4), low);
+        NK_UNROLL(8)
         for (int i = 0; i < kRows; ++i) {
           const __m256i table = table_of(x[i][2 * s + 1]);
-          for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_add_epi8(acc[i][v], _mm256_shuffle_epi8(table, part[v]));
+          NK_UNROLL(8)
+          for (int v = 0; v < kVectors; ++v) acc[i][v] = count(acc[i][v], table, part[v]);
         }
       }
+      NK_UNROLL(8)
       for (int i = 0; i < kRows; ++i) x[i] += 2 * n;
       left -= n;
       room -= n;
@@ -90,6 +112,7 @@ void tile_of(const Tile& t, int row) {
     }
   }
   if (room < kPairs) widen(acc, sums);
+  NK_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
     for (int c = 0; c < 32 * kVectors; c += 8) {
       const __m256i wide = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&sums[i][c])));

@@ -1,4 +1,4 @@
-"""Signs packed along channels into 64-bit words: bit c % 64 of word c / 64 is 1 where channel c is +1 (numerics.md, 10).
+"""Signs packed along channels into 64-bit words: bit c % 64 of word c / 64 is 1 where channel c is +1.
 
 Bits behind the last channel are 0. Words travel as int64, the dtype that programs have; only their bits mean something.
 """

@@ -235,7 +235,6 @@ class _Verifier:
             elif worst > stated:
                 self.say("acc_bound is smaller than what the layer can reach", where, stated, f"at least {worst}")
 
-
     def _bits(self) -> None:
         """A one-bit layer reads packed signs of as many channels as it states: their spare bits are 0."""
         known = bit_channels(self.program)
@@ -246,7 +245,9 @@ class _Verifier:
             if found != node.attrs["channels"]:
                 got = "no packed signs" if found is None else f"signs of {found} channels"
                 where = f"node {index} {node.op} {node.name!r}, input x"
-                self.say("x must be packed signs", where, f"{node.inputs[0]}: {got}", f"{node.attrs['channels']} channels")
+                self.say(
+                    "x must be packed signs", where, f"{node.inputs[0]}: {got}", f"{node.attrs['channels']} channels"
+                )
 
 
 def attr_problem(value: Any, attr: Attr) -> str:

@@ -7,7 +7,29 @@ kernel must be close to, not its bits.
 To add an operator: a function with `@rule("name")` in the file of its group; a test enumerates the operator table.
 """
 
-from netsuke.program.reference import binary, elementwise, floats, integer, movement, pooling, recurrent, resize, windows
+from netsuke.program.reference import (
+    binary,
+    elementwise,
+    floats,
+    integer,
+    movement,
+    pooling,
+    recurrent,
+    resize,
+    windows,
+)
 from netsuke.program.reference.call import RULES, Call
 
-__all__ = ["RULES", "Call", "binary", "elementwise", "floats", "integer", "movement", "pooling", "recurrent", "resize", "windows"]
+__all__ = [
+    "RULES",
+    "Call",
+    "binary",
+    "elementwise",
+    "floats",
+    "integer",
+    "movement",
+    "pooling",
+    "recurrent",
+    "resize",
+    "windows",
+]

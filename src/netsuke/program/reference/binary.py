@@ -1,4 +1,4 @@
-"""One-bit operators (numerics.md section 10): signs unpacked to +1 and -1, exact sums in f64, thresholds on integers."""
+"""One-bit operators (numerics.md section 10): signs unpacked to +1 and -1, exact sums in f64, integer thresholds."""
 
 from __future__ import annotations
 
