@@ -36,9 +36,10 @@ class Limits:
     l2_gbs: float
     l3_gbs: float
     dram_gbs: float
+    bit_gmacs: float = 0.0  # XOR and popcount; 0 in files measured before it was
 
     def compute(self, kind: str) -> float:
-        """GMAC/s of "f32", "bf16", "int16" or "int8"; 0 when not measured."""
+        """GMAC/s of "f32", "bf16", "int16", "int8" or "bit"; 0 when not measured."""
         return float(getattr(self, f"{kind}_gmacs", 0.0))
 
 
