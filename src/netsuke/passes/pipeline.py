@@ -10,9 +10,11 @@ from netsuke.capture.shapes import infer_shapes
 from netsuke.capture.symbolic import name_free_dims
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.passes.byte_transposes import transpose_codes
+from netsuke.passes.fuse_binary import fuse_binary
 from netsuke.passes.fuse_float import fuse_float
 from netsuke.passes.fuse_tables import fuse_tables
 from netsuke.passes.lower import lower
+from netsuke.passes.lower_binary import lower_binary
 from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
 from netsuke.passes.lower_qlinear import lower_qlinear
@@ -34,6 +36,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     clean(graph)
     move_qdq(graph)
     _add_taps(graph, taps)
+    lower_binary(graph)
     lower_qconv(graph)
     lower_qlinear(graph)
     lower_qelementwise(graph)
@@ -45,6 +48,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     for _ in range(8):
         if not sink_transposes(graph) + simplify_views(graph):
             break
+    fuse_binary(graph)
     fuse_tables(graph)
     fuse_float(graph)
     fuse_tables(graph)
