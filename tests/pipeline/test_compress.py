@@ -254,3 +254,15 @@ def test_a_loader_is_data() -> None:
     assert made.check.labelled
     with pytest.raises(UsageError, match="empty"):
         compress(network(), calib=[])
+
+
+def test_a_convolution_without_bias_gets_a_corrected_one() -> None:
+    """DenseNet's form: normalization stands in front, nothing is folded into the convolution, correction adds a bias."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3, bias=False), nn.ReLU()).eval()
+    small = compress(module, calib=inputs(16), recipe="cpu-int8", measure=False)
+    assert "qconv" in {n.op for n in small.program.nodes}
+    assert small.exactness is None or small.exactness.exact

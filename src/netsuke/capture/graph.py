@@ -104,18 +104,22 @@ def source_of(value: ir.Value) -> str:
 
 
 def fresh_name(graph: ir.Graph, base: str) -> str:
-    """A value name that the graph does not use yet: base, base.1, base.2, ..."""
+    """A value name that the graph does not use yet: base, base.1, base.2, ...
+
+    The table of names is kept with the graph; what others add to the graph without it are initializers.
+    """
     taken: dict[str, int] = graph.meta.setdefault("netsuke_names", {})
     if not taken:
         for value in [*graph.inputs, *graph.initializers.values(), *(o for node in graph for o in node.outputs)]:
             taken.setdefault(value.name or "", 0)
-    if base not in taken:
+    if base not in taken and base not in graph.initializers:
         taken[base] = 0
         return base
+    taken.setdefault(base, 0)
     while True:
         taken[base] += 1
         name = f"{base}.{taken[base]}"
-        if name not in taken:
+        if name not in taken and name not in graph.initializers:
             taken[name] = 0
             return name
 

@@ -30,6 +30,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     """All passes on a copy of the model."""
     copy = model.clone(deep_copy=False)
     graph = copy.graph
+    graph.meta.pop("netsuke_names", None)  # a method may have added values since the capture
     _complete_shapes(copy)
     graph.meta["requant"] = model.metadata_props.get("netsuke.requant", "float")
     normalize_qdq(graph)
