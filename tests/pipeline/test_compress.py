@@ -257,7 +257,7 @@ def test_a_loader_is_data() -> None:
 
 
 def test_a_convolution_without_bias_gets_a_corrected_one() -> None:
-    """DenseNet's form: normalization stands in front, nothing is folded into the convolution, correction adds a bias."""
+    """DenseNet's form: normalization stands in front, nothing is folded, and correction adds a bias."""
     import torch
     from torch import nn
 
@@ -266,3 +266,22 @@ def test_a_convolution_without_bias_gets_a_corrected_one() -> None:
     small = compress(module, calib=inputs(16), recipe="cpu-int8", measure=False)
     assert "qconv" in {n.op for n in small.program.nodes}
     assert small.exactness is None or small.exactness.exact
+
+
+def test_a_kept_layer_computes_on_bfloat16_where_the_plan_says_so(files: dict[str, Path], tmp_path: Path) -> None:
+    made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
+    made["conv2"].method = made["head"].method = "keep"
+    made["conv2"].weight_bits = made["head"].weight_bits = 16
+    plan = Plan.from_toml(made.to_toml())
+    small = compress(files["tiny.onnx"], plan, calib=str(files["calib.npz"]), output=tmp_path / "s.nsk", measure=False)
+    halves = [n.name for n in small.program.nodes if n.op in ("conv", "linear") and n.inputs[1] in small.program.bf16]
+    assert halves == ["conv2", "head"]
+    assert [layer.status for layer in small.layers.rows if layer.name in halves] == ["float", "float"]
+    assert small.exactness is None or small.exactness.exact
+
+
+def test_bfloat16_where_there_is_none_is_an_error(files: dict[str, Path]) -> None:
+    made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
+    made["head"].weight_bits = 16
+    with pytest.raises(UsageError, match="float weights on codes have no kernel"):
+        compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), measure=False)

@@ -15,11 +15,19 @@ from netsuke.capture.graph import (
     replace,
     source_of,
 )
+from netsuke.formats import f32_to_bf16
 from netsuke.passes.lower_qconv import conv_window, ohwi
 from netsuke.passes.nodes import F32, from_nhwc, nhwc_dims, ns, to_nhwc, transposed, with_axis, without_axis
 from netsuke.passes.pools import pool_window
 from netsuke.passes.rules import Rule, like, refuse, scalar
 from netsuke.passes.tail import as_constant
+
+
+def _weight(node: ir.Node, array: np.ndarray[Any, Any], name: str) -> ir.Value | None:
+    """The weight as a constant: float32, or bfloat16 where the plan asks for it (docs/numerics.md section 8)."""
+    if node.metadata_props.get("netsuke.weights") == "bf16":
+        array = f32_to_bf16(array.astype(np.float32)).view(ir.DataType.BFLOAT16.numpy())
+    return as_constant(node, array, name)
 
 
 def _conv(node: ir.Node) -> ir.Value:
@@ -30,7 +38,7 @@ def _conv(node: ir.Node) -> ir.Value:
     rank = len(dims_of(x) or ())
     bias = array_of(operand(node, 2))
     name = node.name or "conv"
-    inputs = [to_nhwc(node, x), as_constant(node, ohwi(weight), f"{name}.w"), as_constant(node, bias, f"{name}.bias")]
+    inputs = [to_nhwc(node, x), _weight(node, ohwi(weight), f"{name}.w"), as_constant(node, bias, f"{name}.bias")]
     y = ns(
         node,
         "conv",
@@ -94,7 +102,7 @@ def _gemm(node: ir.Node) -> ir.Value:
             else (np.broadcast_to(bias.reshape(-1), (w.shape[0],)) * np.float32(beta))
         )
         name = node.name or "linear"
-        inputs = [a, as_constant(node, w, f"{name}.w"), as_constant(node, shift, f"{name}.bias")]
+        inputs = [a, _weight(node, w, f"{name}.w"), as_constant(node, shift, f"{name}.bias")]
         y = ns(node, "linear", inputs, dtype=F32, dims=out, name=name, source=source_of(node.outputs[0]))
         if c is None or shift is not None:
             return y
@@ -118,7 +126,7 @@ def _matmul(node: ir.Node) -> ir.Value:
     weight = array_of(b)
     if weight is not None and weight.ndim == 2 and ranks[0] >= 1:
         x = with_axis(node, a, 0) if ranks[0] == 1 else a
-        w = as_constant(node, np.ascontiguousarray(weight.T), f"{node.name}.w")
+        w = _weight(node, np.ascontiguousarray(weight.T), f"{node.name}.w")
         dims = [1, weight.shape[1]] if ranks[0] == 1 else dims_of(node.outputs[0])
         y = ns(node, "linear", [x, w], dtype=F32, dims=dims, name=node.name or "", source=source_of(node.outputs[0]))
         return without_axis(node, y, 0) if ranks[0] == 1 else y

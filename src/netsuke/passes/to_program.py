@@ -19,10 +19,16 @@ def to_program(graph: ir.Graph, *, name: str, plan: str, meta: dict[str, str]) -
     """The program of a graph whose nodes are all of the `netsuke` domain, in order."""
     names = _value_names(graph)
     constants: dict[str, np.ndarray[Any, Any]] = {}
+    bf16: set[str] = set()
     for value in graph.initializers.values():
         array = array_of(value)
-        if array is not None and list(value.uses()):
-            constants[names[id(value)]] = np.asarray(array, order="C")
+        if array is None or not list(value.uses()):
+            continue
+        key = names[id(value)]
+        if value.dtype == ir.DataType.BFLOAT16:
+            bf16.add(key)
+            array = array.view(np.uint16)
+        constants[key] = np.asarray(array, order="C")
     program = Program(
         name=name,
         inputs=[Port(names[id(v)], word(v.dtype), _dims(v, names[id(v)])) for v in graph.inputs],
@@ -31,6 +37,7 @@ def to_program(graph: ir.Graph, *, name: str, plan: str, meta: dict[str, str]) -
         constants=constants,
         plan=plan,
         meta=dict(meta),
+        bf16=bf16,
     )
     _add_nodes(graph, names, program)
     for value in graph.outputs:
@@ -41,7 +48,7 @@ def to_program(graph: ir.Graph, *, name: str, plan: str, meta: dict[str, str]) -
 
 def _add_nodes(graph: ir.Graph, names: dict[int, str], program: Program) -> None:
     dtypes = {port.name: port.dtype for port in program.inputs}
-    dtypes |= {key: _array_word(array) for key, array in program.constants.items()}
+    dtypes |= {key: "bf16" if key in program.bf16 else _array_word(array) for key, array in program.constants.items()}
     used: set[str] = set()
     for node in graph:
         if node.domain != "netsuke" or node.op_type not in OPERATORS:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.core.budget import Budget
-from netsuke.core.plan import KEEP, Plan, Row
+from netsuke.core.plan import BFLOAT16, KEEP, Plan, Row
 from netsuke.formats import packed_bytes
 from netsuke.methods.quantize._graph import constant, macs
 from netsuke.methods.quantize._widths import DECIDING
@@ -82,6 +82,31 @@ def keep(row: Row, reason: str) -> None:
     row.weight_bits = None if row.weight_bits is None else 32
     row.kernel = FLOAT_KERNELS.get(row.kernel, row.kernel)
     row.bytes_after = row.bytes_before
+
+
+def follow_edits(plan: Plan, layers: Mapping[str, Layer]) -> None:
+    """Let rows that a person set to "keep" say what follows from it; 16 bits asked for stay bfloat16."""
+    for row in plan.rows:
+        if row.kept and row.name in layers and row.status != "float":
+            halved = row.weight_bits == BFLOAT16
+            keep(row, row.reason or "kept by the plan")
+            if halved and not in_bfloat16(row, layers[row.name]):
+                row.weight_bits = BFLOAT16  # refused where the plan is checked
+
+
+def in_bfloat16(row: Row, layer: Layer) -> bool:
+    """Let a kept layer compute on bfloat16 where a kernel exists; False where there is none."""
+    weight = constant(layer.weight)
+    if not row.kept or weight is None or not has_bfloat16(layer):
+        return False
+    row.weight_bits = BFLOAT16
+    row.bytes_after = row.bytes_before - weight.nbytes // 2
+    return True
+
+
+def has_bfloat16(layer: Layer) -> bool:
+    """True for convolutions and products with a constant matrix: their float kernels take bfloat16 weights."""
+    return layer.weight is not None and layer.kernel in ("qconv", "qlinear")
 
 
 def _constants(layer: Layer) -> list[np.ndarray]:
