@@ -51,15 +51,15 @@ def by_rows(context: Context, layer: Layer) -> tuple[list[Array], list[Array], i
 
 
 def restored(
-    context: Context, layer: Layer, parts: Sequence[npt.NDArray[np.int8]]
+    layer: Layer, scales: Sequence[Array], parts: Sequence[npt.NDArray[np.int8]], per_channel: bool
 ) -> tuple[Array, npt.NDArray[np.int8]]:
-    """Scales as the layer has them, and the groups' codes in the shape of the weight."""
+    """Scales as the layer has them (one in all unless per channel), and the codes in the shape of the weight."""
     weight = number(layer.weight)
     assert weight is not None
-    scales, _ = layer_codes(context, layer, context.plan[layer.name].rows[0], weight)
     joined = np.concatenate(list(parts))
     codes = joined.reshape(weight.shape) if _outputs_lead(layer) else joined.T
-    return scales, np.ascontiguousarray(codes, np.int8)
+    steps = np.concatenate(list(scales))
+    return steps if per_channel else steps[:1], np.ascontiguousarray(codes, np.int8)
 
 
 def _outputs_lead(layer: Layer) -> bool:

@@ -21,7 +21,7 @@ from netsuke.methods.quantize import _torch_nodes, bias_correction
 from netsuke.methods.quantize._codes import affine
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._fisher import squared_scores
-from netsuke.methods.quantize._graph import Array, along, number
+from netsuke.methods.quantize._graph import Array, along, clone, number
 from netsuke.methods.quantize._units import Unit, collect, layer_units, prefix, roots_read
 from netsuke.methods.quantize._variables import VARIABLES, ActivationRange
 from netsuke.methods.quantize.insert import layer_codes
@@ -149,9 +149,10 @@ def reconstruct(context: Context, units: Sequence[Unit], fit: Fit, name: str) ->
     if split:
         context.plan.note(f"{name}: fitted layer by layer where a block has other operators: {'; '.join(split)}")
     settled: set[str] = set()
+    reference = clone(context.model)  # biases move in the context's model
     ratios, kept = [], 0
     for index, unit in enumerate(todo):
-        before, after = fit_unit(context, unit, fit, settled, index)
+        before, after = fit_unit(context, reference, unit, fit, settled)
         ratios.append(after / before if before else 1.0)
         kept += after >= before
         settled.update(roots_read(context, unit))
@@ -163,12 +164,12 @@ def reconstruct(context: Context, units: Sequence[Unit], fit: Fit, name: str) ->
         context.plan.note(text + (f"; {kept} kept nearest rounding" if kept else ""))
 
 
-def fit_unit(context: Context, unit: Unit, fit: Fit, settled: set[str], index: int) -> tuple[float, float]:
+def fit_unit(context: Context, reference: ir.Model, unit: Unit, fit: Fit, settled: set[str]) -> tuple[float, float]:
     """Fit one unit; (error of nearest rounding, error reached) on the calibration data, as the loss measures it."""
-    data = gather(context, unit, fit, settled)
+    data = gather(context, reference, unit, fit, settled)
     model = UnitModel(context, unit, fit, settled)
     before = _error(model, data, model.start)
-    seed = int(generator(context.seed, "reconstruct", unit.name, str(index)).integers(2**31))
+    seed = int(generator(context.seed, "reconstruct", unit.name).integers(2**31))
     _optimise(model, data, torch.Generator().manual_seed(seed))
     after = _error(model, data, model.hard())
     if not after < before:
@@ -187,10 +188,10 @@ def fit_unit(context: Context, unit: Unit, fit: Fit, settled: set[str], index: i
     return before, after
 
 
-def gather(context: Context, unit: Unit, fit: Fit, settled: set[str]) -> Data:
+def gather(context: Context, reference: ir.Model, unit: Unit, fit: Fit, settled: set[str]) -> Data:
     """The unit's inputs and targets, as many samples as fit into memory."""
     names = [v.name or "" for v in unit.inputs]
-    exact = collect(context, context.model, [*names, unit.output.name or ""], fit.samples)
+    exact = collect(context, reference, [*names, unit.output.name or ""], fit.samples)
     if not len(exact[-1]):
         raise UsageError(Problem("no calibration data reached the unit", unit.name, hint="give at least one batch"))
     inputs = exact[:-1]

@@ -17,7 +17,8 @@ Limits: H is held in float64, columns^2 x 8 bytes per group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -159,8 +160,20 @@ def _check(
         raise UsageError(problems)
 
 
-def apply(context: Context, config: Gptq) -> None:
-    """Choose the codes of every quantized layer with weights, in graph order."""
+@dataclass
+class Part:
+    """A layer on its way: weights and scales per group of channels, H of each; whoever walks sets `codes`."""
+
+    rows: list[Array]
+    scales: list[Array]
+    hessians: list[Matrix]
+    bits: int
+    per_channel: bool
+    codes: list[npt.NDArray[np.int8]] = field(default_factory=list)
+
+
+def each_layer(context: Context, config: Gptq, name: str) -> Iterator[Part]:
+    """Every quantized layer with weights in graph order, behind the layers already done; keeps what was set."""
     from netsuke.methods.quantize._hessian import by_rows, hessians, restored
 
     layers = weighted(context.placement)
@@ -170,14 +183,21 @@ def apply(context: Context, config: Gptq) -> None:
         if config.inputs == "quantized":
             model, names = prefix(context, unit, settled)
         source = names[unit.inputs.index(layer.inputs[0])]
-        matrices = hessians(context, layer, model, source, config.samples)
         rows, scales, bits = by_rows(context, layer)
-        parts = [
-            gptq(w, h, bits=bits, scales=s, damp=config.damp, act_order=config.act_order, block=config.block)[0]
-            for w, s, h in zip(rows, scales, matrices, strict=True)
+        per_channel = context.plan[layer.name].rows[0].granularity == "channel"
+        part = Part(rows, scales, hessians(context, layer, model, source, config.samples), bits, per_channel)
+        yield part
+        context.scales[layer.name], context.codes[layer.name] = restored(layer, part.scales, part.codes, per_channel)
+        context.progress(name, index + 1, len(layers))
+
+
+def apply(context: Context, config: Gptq) -> None:
+    """Choose the codes of every quantized layer with weights, in graph order."""
+    for part in each_layer(context, config, "gptq"):
+        part.codes = [
+            gptq(w, h, bits=part.bits, scales=s, damp=config.damp, act_order=config.act_order, block=config.block)[0]
+            for w, s, h in zip(part.rows, part.scales, part.hessians, strict=True)
         ]
-        context.scales[layer.name], context.codes[layer.name] = restored(context, layer, parts)
-        context.progress("gptq", index + 1, len(layers))
 
 
 METHOD = register(
