@@ -109,6 +109,7 @@ def find_claim(claim_id: str) -> Claim:
 DATA_FILES = {
     "cifar10": ("cifar10/train_20k.npz", "cifar10/test_1k.npz"),
     "fashion-mnist": ("fashion_mnist/train-images-idx3-ubyte.gz", "fashion_mnist/t10k-images-idx3-ubyte.gz"),
+    "tinyshakespeare": ("text/tinyshakespeare.txt",),
 }
 
 

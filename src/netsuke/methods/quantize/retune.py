@@ -96,8 +96,8 @@ def tune(context: Context, layer: Layer, exact: tuple[Vector, Vector], quantized
 def _bias(layer: Layer) -> Vector | float:
     node = layer.node
     if node.op_type == "MatMul":
-        found = [number(v) for n in layer.nodes[1:2] if n.op_type == "Add" for v in n.inputs]
-        found = [a for a in found if a is not None]
+        read = [number(v) for n in layer.nodes[1:2] if n.op_type == "Add" for v in n.inputs]
+        found = [a for a in read if a is not None]
         return found[0].astype(np.float64).reshape(-1) if found else 0.0
     bias = number(node.inputs[2]) if len(node.inputs) > 2 else None
     return 0.0 if bias is None else bias.astype(np.float64).reshape(-1)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from netsuke import engine
 from netsuke.core.errors import FileError, Problem
 from netsuke.data import Dataset, load_data
 from netsuke.models import build
@@ -28,7 +25,7 @@ def network(context: Context) -> Any:
     return build("resnet20", weights=found[0])
 
 
-def small(context: Context, net: Any, recipe: list[str], seed: int, samples: int = SAMPLES) -> Any:
+def small(context: Context, net: Any, recipe: Any, seed: int, samples: int = SAMPLES) -> Any:
     """Compressed with unlabelled training images drawn by the seed, judged on the 1,000 lossless test images."""
     calib: Dataset = load_data("cifar10:train", context.data_root).take(samples, seed)
     test = load_data("cifar10:test", context.data_root)
@@ -42,14 +39,3 @@ def small(context: Context, net: Any, recipe: list[str], seed: int, samples: int
 def top1(result: Any) -> tuple[float, float]:
     """Accuracy before and after, both by the engine."""
     return result.check.float_metrics["top1"], result.check.compressed_metrics["top1"]
-
-
-def agreement(context: Context, result: Any, count: int = 2000) -> float:
-    """Share of the first JPEG test images on which the compressed program answers as the float one."""
-    jpeg = load_data("cifar10:test-jpeg", context.data_root).take(count, 0)
-    ours, reference = engine.load(result.program), engine.load(result.float_program)
-    same = total = 0
-    for x, _ in jpeg.batches(100):
-        a, b = (next(iter(e.run(x).values())).argmax(axis=1) for e in (ours, reference))
-        same, total = same + int(np.sum(a == b)), total + len(x)
-    return same / total
