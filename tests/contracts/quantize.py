@@ -17,8 +17,16 @@ from netsuke.pipeline.runner import EngineRunner
 
 # Few iterations are enough to see what a learned method touches.
 OPTIONS = {f"quantize/{name}": "iterations=5" for name in ("adaround", "adaquant", "brecq", "gradient_ptq")}
+OPTIONS["quantize/zeroq"] = "iterations=3,samples=4"
 NETWORKS = {"quantize/smoothquant": normed}  # others: resnet
 BASE = "quantize/whitepaper_int8:calibrator=minmax"
+
+
+def digits() -> Any:
+    """A network that remembers the statistics of its batch normalizations."""
+    from netsuke.models import build
+
+    return build("digits_cnn")
 
 
 @dataclass
@@ -45,7 +53,9 @@ class CountingRunner(EngineRunner):
 def run(steps: list[str], seed: int, *, with_data: bool = True, network: Any = resnet) -> tuple[ir.Model, int]:
     """The tiny network quantized by these steps, and how many times it was run over data."""
     samples = data(64)  # two batches: a moving average differs from the extremes
-    model, runner = capture(network()), CountingRunner(1)
+    given = network()
+    model = capture(given, shape=(1, 1, 8, 8)) if network is digits else capture(given)
+    runner = CountingRunner(1)
     calib = samples if with_data else None
     plan = ptq.make_plan(model, recipe=Recipe.make(steps), calib=calib, runner=runner, effort="fast", seed=seed)
     return ptq.quantize(model, plan=plan, calib=calib, runner=runner, seed=seed), runner.calls
@@ -79,6 +89,11 @@ def exercise(method: Method, seed: int) -> Observation:
     if "fallback" in method.tags:
         float_model, (model, _) = capture(resnet()), run(["quantize/whitepaper_int8"], seed, with_data=False)
         return Observation(_bytes(model), differing(float_model, model) - {"weights"}, False)
+    if "source" in method.tags:
+        step = f"{method.name}:{OPTIONS[method.name]}"
+        base, _ = run([BASE], seed, with_data=False, network=digits)
+        model, _ = run([step, BASE], seed, with_data=False, network=digits)
+        return Observation(_bytes(model), differing(base, model), False)
     if "calibrator" in method.tags:
         other = "minmax" if method.name != "quantize/minmax" else "percentile"
         base, _ = run([f"quantize/whitepaper_int8:calibrator={other}"], seed)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from netsuke.capture.torch_batchnorm import keep_statistics
 from netsuke.core.errors import EnvironmentProblem, FileError, NetsukeError, Problem, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def to_onnx(program: Any, free: list[list[str | None]] | None = None) -> ir.Mode
     if exported is None:
         raise UnsupportedError("the exporter returned no program")
     model: ir.Model = exported.model
+    keep_statistics(model, program.state_dict)
     _name_dims(model, free)
     return model
 

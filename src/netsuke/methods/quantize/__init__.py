@@ -11,6 +11,7 @@ Contract, by the record's tag:
                before the quantizers are written; may set `context.scales`, `context.codes`, change biases
                the further tag "learned" says it takes minutes: planning leaves it out
   recipe       apply(plan_defaults, config) -> None; sets defaults of the plan
+  source       apply(model, config, seed) -> Dataset; makes calibration inputs where none are given
   requant      apply(plan, config) -> None; sets how results are requantized
 The result is an ONNX graph with QuantizeLinear/DequantizeLinear and metadata "netsuke.requant" = "float" or "dyadic".
 To add: a file with a record of one of these tags. Steps run in the order of the recipe; `ptq` needs no change.

@@ -29,7 +29,7 @@ from netsuke.methods.quantize.placement import place
 __all__ = ["choose_batch", "make_plan", "memory_bound", "quantize", "sizes"]
 
 EFFORTS = ("fast", "normal", "thorough")
-TAGS = ("graph", "weights", "recipe", "requant")
+TAGS = ("graph", "weights", "recipe", "requant", "source")
 
 
 def make_plan(
@@ -71,11 +71,14 @@ def make_plan(
     calibrator(str(defaults["method"]))
     plan.rows = _rows.rows(model, defaults, None if calib is None else sizes(model, calib.shapes))
     _widths.resolve(plan, place(model))
+    made = [m.name for m, _ in records if "source" in m.tags]
+    if calib is not None and made:
+        what = "the step makes its own inputs and calibration data are given"
+        raise UsageError(Problem(what, made[0], hint="leave one of the two out"))
     if calib is None:
-        plan.data = {"source": data_free.SOURCE}
-        plan.note(
-            "data-free: no calibration data were given; ranges come from synthetic inputs and batch-norm statistics"
-        )
+        plan.data = {"source": f"data-free ({made[0]})" if made else data_free.SOURCE}
+        what = f"inputs made by {made[0]}" if made else "synthetic inputs and batch-norm statistics"
+        plan.note(f"data-free: no calibration data were given; ranges come from {what}")
     else:
         plan.data = dict(calib.take(config.samples, seed).facts())
     for method, options in records:
@@ -150,7 +153,7 @@ def prepare(
 
     histograms  see `_calibrate.calibrate`
     """
-    data = calib if calib is not None else data_free.dataset(model, seed)
+    data = calib if calib is not None else _made(model, plan, seed)
     context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shapes), progress)
     for method, config in step_records(plan):
         if "graph" in method.tags:
@@ -180,6 +183,15 @@ def _finish_fast(context: Context) -> ir.Model:
             context.plan.note(f"sensitivities and the output change were measured without {method.name}")
     insert.insert(context)
     return context.model
+
+
+def _made(model: ir.Model, plan: Plan, seed: int) -> Dataset:
+    """Inputs where no calibration data are given: those a step of the plan makes, else synthetic ones."""
+    for method, config in step_records(plan):
+        if "source" in method.tags:
+            found: Dataset = method.apply(model, config, seed)
+            return found
+    return data_free.dataset(model, seed)
 
 
 def step_records(plan: Plan) -> list[tuple[Method, Any]]:

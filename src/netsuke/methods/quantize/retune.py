@@ -66,11 +66,21 @@ def apply(context: Context, config: Retune) -> None:
     for index, (layer, unit) in enumerate(zip(layers, layer_units(context.placement), strict=True)):
         out = _output(layer)
         axis = 1 if layer.node.op_type == "Conv" else -1
-        mean, deviation = moments(context, reference, out.name or "", axis, config.samples)
+        exact = clone(reference)
+        _end_at(exact, out.name or "")
+        mean, deviation = moments(context, exact, out.name or "", axis, config.samples)
         model, _ = prefix(context, unit, settled)
+        _end_at(model, out.name or "")
         mean_q, deviation_q = moments(context, model, out.name or "", axis, config.samples)
         tune(context, layer, (mean, deviation), (mean_q, deviation_q))
         context.progress("retune", index + 1, len(layers))
+
+
+def _end_at(model: ir.Model, name: str) -> None:
+    """Make the tensor the network's only output, so that nothing is fused behind it."""
+    found = next(v for node in model.graph for v in node.outputs if v.name == name)
+    model.graph.outputs.clear()
+    model.graph.outputs.append(found)
 
 
 def _output(layer: Layer) -> ir.Value:
