@@ -178,3 +178,43 @@ def test_impossible_options_are_refused_together():
     with pytest.raises(UsageError) as caught:
         configure(AdaRound, {"iterations": 0, "rate": -1.0, "inputs": "dreamt"}, "quantize/adaround")
     assert len(caught.value.problems) == 3
+
+
+def test_a_decoder_over_tokens_is_fitted_block_by_block():
+    from netsuke.capture import capture
+    from netsuke.data import Dataset
+    from netsuke.models import build
+
+    tokens = np.random.default_rng(0).integers(0, 128, (32, 32))
+    model, calib = capture(build("char_lm_tiny"), shape=(1, 32), dtype="i64"), Dataset.from_arrays(tokens)
+    blocks = block_units(model.graph, place(model))
+    assert [len(u.layers) for u in blocks] == [2, 2, 2, 2, 1]  # attention and mlp of both blocks, the head
+    base = "quantize/uniform:weight_bits=3,ends=0"
+    exact = run(model, calib)
+    plain = db(exact, run(compress(model, [base], calib)[0], calib))
+    better, plan = compress(model, [base, "quantize/brecq:iterations=60,batch=8"], calib)
+    assert db(exact, run(better, calib)) > plain + 2
+    assert not any("layer by layer" in note for note in plan.notes)
+
+
+def test_a_network_of_two_inputs_is_fitted():
+    from netsuke.data import Dataset
+
+    b = Build()
+    b.inputs.append(__import__("onnx").helper.make_tensor_value_info("z", 1, ("N", 4, 8, 8)))
+    x = b.op("Relu", b.op("Add", b.conv("x", 4, 4, name="a"), b.conv("z", 4, 4, name="c"), name="sum"), name="act")
+    model = b.model(b.conv(x, 4, 4, name="d"))
+    rng = np.random.default_rng(0)
+    both = {n: rng.standard_normal((32, 4, 8, 8)).astype(np.float32) for n in ("x", "z")}
+    calib = Dataset.from_arrays(both)
+    made, _ = compress(model, ["quantize/uniform:weight_bits=3,ends=0", "quantize/brecq:iterations=5"], calib)
+    assert sum(n.name.endswith("/weight") for n in made.graph) == 3
+
+
+def test_without_torch_the_step_says_what_to_install(monkeypatch):
+    from netsuke.core.errors import EnvironmentProblem
+    from netsuke.methods.quantize import _learned
+
+    monkeypatch.setattr(_learned.importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(EnvironmentProblem, match=r"netsuke\[torch\]"):
+        compress(resnet(), ["quantize/uniform:weight_bits=4", "quantize/gptq"], data(16))

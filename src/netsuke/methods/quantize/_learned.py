@@ -1,12 +1,14 @@
-"""What the configs of learned methods have in common: checks of their options."""
+"""What learned methods have in common: checks of their options, and of torch being there."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from typing import Any
 
-from netsuke.core.errors import Problem, UsageError
+from netsuke.core.errors import EnvironmentProblem, Problem, UsageError
 
+TORCH = "pip install netsuke[torch], or leave the step out"
 CHOICES = {
     "inputs": ("quantized", "float"),
     "loss": ("l2", "l1", "fisher"),
@@ -15,6 +17,12 @@ CHOICES = {
     "unit": ("layer", "block"),
 }
 LEAST = {"iterations": 1, "batch": 1, "samples": 1, "block": 1}
+
+
+def require_torch(where: str) -> None:
+    """EnvironmentProblem when torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        raise EnvironmentProblem(Problem("the step optimises with torch, which is not installed", where, hint=TORCH))
 
 
 def check(where: str, config: Any) -> None:

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from netsuke.methods.quantize import insert
-from netsuke.methods.quantize._context import Context, Feeds, data_input
-from netsuke.methods.quantize._graph import Array, clone, constant, is_float
+from netsuke.methods.quantize._context import Context, Feeds
+from netsuke.methods.quantize._graph import clone, constant, is_float
 from netsuke.methods.quantize.placement import Layer, Placement, place
 
 HELD = 256 * 2**20  # bytes of activations held for one unit
@@ -123,29 +123,32 @@ def prefix(context: Context, unit: Unit, settled: Collection[str]) -> tuple[ir.M
     return copy, taps
 
 
-def collect(context: Context, model: ir.Model, names: Sequence[str], samples: int, held: int = HELD) -> list[Array]:
-    """The named tensors of the model on the first calibration samples, batches joined.
+def collect(
+    context: Context, model: ir.Model, names: Sequence[str], samples: int, held: int = HELD
+) -> list[npt.NDArray[np.generic]]:
+    """The named tensors of the model on the first calibration samples, batches joined; floats as float32.
 
     Stops at `samples`, or before the tensors together take more than `held` bytes (one batch is always taken).
     """
-    parts: list[list[Array]] = [[] for _ in names]
+    parts: list[list[npt.NDArray[np.generic]]] = [[] for _ in names]
     count = size = 0
     for values in stream(context, model, names, samples):
-        parts_now = [np.asarray(values[name], np.float32) for name in names]
-        if count and size + sum(p.nbytes for p in parts_now) > held:
+        found = [np.asarray(values[name]) for name in names]
+        found = [a.astype(np.float32) if np.issubdtype(a.dtype, np.floating) else a for a in found]
+        if count and size + sum(a.nbytes for a in found) > held:
             break
-        for store, array in zip(parts, parts_now, strict=True):
+        for store, array in zip(parts, found, strict=True):
             store.append(array)
-        count, size = count + len(parts_now[0]), size + sum(p.nbytes for p in parts_now)
+        count, size = count + len(found[0]), size + sum(a.nbytes for a in found)
     return [np.concatenate(store) for store in parts]
 
 
 def stream(
     context: Context, model: ir.Model, names: Sequence[str], samples: int
 ) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-    """Per batch the named tensors; the network's input may be among them."""
-    source = data_input(model).name or ""
-    taps = [name for name in dict.fromkeys(names) if name != source]
+    """Per batch the named tensors; the network's inputs may be among them."""
+    given = {v.name or "" for v in model.graph.inputs}
+    taps = [name for name in dict.fromkeys(names) if name not in given]
     fed: list[Feeds] = []
 
     def tee() -> Iterator[Feeds]:
@@ -155,8 +158,8 @@ def stream(
 
     if not taps:
         for feed in context.feeds(samples):
-            yield {source: np.asarray(feed[source])}
+            yield {name: np.asarray(array) for name, array in feed.items()}
         return
     for values in context.runner(model, tee(), taps):
         feed = fed.pop(0)
-        yield {**values, source: np.asarray(feed[source])}
+        yield {**{name: np.asarray(array) for name, array in feed.items()}, **values}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._units import layer_units
 
 
@@ -53,6 +53,7 @@ class AdaQuant:
 
 def apply(context: Context, config: AdaQuant) -> None:
     """Choose codes, biases and activation ranges of every quantized layer with weights."""
+    require_torch("quantize/adaquant")
     from netsuke.methods.quantize._reconstruct import Fit, reconstruct
 
     fit = Fit(

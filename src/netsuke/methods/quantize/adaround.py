@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._units import layer_units
 
 
@@ -48,6 +48,7 @@ class AdaRound:
 
 def apply(context: Context, config: AdaRound) -> None:
     """Choose the codes of every quantized layer with weights."""
+    require_torch("quantize/adaround")
     from netsuke.methods.quantize._reconstruct import Fit, reconstruct
 
     fit = Fit(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._units import block_units
 
 
@@ -52,6 +52,7 @@ class Brecq:
 
 def apply(context: Context, config: Brecq) -> None:
     """Choose the codes of every quantized layer with weights, and ranges of activations, block by block."""
+    require_torch("quantize/brecq")
     from netsuke.methods.quantize._reconstruct import Fit, reconstruct
 
     fit = Fit(

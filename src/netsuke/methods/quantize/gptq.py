@@ -28,7 +28,7 @@ from netsuke.core.method import Method, register
 from netsuke.methods.quantize._codes import SMALLEST, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._units import layer_units, prefix, weighted
 
 Matrix = npt.NDArray[np.float64]
@@ -174,6 +174,7 @@ class Part:
 
 def each_layer(context: Context, config: Gptq, name: str) -> Iterator[Part]:
     """Every quantized layer with weights in graph order, behind the layers already done; keeps what was set."""
+    require_torch(f"quantize/{name}")
     from netsuke.methods.quantize._hessian import by_rows, hessians, restored
 
     layers = weighted(context.placement)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._units import block_units, layer_units
 
 
@@ -54,6 +54,7 @@ class GradientPtq:
 
 def apply(context: Context, config: GradientPtq) -> None:
     """Fit all units as the switches say."""
+    require_torch("quantize/gradient_ptq")
     from netsuke.methods.quantize._reconstruct import Fit, reconstruct
 
     fit = Fit(

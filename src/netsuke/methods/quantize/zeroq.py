@@ -25,7 +25,7 @@ from netsuke.core.method import Method, register
 from netsuke.data import Dataset
 from netsuke.methods.quantize._context import data_input
 from netsuke.methods.quantize._graph import bn_statistics, dims
-from netsuke.methods.quantize._learned import check
+from netsuke.methods.quantize._learned import check, require_torch
 
 SOURCE = "data-free (distilled inputs)"
 SIDE = 64  # height and width where the network leaves them free
@@ -72,6 +72,7 @@ def input_shape(model: ir.Model) -> tuple[int, ...]:
 def apply(model: ir.Model, config: ZeroQ, seed: int = 0) -> Dataset:
     """Distilled inputs of the captured float network."""
     shape = input_shape(model)
+    require_torch("quantize/zeroq")
     from netsuke.methods.quantize._distill import distill
 
     found = distill(model, (config.samples, *shape), config.iterations, config.rate, seed)
