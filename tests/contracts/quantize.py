@@ -17,6 +17,7 @@ from netsuke.pipeline.runner import EngineRunner
 
 # Few iterations are enough to see what a learned method touches.
 OPTIONS = {f"quantize/{name}": "iterations=5" for name in ("adaround", "adaquant", "brecq", "gradient_ptq")}
+OPTIONS["codebook/jlcm"] = "iterations=5"
 OPTIONS["quantize/zeroq"] = "iterations=3,samples=4"
 NETWORKS = {"quantize/smoothquant": normed}  # others: resnet
 BASE = "quantize/whitepaper_int8:calibrator=minmax"
@@ -102,8 +103,9 @@ def exercise(method: Method, seed: int) -> Observation:
     network, step = NETWORKS.get(method.name, resnet), method.name
     if method.name in OPTIONS:
         step = f"{step}:{OPTIONS[method.name]}"
-    base, calls = run([BASE], seed, network=network)
-    model, with_calls = run([step, BASE] if "graph" in method.tags else [BASE, step], seed, network=network)
+    first = "quantize/uniform:weight_bits=3" if method.room == "codebook" else BASE  # 8 bits need no codebook
+    base, calls = run([first], seed, network=network)
+    model, with_calls = run([step, first] if "graph" in method.tags else [first, step], seed, network=network)
     return Observation(_bytes(model), differing(base, model), with_calls > calls)
 
 

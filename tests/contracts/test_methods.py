@@ -18,7 +18,7 @@ from netsuke.papers.ledger import rows
 
 METHODS = methods()
 # A room without an exerciser fails here, not silently.
-ROOMS = {"binarize": binarize.exercise, "quantize": quantize.exercise}
+ROOMS = {"binarize": binarize.exercise, "codebook": quantize.exercise, "quantize": quantize.exercise}
 
 
 @pytest.fixture(params=sorted(METHODS))

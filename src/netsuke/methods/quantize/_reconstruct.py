@@ -23,7 +23,7 @@ from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._fisher import squared_scores
 from netsuke.methods.quantize._graph import Array, along, clone, number
 from netsuke.methods.quantize._units import Unit, collect, layer_units, prefix, roots_read
-from netsuke.methods.quantize._variables import VARIABLES, ActivationRange
+from netsuke.methods.quantize._variables import VARIABLES, ActivationRange, CodebookIndex
 from netsuke.methods.quantize.insert import layer_codes
 from netsuke.methods.quantize.placement import Layer
 
@@ -46,6 +46,7 @@ class Fit:
     ranges: float = 0.0
     zeros: float = 0.0
     biases: float = 0.0
+    entries: float = 0.0
     inputs: str = "quantized"
 
 
@@ -69,7 +70,7 @@ class UnitModel:
         self.shifts: dict[ir.Node, Tensor] = {}
         for layer in unit.layers:
             weight, scales, codes, axis, bits = rounded(context, layer)
-            self.variables[layer.node] = VARIABLES[fit.variable](weight, scales, axis, bits)
+            self.variables[layer.node] = VARIABLES[fit.variable](weight, scales, axis, bits, codes)
             steps = scales.reshape(()) if axis is None else along(scales, axis, weight.ndim)
             self.start[layer.node] = torch.from_numpy(np.array(codes * steps, np.float32))
             if fit.biases:
@@ -85,6 +86,8 @@ class UnitModel:
     def parameters(self) -> list[dict[str, Any]]:
         """Groups for the optimiser."""
         groups = [{"params": [v.values for v in self.variables.values()], "lr": self.fit.rate}]
+        if self.fit.entries:
+            groups.append({"params": [v.entries for v in self.variables.values()], "lr": self.fit.entries})
         if self.fit.ranges:
             groups.append({"params": [self.ranges[n].log for n in self.fresh], "lr": self.fit.ranges})
         zeros = [self.ranges[n].zero for n in self.fresh if self.ranges[n].zero.requires_grad]
@@ -138,7 +141,7 @@ def reconstruct(context: Context, units: Sequence[Unit], fit: Fit, name: str) ->
     """Fit every unit in order; sets the context's scales, codes and ranges, and biases where they are trained.
 
     Units with operators that have no torch rule are fitted layer by layer; a note says which. A unit whose error on the
-    calibration data is not lower than with nearest rounding keeps nearest rounding.
+    calibration data is not lower than at the start (nearest rounding, or the codes a step has set) stays as it started.
     """
     todo, split = [], []
     for unit in units:
@@ -158,14 +161,12 @@ def reconstruct(context: Context, units: Sequence[Unit], fit: Fit, name: str) ->
         settled.update(roots_read(context, unit))
         context.progress(name, index + 1, len(todo))
     if ratios:
-        text = (
-            f"{name}: error of {len(ratios)} units on the calibration data {np.mean(ratios):.3f} of nearest rounding's"
-        )
-        context.plan.note(text + (f"; {kept} kept nearest rounding" if kept else ""))
+        text = f"{name}: error of {len(ratios)} units on the calibration data {np.mean(ratios):.3f} of the start's"
+        context.plan.note(text + (f"; {kept} stay as they started" if kept else ""))
 
 
 def fit_unit(context: Context, reference: ir.Model, unit: Unit, fit: Fit, settled: set[str]) -> tuple[float, float]:
-    """Fit one unit; (error of nearest rounding, error reached) on the calibration data, as the loss measures it."""
+    """Fit one unit; (error at the start, error reached) on the calibration data, as the loss measures it."""
     data = gather(context, reference, unit, fit, settled)
     model = UnitModel(context, unit, fit, settled)
     before = _error(model, data, model.start)
@@ -227,6 +228,9 @@ def _optimise(model: UnitModel, data: Data, rng: torch.Generator) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+        for variable in model.variables.values():
+            if isinstance(variable, CodebookIndex):
+                variable.project()
 
 
 def _loss(y: Tensor, target: Tensor, kind: str, importance: Tensor | None) -> Tensor:

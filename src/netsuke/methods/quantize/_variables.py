@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netsuke.methods.quantize._graph import Array, along
 
+Codes = npt.NDArray[np.int8]
 STRETCH = 1.2  # the sigmoid of soft rounding reaches from -0.1 to 1.1 and is clipped to [0, 1]
 
 
@@ -24,7 +25,7 @@ class SoftRounding:
     float ones.
     """
 
-    def __init__(self, weight: Array, scales: Array, axis: int | None, bits: int) -> None:
+    def __init__(self, weight: Array, scales: Array, axis: int | None, bits: int, _codes: Codes | None = None) -> None:
         self.steps = _steps(scales, axis, weight.ndim)
         self.top = 2 ** (bits - 1) - 1
         exact = torch.from_numpy(np.array(weight)) / self.steps
@@ -44,7 +45,7 @@ class SoftRounding:
         """sum(1 - |2h - 1|^beta): zero when every h is 0 or 1."""
         return (1 - (2 * self.up() - 1).abs() ** beta).sum()
 
-    def codes(self) -> npt.NDArray[np.int8]:
+    def codes(self) -> Codes:
         """Codes with V decided: up where V >= 0."""
         hard = torch.clamp(self.floor + (self.values.detach() >= 0), -self.top, self.top)
         return hard.numpy().astype(np.int8)
@@ -53,7 +54,7 @@ class SoftRounding:
 class FreeWeight:
     """AdaQuant's variable: the weight itself, in units of its step, rounded on the way in (straight-through)."""
 
-    def __init__(self, weight: Array, scales: Array, axis: int | None, bits: int) -> None:
+    def __init__(self, weight: Array, scales: Array, axis: int | None, bits: int, _codes: Codes | None = None) -> None:
         self.steps = _steps(scales, axis, weight.ndim)
         self.top = 2 ** (bits - 1) - 1
         self.values = (torch.from_numpy(np.array(weight)) / self.steps).requires_grad_()
@@ -66,9 +67,48 @@ class FreeWeight:
         """Nothing has to be decided."""
         return torch.zeros(())
 
-    def codes(self) -> npt.NDArray[np.int8]:
+    def codes(self) -> Codes:
         """The rounded weights."""
         return torch.round(self.values.detach().clamp(-self.top, self.top)).numpy().astype(np.int8)
+
+
+class CodebookIndex:
+    """JLCM's variable: a position between the sorted entries of a table, w = s C[round(p)], and the table itself.
+
+    dw/dp = s (C[i+1] - C[i-1]) / 2, so a weight moves to a neighbouring entry first; an entry's gradient is the sum of
+    its members'. Entries are integers on the 8-bit grid (straight-through).
+    """
+
+    def __init__(self, weight: Array, scales: Array, axis: int | None, _bits: int, codes: Codes) -> None:
+        self.steps = _steps(scales, axis, weight.ndim)
+        entries, indices = np.unique(codes, return_inverse=True)
+        self.entries = torch.from_numpy(entries.astype(np.float32)).requires_grad_()
+        self.values = torch.from_numpy(indices.reshape(weight.shape).astype(np.float32)).requires_grad_()
+
+    def weight(self) -> Tensor:
+        """The weights as the table has them."""
+        table = through(self.entries)
+        last = len(table) - 1
+        index = torch.round(self.values.detach()).long().clamp(0, last)
+        fixed = table.detach()
+        slope = (fixed[(index + 1).clamp(max=last)] - fixed[(index - 1).clamp(min=0)]) / 2
+        return self.steps * (table[index] + slope * (self.values - self.values.detach()))
+
+    def project(self) -> None:
+        """Keep the table sorted and inside the grid, and positions on it."""
+        with torch.no_grad():
+            self.entries.copy_(torch.sort(self.entries.clamp(-127, 127)).values)
+            self.values.clamp_(-0.49, len(self.entries) - 0.51)
+
+    def penalty(self, _beta: float) -> Tensor:
+        """Nothing has to be decided."""
+        return torch.zeros(())
+
+    def codes(self) -> Codes:
+        """The entries the positions stand at."""
+        table = torch.round(self.entries.detach())
+        index = torch.round(self.values.detach()).long().clamp(0, len(table) - 1)
+        return table[index].numpy().astype(np.int8)
 
 
 class ActivationRange:
@@ -97,4 +137,4 @@ def _steps(scales: Array, axis: int | None, rank: int) -> Tensor:
     return torch.from_numpy(np.array(shaped, np.float32))
 
 
-VARIABLES = {"rounding": SoftRounding, "weight": FreeWeight}
+VARIABLES = {"rounding": SoftRounding, "weight": FreeWeight, "codebook": CodebookIndex}

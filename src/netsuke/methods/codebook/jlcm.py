@@ -1,0 +1,129 @@
+"""JLCM: scalar codebooks whose entries and index map are learned together.
+
+Paper: "Network Memory Footprint Compression Through Jointly Learnable Codebooks and Mappings", 2023 (arXiv
+2309.17361).
+Idea: a table of 2^b values fits the distribution of weights better than a uniform grid; k-means fits the weights,
+not the layer's output, so table and map are learned on the output, a weight moving only to a neighbouring entry at
+a time.
+Equations: per layer, weights in units of their channel's scale s = max|W| / 127, entries C sorted; init by k-means.
+Each weight has a position p, its value is s C[round(p)]; dL/dp = dL/dw s (C[i+1] - C[i-1]) / 2, C receives the sum
+of its members' gradients. Minimised per layer: E sum_c (y_c - y'_c)^2, inputs from the network as quantized so far.
+At the end C is rounded to integers, so codes lie on the 8-bit grid.
+Differences: known from abstract and reviews; the update rule is a reconstruction. One codebook a layer with a scale
+per channel stands for the grouping of similar neurons (no permutation of channels is stored either way).
+Cost: a few seconds a layer of a CIFAR ResNet. Limits: needs torch; program files keep the decoded bytes, so indices
+save memory only where a reader of `Codebook.packed` decodes them: the plan's note gives both sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from netsuke.core.errors import Problem, UsageError
+from netsuke.core.method import Method, register
+from netsuke.core.seeds import generator
+from netsuke.methods.codebook._codebook import Codebook, kmeans
+from netsuke.methods.quantize._codes import weight_scales
+from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._graph import along, number
+from netsuke.methods.quantize._learned import check, require_torch
+from netsuke.methods.quantize._rows import stored_bytes
+from netsuke.methods.quantize._units import layer_units, weighted
+from netsuke.methods.quantize.placement import Layer
+
+
+@dataclass(frozen=True)
+class Jlcm:
+    """Options.
+
+    iterations, batch  of Adam; 0 iterations leave k-means
+    rate       of positions, in entries; entries: of the entries, in steps of the 8-bit grid
+    samples    calibration samples used, at most
+    """
+
+    iterations: int = 200
+    batch: int = 32
+    rate: float = 1e-2
+    entries: float = 1e-2
+    samples: int = 256
+
+    def __post_init__(self) -> None:
+        if self.iterations == 0:
+            check("codebook/jlcm", Jlcm(1, self.batch, self.rate, self.entries, self.samples))
+        else:
+            check("codebook/jlcm", self)
+
+
+def apply(context: Context, config: Jlcm) -> None:
+    """Codebooks for every layer whose row has 2 to 7 weight bits; layers of 8 bits are left alone."""
+    require_torch("codebook/jlcm")
+    rows = {x.name: context.plan[x.name].rows[0] for x in weighted(context.placement)}
+    chosen = [x for x in weighted(context.placement) if (rows[x.name].weight_bits or 8) < 8]
+    tensor = [
+        Problem("granularity", x.name, "tensor", "channel") for x in chosen if rows[x.name].granularity != "channel"
+    ]
+    if tensor:
+        raise UsageError(tensor, "codebooks need one scale per channel")
+    for layer in chosen:
+        start(context, layer, rows[layer.name].weight_bits or 8)
+    if config.iterations:
+        from netsuke.methods.quantize._reconstruct import Fit, reconstruct
+
+        names = {x.name for x in chosen}
+        units = [u for u in layer_units(context.placement) if u.name in names]
+        fit = Fit(
+            variable="codebook",
+            iterations=config.iterations,
+            batch=config.batch,
+            rate=config.rate,
+            entries=config.entries,
+            samples=config.samples,
+            regular=0.0,
+        )
+        reconstruct(context, units, fit, "jlcm")
+    indices = decoded = 0
+    for layer in chosen:
+        row, book = rows[layer.name], codebook(context.codes[layer.name])
+        indices += book.stored_bytes(entry_bytes=1) + 4 * context.scales[layer.name].size
+        row.status, row.reason = "simulated", f"{book.bits}-bit indices of a codebook, stored decoded"
+        row.bytes_after = stored_bytes(layer, 8)
+        decoded += row.bytes_after
+    context.plan.note(
+        f"jlcm: {len(chosen)} layers; {indices:,} bytes as indices and entries, stored decoded in {decoded:,} bytes"
+    )
+
+
+def start(context: Context, layer: Layer, bits: int) -> None:
+    """k-means of the layer's weights in units of their channel's 8-bit step; sets scales and codes."""
+    weight = number(layer.weight)
+    assert weight is not None
+    scales = weight_scales(weight, layer.axis)
+    exact = weight.astype(np.float64) / along(scales.astype(np.float64), layer.axis or 0, weight.ndim)
+    book = kmeans(exact.reshape(-1, 1), 2**bits, generator(context.seed, "jlcm", layer.name))
+    entries = np.clip(np.rint(book.entries), -127, 127).astype(np.float32)
+    context.scales[layer.name] = scales
+    context.codes[layer.name] = Codebook(entries, book.indices).decode().reshape(weight.shape).astype(np.int8)
+
+
+def codebook(codes: np.ndarray) -> Codebook:
+    """The codebook of decoded codes: their different values, sorted, and each one's index."""
+    entries, indices = np.unique(codes, return_inverse=True)
+    return Codebook(entries.astype(np.float32)[:, None], indices.reshape(-1).astype(np.uint8))
+
+
+METHOD = register(
+    Method(
+        name="codebook/jlcm",
+        purpose="scalar codebooks whose entries and index map are learned together on the layer's output",
+        paper="jlcm",
+        config=Jlcm,
+        apply=apply,
+        needs=("data",),
+        touches=("weights",),
+        exports=("qconv", "qlinear"),
+        cost="a few seconds a layer, torch",
+        tags=("weights", "learned"),
+    )
+)
