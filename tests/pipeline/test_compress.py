@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -169,20 +170,47 @@ def test_the_end_of_the_promised_time_cuts_calibration_short() -> None:
     assert made.layers.counts()["packed"] == 5, "what there is is still a whole network"
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets the number of samples of every run of a network over data."""
+    runs: list[int] = []
+    plain = EngineRunner.__call__
+
+    def call(self: EngineRunner, model: Any, batches: Any, taps: Any) -> Any:
+        runs.append(0)
+        yield from plain(self, model, _counting(batches, runs), taps)
+
+    def _counting(batches: Any, runs: list[int]) -> Any:
+        for feeds in batches:
+            runs[-1] += len(next(iter(feeds.values())))
+            yield feeds
+
+    monkeypatch.setattr(EngineRunner, "__call__", call)
+    return runs
+
+
+def test_planning_and_quantization_share_one_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = counted(monkeypatch)
+    compress(network(), calib=inputs(96), measure=False)
+    assert runs.count(96) == 3, "one calibration, bias correction while planning and again; sensitivities take fewer"
+
+
 def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, resumed = tmp_path / "whole.nsk", tmp_path / "resumed.nsk"
-    compress(network(), calib=inputs(64), output=whole, measure=False)
+    arguments: dict[str, Any] = {"calib": inputs(96), "measure": False, "effort": "fast"}
+    compress(network(), output=whole, **arguments)
     folder = RunFolder.create(tmp_path / "run", {"model": "tiny"})
     monkeypatch.setattr(EngineRunner, "_over", lambda self: self.may_stop)
-    first = compress(network(), calib=inputs(64), output=resumed, run=folder, measure=False)
+    first = compress(network(), output=resumed, run=folder, **arguments)
     assert first.interrupted
     assert folder.plan() is not None
     assert folder.quantized() is None, "statistics of a part of the data are never taken for all of them"
     monkeypatch.undo()
+    runs = counted(monkeypatch)
     opened, request = RunFolder.open(tmp_path / "run")
     assert request == {"model": "tiny"}
-    second = compress(network(), calib=inputs(64), output=resumed, run=opened, measure=False)
+    second = compress(network(), output=resumed, run=opened, **arguments)
     assert not second.interrupted
+    assert runs == [64, 96], "calibration goes on behind the batch it has seen; bias correction reads all"
     assert resumed.read_bytes() == whole.read_bytes()
     assert opened.quantized() is not None
 

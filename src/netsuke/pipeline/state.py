@@ -2,6 +2,7 @@
 
 request.json     the arguments, and hashes of model and data: a resumed run with other inputs is refused
 plan.toml        once planned (the slow part: sensitivities)
+calibration.npz  statistics of the samples seen so far: calibration goes on behind them
 quantized.onnx   once calibrated on all samples
 """
 
@@ -100,6 +101,11 @@ class RunFolder:
         part = self.path / "quantized.part.onnx"
         onnx_ir.save(model, part)
         part.rename(self.path / "quantized.onnx")  # whole or absent
+
+    @property
+    def statistics(self) -> Path:
+        """Where calibration leaves what it has seen."""
+        return self.path / "calibration.npz"
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

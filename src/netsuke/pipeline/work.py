@@ -45,6 +45,7 @@ class Work:
     foreign: bool = False
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
+    store: Any = None
 
     def deadline(self, share: float) -> float | None:
         """When this share of the promised time is over; None when nothing was promised."""
@@ -83,6 +84,8 @@ def open_work(
     folder: RunFolder | None,
 ) -> Work:
     """Capture the network and compile its float program: whatever is unsupported is found here."""
+    from netsuke.methods.quantize.ptq import Store
+
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
     quantized = foreign.is_quantized(graph)
@@ -94,6 +97,7 @@ def open_work(
     runner = EngineRunner(threads)
     work = Work(name_of(model, graph), graph, floating, data, runner, progress, budget, seed, threads, folder)
     work.foreign = quantized
+    work.store = Store(folder.statistics if folder is not None else None)
     runner.deadline = work.deadline(CALIBRATION_SHARE)
     if not runtime_available():
         work.notes.append("no compiled runtime: the reference interpreter ran, and nothing was timed (netsuke doctor)")
@@ -112,6 +116,7 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
     if plan is not None or saved is not None:
         return plan if plan is not None else saved  # type: ignore[return-value]
     arguments: dict[str, Any] = {"budget": work.budget, "recipe": recipe, "calib": work.calib, "runner": work.runner}
+    arguments["store"] = work.store
     report, limit = stages(work.progress), work.deadline(PLAN_SHARE)
 
     def watched(stage: str, done: int, total: int) -> None:
@@ -148,10 +153,12 @@ def quantize(work: Work, plan: Plan) -> Any:
         runner.may_stop = stage == "calibrate" and done < total and not runner.cut
         report(stage, done, total)
 
-    quantized = apply(work.graph, plan=plan, calib=work.calib, runner=runner, seed=work.seed, progress=watched)
+    quantized = apply(
+        work.graph, plan=plan, calib=work.calib, runner=runner, seed=work.seed, progress=watched, store=work.store
+    )
     runner.may_stop = False
     if runner.cut:
-        work.notes.append(f"calibration was cut short after {runner.samples} samples: resume, or give it more --time")
+        work.notes.append(f"calibration was cut short after {work.store.done} samples: resume, or give it more --time")
     elif work.folder:
         work.folder.save_quantized(quantized)
     return quantized

@@ -17,6 +17,7 @@ from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._context import Context, Feeds, data_inputs
 from netsuke.methods.quantize._graph import clone, constant, dims
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
+from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize._widths import widths
 from netsuke.methods.quantize.placement import Layer, Placement
 
@@ -52,8 +53,12 @@ def calibrate(context: Context, *, histograms: bool = False) -> None:
     histograms  keep one for every tensor, so that any calibrator can be tried later without another run
     """
     statistics: dict[str, Statistics] = {}
-    for _, statistics in stream(context, histograms=histograms):  # noqa: B007
-        pass
+    store, key, done = context.store, store_key(context), 0
+    for done, statistics in stream(context, histograms=histograms, store=store):
+        if store is not None:
+            store.keep(key, done, statistics, last=False)
+    if store is not None and statistics and done > store.done * (store.key == key):
+        store.keep(key, done, statistics, last=True)
     if not statistics:
         what = "no batch of calibration data reached the network"
         raise UsageError(Problem(what, hint="at least one full batch is needed; is the batch dimension fixed?"))
@@ -71,9 +76,12 @@ def settle(context: Context) -> None:
 
 
 def stream(
-    context: Context, limit: int | None = None, *, histograms: bool = False
+    context: Context, limit: int | None = None, *, histograms: bool = False, store: Store | None = None
 ) -> Iterator[tuple[int, dict[str, Statistics]]]:
-    """After every batch: samples seen so far and the running statistics (the same objects, updated)."""
+    """After every batch: samples seen so far and the running statistics (the same objects, updated).
+
+    store  statistics of an earlier stream over the same samples: what it has seen is not run again
+    """
     table = chosen(context)
     statistics = {
         name: Statistics(name, histogram=histograms or "histogram" in m.tags, momentum=getattr(config, "momentum", 0.9))
@@ -83,8 +91,13 @@ def stream(
     taps = [name for name in table if name not in sources]
     count = context.calib.count if context.calib else 0
     total = count if limit is None else min(count, limit)
-    done, fed = 0, deque[Feeds]()
-    for tapped in context.runner(context.model, _tee(context, limit, fed), taps):
+    done, fed = store.restore(store_key(context), statistics) if store is not None else 0, deque[Feeds]()
+    if done:
+        context.progress("calibrate", done, total)
+        yield done, statistics
+    if done >= total and done:
+        return
+    for tapped in context.runner(context.model, _tee(context, limit, fed, done), taps):
         x = fed.popleft()
         for name in sources & statistics.keys():
             statistics[name].add(x[name])  # type: ignore[arg-type]
@@ -95,9 +108,19 @@ def stream(
         yield done, statistics
 
 
-def _tee(context: Context, limit: int | None, fed: deque[Feeds]) -> Iterator[Feeds]:
-    """Feeds for the runner; inputs it has taken and not yet answered stand in `fed`."""
+def store_key(context: Context) -> str:
+    """What the float network's activations depend on: steps that edit it, layers they may touch, and the samples."""
+    kept = [row.name for row in context.plan.rows if row.kept] if "equalization" in " ".join(context.plan.steps) else []
+    data = context.calib.sha256 if context.calib is not None else ""
+    return repr((context.plan.steps, kept, data, context.seed, context.batch))
+
+
+def _tee(context: Context, limit: int | None, fed: deque[Feeds], seen: int = 0) -> Iterator[Feeds]:
+    """Feeds for the runner behind the first `seen` samples; inputs it has taken and not yet answered stand in `fed`."""
     for feed in context.feeds(limit):
+        if seen > 0:
+            seen -= len(next(iter(feed.values())))
+            continue
         fed.append(feed)
         yield feed
 

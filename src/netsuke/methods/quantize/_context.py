@@ -16,6 +16,7 @@ from netsuke.data import Dataset, fields
 from netsuke.methods.quantize._codes import affine
 from netsuke.methods.quantize._graph import Array
 from netsuke.methods.quantize._statistics import Statistics
+from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize.placement import Placement
 
 Feeds = Mapping[str, npt.NDArray[np.generic]]
@@ -51,6 +52,7 @@ class Context:
     ranges     (lo, hi) by name of the tensor that owns the quantizer
     widths     bits of the codes, by the same name; 8 where it is absent
     scales     weight scales by layer, for steps that choose their own; else the row's rule
+    store      where calibration may find, and leaves, its statistics
     codes      weight codes by layer, for steps that choose their own rounding; else nearest
     """
 
@@ -67,6 +69,7 @@ class Context:
     widths: dict[str, int] = field(default_factory=dict)
     scales: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
+    store: Store | None = None
 
     def quantizer(self, root: str) -> tuple[float, int]:
         """Scale and zero of the tensor that owns this quantizer."""

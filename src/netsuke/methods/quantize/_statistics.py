@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -44,6 +47,27 @@ class Statistics:
         self.count += x.size
         if self.histogram is not None:
             self.histogram.add(x)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything that was counted, as arrays."""
+        numbers = [self.count, self.minimum, self.maximum, self.average_min, self.average_max, self.momentum]
+        found: dict[str, npt.NDArray[Any]] = {"numbers": np.array(numbers, np.float64)}
+        if self.histogram is not None:
+            found["histogram"] = self.histogram.counts.copy()
+            found["scale"] = np.array([self.histogram.width, self.histogram.zeros], np.float64)
+        return found
+
+    def accepts(self, state: Mapping[str, npt.NDArray[Any]]) -> bool:
+        """True when a state holds all that these statistics are to keep, under the same momentum."""
+        return float(state["numbers"][5]) == self.momentum and (self.histogram is None or "histogram" in state)
+
+    def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a state."""
+        count, self.minimum, self.maximum, self.average_min, self.average_max, _ = map(float, state["numbers"])
+        self.count = int(count)
+        if self.histogram is not None:
+            self.histogram.counts = state["histogram"].copy()
+            self.histogram.width, self.histogram.zeros = float(state["scale"][0]), int(state["scale"][1])
 
     def full_histogram(self) -> Histogram:
         """The histogram; a calibrator that needs one says so in its record's tags."""

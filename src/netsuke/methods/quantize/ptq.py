@@ -24,9 +24,10 @@ from netsuke.methods.quantize import _rows, _widths, data_free, insert, sensitiv
 from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, sizes
 from netsuke.methods.quantize._context import Context, Progress, Runner, silent
 from netsuke.methods.quantize._graph import clone
+from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize.placement import place
 
-__all__ = ["choose_batch", "make_plan", "memory_bound", "quantize", "sizes"]
+__all__ = ["Store", "choose_batch", "make_plan", "memory_bound", "quantize", "sizes"]
 
 EFFORTS = ("fast", "normal", "thorough")
 TAGS = ("graph", "weights", "recipe", "requant", "source")
@@ -42,6 +43,7 @@ def make_plan(
     effort: str = "normal",
     seed: int = 0,
     progress: Progress = silent,
+    store: Store | None = None,
 ) -> Plan:
     """A plan for the captured float graph: one row per layer, with sensitivities and reasons.
 
@@ -86,7 +88,7 @@ def make_plan(
             method.apply(plan, options)
     if effort != "fast":
         data = None if calib is None else calib.take(config.samples, seed)
-        context = prepare(model, plan, data, runner, seed, progress, histograms=True)
+        context = prepare(model, plan, data, runner, seed, progress, histograms=True, store=store)
         sensitivity.refine(context, budget, effort, _finish_fast)
     _rows.size_note(plan, budget)
     return plan
@@ -100,6 +102,7 @@ def quantize(
     runner: Runner,
     seed: int | None = None,
     progress: Progress = silent,
+    store: Store | None = None,
 ) -> ir.Model:
     """The captured float graph with quantizers as the plan says; the model given is not changed.
 
@@ -111,7 +114,7 @@ def quantize(
     seed = plan.seed if seed is None else seed
     fits(plan, model)
     data = None if calib is None else calib.take(_samples(plan), seed)
-    return _finish(prepare(model, plan, data, runner, seed, progress))
+    return _finish(prepare(model, plan, data, runner, seed, progress, store=store))
 
 
 def fits(plan: Plan, model: ir.Model) -> None:
@@ -148,13 +151,16 @@ def prepare(
     progress: Progress = silent,
     *,
     histograms: bool = False,
+    store: Store | None = None,
 ) -> Context:
     """A copy of the network after the graph steps, with placement and calibrated ranges; nothing is written yet.
 
     histograms  see `_calibrate.calibrate`
+    store       statistics to go on from, and where they are left: a plan and the quantization after it share one run
     """
     data = calib if calib is not None else _made(model, plan, seed)
     context = Context(clone(model), plan, data, runner, seed, choose_batch(model, data.count, data.shapes), progress)
+    context.store = store
     for method, config in step_records(plan):
         if "graph" in method.tags:
             method.apply(context, config)
