@@ -41,6 +41,10 @@ int64_t machine_bytes() {
   return pages > 0 && page > 0 ? pages * page : int64_t{1} << 40;
 }
 
+// What the engine tells integer products about their input; no attribute of the file.
+constexpr const char* kInputHi = "x_hi";
+bool is_gemm(const std::string& op) { return op == "qconv" || op == "qlinear" || op == "qconv_dyadic" || op == "qlinear_dyadic"; }
+
 std::string available_isas() {
   std::string names;
   for (Isa isa : compiled_isas()) {
@@ -162,6 +166,7 @@ Status Engine::unpack_constant(size_t constant) {
 
 Status Engine::build_ops() {
   ops_.resize(program_.nodes.size());
+  code_ranges_ = CodeRanges(program_.values.size());
   std::vector<int> readers(constants_.size(), 0);
   std::vector<bool> kept(constants_.size(), false);
   for (const NodeInfo& node : program_.nodes) {
@@ -196,7 +201,16 @@ Status Engine::build_op(size_t i) {
   const NodeInfo& node = program_.nodes[i];
   const OpFactory factory = find_op(node.op);
   if (factory == nullptr) return error(Code::kUnsupported, "unknown operator");
-  const JsonAttrs attrs(node.attrs);
+  if (node.attrs.find(kInputHi) != nullptr) return error(Code::kCorruptFile, "unknown attributes: %s", kInputHi);
+  Json given = node.attrs;
+  if (is_gemm(node.op)) {
+    given.keys.emplace_back(kInputHi);
+    given.items.emplace_back();
+    given.items.back().kind = Json::Kind::kInt;
+    given.items.back().integer = code_ranges_.input(node, 0);
+    given.items.back().number = static_cast<double>(given.items.back().integer);
+  }
+  const JsonAttrs attrs(given);
   NETSUKE_TRY(attrs.check());
   std::vector<Tensor> inputs(node.in.size());
   for (size_t k = 0; k < inputs.size(); ++k) {
@@ -216,6 +230,8 @@ Status Engine::build_op(size_t i) {
   NETSUKE_TRY(ops_[i]->build(BuildArgs{attrs, inputs, static_cast<int>(node.out.size()), isa_, pool_->threads()}));
   const std::string unread = attrs.unread();
   if (!unread.empty()) return error(Code::kCorruptFile, "unknown attributes: %s", unread.c_str());
+  const bool table = inputs.size() > 1 && inputs[1].present && inputs[1].data != nullptr && inputs[1].dtype == DType::kU8;
+  code_ranges_.add(node, table ? &inputs[1] : nullptr);
   return Status();
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "graph/code_range.h"
 #include "graph/plan.h"
 #include "graph/program.h"
 #include "graph/safetensors.h"
@@ -73,6 +74,7 @@ class Engine {
   ProgramInfo program_;
   std::vector<Tensor> constants_;
   std::vector<Buffer> small_constants_;
+  CodeRanges code_ranges_{0};
   std::vector<const uint8_t*> packed_data_;  // of packed constants, in the file; null for others
   std::vector<Buffer> unpacked_;             // of packed constants, from the first operator that reads one to the last
   std::vector<std::unique_ptr<Op>> ops_;

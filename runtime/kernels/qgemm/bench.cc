@@ -1,5 +1,6 @@
 // Speed of every integer convolution of four networks at batch 1: best and median time, GMAC/s, and the sum a network.
-//   bench_qgemm [threads] [isa] [filter]      weights are bell-shaped codes, as trained or normally initialised layers have
+//   bench_qgemm [threads] [isa] [filter] [weight bits] [activation bits]
+// Weights are bell-shaped codes, as trained or normally initialised layers have. The first layer of a network keeps 8 bits.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -65,11 +66,14 @@ struct Result {
   std::string kernel;
 };
 
-Result measure(const Shape& s, Isa isa, ThreadPool& pool) {
+Result measure(const Shape& s, Isa isa, int weight_bits, int bits, ThreadPool& pool) {
+  const float most = static_cast<float>((1 << (weight_bits - 1)) - 1);
+  const uint32_t codes = uint32_t{1} << bits;
   std::mt19937 rng(1);
-  std::normal_distribution<float> bell(0.0f, 30.0f);
+  std::normal_distribution<float> bell(0.0f, most / 4);
   Geometry g;
   const bool linear = s.groups == 0;
+  g.x_hi = static_cast<int32_t>(codes) - 1;
   g.in_channels = s.in;
   g.out_channels = s.out;
   g.groups = linear ? 1 : s.groups;
@@ -79,12 +83,12 @@ Result measure(const Shape& s, Isa isa, ThreadPool& pool) {
   Extent e{1, linear ? 1 : s.size, s.size, 0, 0};
   if (!output_extent(g, &e).ok()) return {};
   std::vector<int8_t> w(static_cast<size_t>(g.out_channels * g.kh * g.kw * g.in_per_group()));
-  for (int8_t& v : w) v = static_cast<int8_t>(std::max(-127.0f, std::min(127.0f, bell(rng))));
+  for (int8_t& v : w) v = static_cast<int8_t>(std::max(-most, std::min(most, bell(rng))));
   const size_t padded = static_cast<size_t>(g.out_channels + 2 * kChannelPad);
   std::vector<float> mult(padded, 1e-4f), bias(padded, 0.5f);
   Buffer x, out;  // aligned as the engine's arena is
   if (!x.allocate(static_cast<size_t>(e.h * e.w * s.in)).ok() || !out.allocate(static_cast<size_t>(e.oh * e.ow * s.out)).ok()) return {};
-  for (size_t i = 0; i < x.bytes(); ++i) x.data()[i] = static_cast<uint8_t>(rng());
+  for (size_t i = 0; i < x.bytes(); ++i) x.data()[i] = static_cast<uint8_t>(rng() % codes);
   Requant q;
   q.mult = mult.data();
   q.bias = bias.data();
@@ -164,6 +168,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "instruction set %s is not available here\n", argv[2]);
     return 1;
   }
+  const int weight_bits = argc > 4 ? std::atoi(argv[4]) : 8, bits = argc > 5 ? std::atoi(argv[5]) : 8;
+  if (weight_bits < 2 || weight_bits > 8 || bits < 1 || bits > 8) return 1;
   ThreadPool pool(threads);
   double best = 0, median = 0, macs = 0, build = 0, packed = 0;
   const char* net = "";
@@ -181,10 +187,11 @@ int main(int argc, char** argv) {
     if (argc > 3 && std::strstr(s.net, argv[3]) == nullptr) continue;
     if (std::strcmp(net, s.net) != 0) total();
     net = s.net;
-    const Result r = measure(s, isa, pool);
+    const bool first = s.in == 3;
+    const Result r = measure(s, isa, first ? 8 : weight_bits, first ? 8 : bits, pool);
     char text[64];
     std::snprintf(text, sizeof(text), "%d: %d -> %d, k%d s%d g%d", s.size, s.in, s.out, s.kernel, s.stride, s.groups);
-    std::printf("%-11s %-30s x%-2d %-24s %9.1f us %9.1f us %7.1f GMAC/s %4.0f %%\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
+    std::printf("%-11s %-30s x%-2d %-27s %9.1f us %9.1f us %7.1f GMAC/s %4.0f %%\n", s.net, text, s.count, r.kernel.c_str(), r.best * 1e6,
                 r.median * 1e6, r.macs / r.best * 1e-9, 100.0 * r.macs / r.best / limit);
     best += s.count * r.best;
     build += s.count * r.build;

@@ -158,6 +158,7 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   tile.run_offset = run_offset;
   tile.runs = runs_;
   tile.groups = run_groups_;
+  tile.chain = chain_;
   tile.requant = &q_;
   tile.out_stride = g_.out_channels;
   int64_t group = 0;

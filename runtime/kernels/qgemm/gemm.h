@@ -10,13 +10,18 @@
 namespace netsuke {
 namespace qgemm {
 
+// How many groups of 4 products the sums of a narrow set may hold in 16 bits, at most kMostChain; 0 when the layer does not profit or the
+// instruction set has no such tiles.
+constexpr int64_t kMostChain = 64;
+int64_t narrow_chain(const Geometry& g, const Weights& weights, const Kernels& kernels);
+
 class Gemm final : public Algorithm {
  public:
   Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) override;
   size_t scratch_bytes(const Extent& extent, int threads) const override;
   void run(const Extent& extent, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
   std::string name() const override {
-    return std::string(set_->isa) + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
+    return std::string(set_->isa) + (chain_ > 0 ? "_narrow" + std::to_string(chain_) : "") + "_" + std::to_string(set_->rows) + "x" + std::to_string(set_->width);
   }
   size_t packed_bytes() const override { return packed_.bytes() + init_.size() * sizeof(int32_t); }
 
@@ -40,6 +45,7 @@ class Gemm final : public Algorithm {
   int64_t c_ = 0, o_ = 0;      // channels in and out of one super group
   int64_t runs_ = 0, run_length_ = 0, run_groups_ = 0, panels_ = 0, panel_bytes_ = 0;
   bool row_runs_ = false;      // a run covers a whole kernel row
+  int64_t chain_ = 0;          // of the narrow set; 0: another set
   Buffer packed_;
   std::vector<int32_t> init_;  // [super_groups][panels * width]
 };

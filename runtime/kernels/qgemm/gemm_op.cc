@@ -1,5 +1,6 @@
 #include "kernels/qgemm/gemm_op.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -177,6 +178,10 @@ Status GemmOp::build_layer(const BuildArgs& args, Geometry g) {
   NETSUKE_TRY(args.attrs.get("acc_bound", &acc_bound));
   NETSUKE_TRY(check_range(op, "acc_bound", acc_bound, 0, 0x7fffffff));
   g.x_zero = static_cast<int32_t>(x_zero);
+  int64_t x_hi = 255;  // not of the file: the engine adds what the producer of x states
+  NETSUKE_TRY(args.attrs.get_or("x_hi", int64_t{255}, &x_hi));
+  NETSUKE_TRY(check_range(op, "x_hi", x_hi, 0, 255));
+  g.x_hi = static_cast<int32_t>(std::max(x_hi, x_zero));
   has_residual_ = present(args.inputs, kResidual);
   Requant q;
   NETSUKE_TRY(read_requant(args, &q));

@@ -39,13 +39,32 @@ const TileSet& choose_set(const Geometry& g, const Kernels& kernels) {
   return *best;
 }
 
+// With one group a chain the tile needs as many multiplications as kS16x2, and more instructions.
+constexpr int64_t kLeastChain = 2;
+
 }  // namespace
+
+// Lane i of vpmaddubsw adds 2 products, each at most hi * max|w| in magnitude; a chain adds `chain` of them.
+int64_t narrow_chain(const Geometry& g, const Weights& weights, const Kernels& kernels) {
+  if (kernels.narrow_set == nullptr) return 0;
+  const int64_t count = g.out_channels * g.kh * g.kw * g.in_per_group();
+  int32_t least = 0, most = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t w = weights.w[i];
+    least = w < least ? w : least;
+    most = w > most ? w : most;
+  }
+  const int64_t product = int64_t{std::max(g.x_hi, g.x_zero)} * std::max(-least, most);
+  const int64_t chain = product == 0 ? kMostChain : std::min<int64_t>(INT16_MAX / (2 * product), kMostChain);
+  return chain >= kLeastChain ? chain : 0;
+}
 
 Status Gemm::build(const Geometry& geometry, const Weights& weights, const Requant& requant, const Kernels& kernels, int) {
   g_ = geometry;
   q_ = requant;
   kernels_ = &kernels;
-  set_ = &choose_set(g_, kernels);
+  chain_ = narrow_chain(g_, weights, kernels);
+  set_ = chain_ > 0 ? kernels.narrow_set : &choose_set(g_, kernels);
   const int64_t width = set_->width, merge = merged(g_, set_->width), group = group_of(set_->layout);
   super_groups_ = g_.groups / merge;
   c_ = g_.in_per_group() * merge;

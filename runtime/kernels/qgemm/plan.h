@@ -21,6 +21,7 @@ struct Geometry {
   int64_t kh = 1, kw = 1, stride_h = 1, stride_w = 1, dil_h = 1, dil_w = 1;
   int64_t pad_top = 0, pad_left = 0, pad_bottom = 0, pad_right = 0;
   int32_t x_zero = 0;
+  int32_t x_hi = 255;  // the largest code x can hold, x_zero (padding) included
   int64_t in_per_group() const { return in_channels / groups; }
   int64_t out_per_group() const { return out_channels / groups; }
 };

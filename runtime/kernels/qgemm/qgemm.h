@@ -52,6 +52,7 @@ struct Tile {
   const int64_t* run_offset;    // in elements of A
   int64_t runs;
   int64_t groups;               // K groups of each run
+  int64_t chain;                // narrow sets: groups whose products may be added in 16 bits, at least 1
   const void* b;                // the panel
   const int32_t* init;          // accumulators' start, one per column, readable over the whole panel width
   int rows;
@@ -133,6 +134,8 @@ struct Kernels {
   void (*winograd_input2)(const WinogradInput& in) = nullptr;
   void (*winograd_output4)(const WinogradOutput& out) = nullptr;
   void (*winograd_output2)(const WinogradOutput& out) = nullptr;
+  // A faster set for layers whose codes are narrow enough (gemm.cc: narrow_chain); null where 8-bit products cost no more anyway.
+  const TileSet* narrow_set = nullptr;
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

@@ -1,5 +1,33 @@
 // Every instruction set this CPU has, against plain loops.
+#include "kernels/qgemm/gemm.h"
 #include "kernels/qgemm/test_cases.h"
+
+// Where a narrow set exists: the chain of known widths, none for 8 x 8 bits, and no narrow set where one code more would not fit.
+static void check_chains(netsuke::Isa isa) {
+  using namespace netsuke::qgemm;
+  const Kernels& kernels = *kernels_of(isa);
+  Geometry g;
+  g.in_channels = 8;
+  g.out_channels = 2;
+  std::vector<int8_t> w(16, 0);
+  Weights weights;
+  weights.w = w.data();
+  const bool has = kernels.narrow_set != nullptr;
+  struct Known {
+    int hi, zero, w;
+    int64_t chain;
+  };
+  for (const Known& k : {Known{255, 0, 127, 0}, {255, 0, 7, 9}, {255, 0, 31, 2}, {255, 0, 32, 2}, {255, 0, 33, 0}, {63, 0, 7, 37}, {15, 0, 7, 64},
+                         {15, 255, 7, 9}, {15, 0, 127, 8}, {127, 0, 64, 2}, {127, 0, 65, 0}, {3, 0, 1, 64}, {255, 0, 0, 64}}) {
+    for (int sign : {1, -1}) {
+      w[9] = static_cast<int8_t>(sign * k.w);
+      g.x_hi = k.hi;
+      g.x_zero = k.zero;
+      const bool good = narrow_chain(g, weights, kernels) == (has ? k.chain : 0);
+      if (!CHECK(good)) std::printf("hi %d zero %d w %d: chain %d\n", k.hi, k.zero, sign * k.w, static_cast<int>(narrow_chain(g, weights, kernels)));
+    }
+  }
+}
 
 int main(int argc, char** argv) {
   using namespace netsuke;
@@ -19,6 +47,7 @@ int main(int argc, char** argv) {
       }
       qgemm::override_kernels_for_test(isa, nullptr);
     }
+    check_chains(isa);
     std::printf("%s: %d checks so far\n", isa_name(isa), check_count());
   }
   return check_result();

@@ -55,7 +55,7 @@ inline std::string attributes_of(const Case& c, bool linear) {
   const Geometry& g = c.g;
   const Requant& q = c.q;
   char text[700];
-  int n = std::snprintf(text, sizeof(text), "{\"x_zero\":%d,\"acc_bound\":2147483647,\"zero\":%d,\"lo\":%d,\"hi\":%d,\"r_zero\":%d", g.x_zero,
+  int n = std::snprintf(text, sizeof(text), "{\"x_hi\":%d,\"x_zero\":%d,\"acc_bound\":2147483647,\"zero\":%d,\"lo\":%d,\"hi\":%d,\"r_zero\":%d", g.x_hi, g.x_zero,
                         q.zero, q.lo, q.hi, q.r_zero);
   std::string json(text, static_cast<size_t>(n));
   if (q.dyadic) {

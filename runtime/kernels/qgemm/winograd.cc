@@ -244,7 +244,7 @@ int64_t largest_sum(const Geometry& g, const Weights& weights) {
       positive += w > 0 ? w : 0;
       negative += w < 0 ? -w : 0;
     }
-    const int64_t up = 255 - g.x_zero, down = g.x_zero;
+    const int64_t up = std::max(g.x_hi - g.x_zero, 0), down = g.x_zero;
     largest = std::max(largest, std::max(positive * up + negative * down, negative * up + positive * down));
   }
   return largest;
