@@ -1,5 +1,5 @@
 // Which kernels an instruction set has, and which algorithm a layer takes. Both are fixed at load, because weights are packed for them.
-#include "kernels/qgemm/plan.h"
+#include "kernels/qgemm/gemm.h"
 
 namespace netsuke {
 namespace qgemm {
@@ -12,6 +12,8 @@ extern const Kernels kernels_arm_neon, kernels_arm_neondot;
 #endif
 
 namespace {
+
+constexpr int64_t kLongChain = 8;
 
 const Kernels* g_override = nullptr;
 Isa g_override_isa = Isa::kPortable;
@@ -43,7 +45,9 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
   q_ = requant;
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
-  const int winograd = winograd_applies(g_, weights, *kernels);
+  int winograd = winograd_applies(g_, weights, *kernels);
+  // Narrow codes: the direct product is as fast as F(2x2) (152 against 156 GMAC/s at 256 channels) with a quarter of its memory.
+  if (winograd == 2 && narrow_chain(g_, weights, *kernels) >= kLongChain) winograd = 0;
   algorithm_ = depthwise_applies(g_, *kernels) ? make_depthwise() : winograd > 0 ? make_winograd(winograd) : make_gemm();
   return algorithm_->build(g_, weights, q_, *kernels, threads);
 }
