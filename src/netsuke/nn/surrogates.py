@@ -140,4 +140,6 @@ class _Sign(torch.autograd.Function):
 
 def sign(z: Tensor, surrogate: Surrogate) -> Tensor:
     """+1 where z >= 0, else -1 (a NaN becomes -1); the gradient is multiplied with the surrogate's slope."""
+    if not z.requires_grad:  # served, frozen or exported: exporters know comparisons, not our backward
+        return torch.where(z >= 0, 1.0, -1.0).to(z.dtype)
     return _Sign.apply(z, surrogate)  # type: ignore[no-untyped-call]
