@@ -218,3 +218,25 @@ def test_without_torch_the_step_says_what_to_install(monkeypatch):
     monkeypatch.setattr(_learned.importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EnvironmentProblem, match=r"netsuke\[torch\]"):
         compress(resnet(), ["quantize/uniform:weight_bits=4", "quantize/gptq"], data(16))
+
+
+def test_importance_is_least_where_nothing_listens():
+    from netsuke.methods.quantize._fisher import squared_scores
+
+    b = Build()
+    x = b.op("Relu", b.conv("x", 6, 4, name="a"), name="act")
+    flat = b.op("Flatten", b.op("GlobalAveragePool", x, name="gap"), name="flat")
+    weight = b.rng.standard_normal((5, 6)).astype(np.float32)
+    weight[:, [1, 4]] = 0  # two channels nobody listens to
+    model = b.model(b.op("Gemm", flat, b.const(weight, "w"), name="head", transB=1))
+    state = context(model, data(32))
+    state.placement = place(state.model)
+    unit = block_units(state.model.graph, state.placement)[0]
+    target = torch.from_numpy(collect(state, state.model, [unit.output.name], 32)[0])
+    found = squared_scores(state, unit, target)
+    assert found.shape == target.shape
+    assert float(found.mean()) == pytest.approx(1, rel=1e-5)
+    per_channel = found.mean(dim=(0, 2, 3))
+    assert sorted(per_channel.argsort()[:2].tolist()) == [1, 4]
+    per_sample = found.mean(dim=(1, 2, 3))
+    assert float(per_sample.max() / per_sample.min()) < 3  # no sample decides alone

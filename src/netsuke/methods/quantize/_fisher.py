@@ -15,7 +15,10 @@ BATCH = 32
 
 
 def squared_scores(context: Context, unit: Unit, target: Tensor) -> Tensor | None:
-    """(d log p(y | x) / d output)^2 with y drawn from the network's own answer, scaled to mean 1; shaped as `target`.
+    """(1 + |g| / rms(g))^2 over its mean, g = d log p(y | x) / d output, y drawn from the network's own answer.
+
+    rms is taken per sample: a network is sure of most samples, and without this the few others would decide alone; 1
+    keeps every element in the sum. Shaped as `target`.
 
     A two- or three-dimensional output is read as logits over its last axis, any other as the mean of a unit normal.
     None, with a note in the plan, where the rest of the network has no gradient here or needs more than this output.
@@ -37,10 +40,11 @@ def squared_scores(context: Context, unit: Unit, target: Tensor) -> Tensor | Non
         values = _torch_nodes.run(nodes, {unit.output: leaf})
         score = torch.stack([_log_likelihood(values[v], rng) for v in outputs]).sum()
         (gradient,) = torch.autograd.grad(score, leaf)
-        parts.append(gradient**2)
+        axes = list(range(1, gradient.ndim))
+        size = torch.sqrt((gradient**2).mean(dim=axes, keepdim=True))
+        parts.append((1 + gradient.abs() / torch.where(size > 0, size, torch.ones_like(size))) ** 2)
     found = torch.cat(parts)
-    mean = found.mean()
-    return found / mean if mean > 0 else None
+    return found / found.mean()
 
 
 def _behind(context: Context, unit: Unit) -> list:  # type: ignore[type-arg]

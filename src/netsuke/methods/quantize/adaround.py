@@ -10,9 +10,8 @@ Then V >= 0 rounds up. Inputs come from the network as quantized so far, targets
 Differences: the paper takes 20,000 iterations at rate 1e-3; here 300 at 1e-2, which is what a CPU gives in minutes.
 Scales stay as the plan's rule chose them. A layer whose error on the calibration data does not fall keeps nearest
 rounding.
-Cost: about 2-4 s a layer of a CIFAR ResNet on one core; activations of one layer in memory (at most 256 MiB of each
-kind).
-Limits: needs torch; layers behind operators without a torch rule are refused there by name.
+Cost: on a CIFAR ResNet-20 about 7 s a layer on one core with 512 samples and 150 iterations; activations of one
+layer in memory (at most 256 MiB of each kind, samples are dropped to fit). Limits: needs torch.
 """
 
 from __future__ import annotations

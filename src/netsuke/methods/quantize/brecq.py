@@ -4,13 +4,15 @@ Paper: Li et al., "BRECQ: Pushing the Limit of Post-Training Quantization by Blo
 2102.05426); random mixing of float and quantized inputs from Wei et al., "QDrop", 2022 (arXiv 2203.05740).
 Idea: inside a block layers compensate for each other, so the block's output is what is kept; how much an element of
 it matters is told by the gradient of the task's loss.
-Equations: AdaRound's variable for all layers of a block together, loss E sum_c g_c^2 (y_c - y'_c)^2 with g the
-gradient of log p(answer | x), the answer drawn from the float network's own output (the diagonal Fisher
-information, scaled to mean 1). Scales of activations first read in the block are trained with it, s = s0 exp(t),
-gradient as in LSQ. Each element of the block's input is the float one with probability `drop`.
-Differences: blocks are found in the graph as stretches between tensors through which alone everything passes; the
-paper trains ranges after the weights, in 5000 of 20,000 iterations, here both at once in `iterations`. First and
-last layer follow the plan.
+Equations: AdaRound's variable for all layers of a block together, loss E sum_c f_c (y_c - y'_c)^2, f = (1 + |g| /
+rms(g))^2 scaled to mean 1, g the gradient of log p(answer | x), the answer drawn from the float network's own
+output (the diagonal of the Fisher information), rms per sample. Scales of activations first read in the block are
+trained with it, s = s0 exp(t), gradient as in LSQ. Each element of the block's input is the float one with
+probability `drop`.
+Differences: blocks are found in the graph as stretches between tensors through which alone everything passes. The
+paper weighs by g^2, but a trained network is sure of most samples, whose g is all but zero; the 1 and the rms per
+sample keep them. The paper trains ranges after the weights, in 5000 of 20,000 iterations, here both at once in
+`iterations`. First and last layer follow the plan.
 Cost: as AdaRound per layer, plus one backward pass per block. Limits: needs torch; activations of a block are held
 in memory, at most 256 MiB of each kind, samples are dropped to fit.
 """

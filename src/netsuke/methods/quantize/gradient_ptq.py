@@ -7,8 +7,10 @@ which inputs. Made into switches, the choices can be compared at an equal budget
 default.
 Equations: see quantize/adaround (variable=rounding), quantize/adaquant (variable=weight), quantize/brecq
 (unit=block, loss=fisher, drop).
-Differences: the paper's list of guidelines is known from its abstract only; the default here is what did best on
-the CIFAR ResNet-20 at 4 bits (docs/calibration.md). Its importance-based mixed precision is left to the bit search.
+Differences: the paper's list of guidelines is known from its abstract only. The default is a compromise of what the
+methods above do: blocks, plain squared error, half of the inputs mixed in float, ranges and biases trained too; the
+claim gptq-status-quo/rounding sets it beside AdaRound and BRECQ. Importance-based mixed precision is left to the
+bit search.
 Cost: as the method it stands for. Limits: non-uniform grids need codebook kernels and are not a switch yet.
 """
 

@@ -3,10 +3,9 @@
 Paper: the choice of loss, variable and optimiser of learned rounding matters, and the best combination improves
 every method it was tried with.
 Checked: the shipped digits network with 2-bit weights and 8-bit activations between its ends, 128 unlabelled
-images. Exact: codes stay in {-1, 0, 1}; engine and reference agree on every code. Statistical: block-wise learned
-rounding (the default of quantize/gradient_ptq), layer-wise AdaRound and BRECQ answer as the float network does more
-often than nearest rounding with bias correction, by the margins below. The figures of the other switches are
-reported.
+images. Exact: codes stay in {-1, 0, 1}; engine and reference agree on every code. Statistical: the default of
+quantize/gradient_ptq, AdaRound and BRECQ answer as the float network more often than nearest rounding with bias
+correction, by the margins below, and the default loses at most 2.5 points.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ RECIPES = {
     "adaround": [BASE, "quantize/adaround"],
     "brecq": [BASE, "quantize/brecq"],
     "recipe": [BASE, "quantize/gradient_ptq"],
-    "free_weight": [BASE, "quantize/gradient_ptq:variable=weight,rate=0.003"],
-    "l1": [BASE, "quantize/gradient_ptq:loss=l1"],
-    "sgd": [BASE, "quantize/gradient_ptq:optimiser=sgd"],
 }
 
 
@@ -39,7 +35,7 @@ def narrow(result: Any) -> bool:
 
 
 def measure(context: Context, seed: int) -> Outcome:
-    """Nine recipes from the same calibration images."""
+    """Six recipes from the same calibration images."""
     figures: dict[str, float] = {}
     exact: dict[str, bool] = {}
     for name, recipe in RECIPES.items():
@@ -61,10 +57,10 @@ CLAIM = register(
         baseline="nearest rounding with bias correction, same scales",
         measure=measure,
         compares=(
-            Compare("agreement_recipe", "agreement_bias_corrected", 0.01),
-            Compare("agreement_adaround", "agreement_bias_corrected", 0.005),
-            Compare("agreement_brecq", "agreement_bias_corrected", 0.005),
-            Compare("top1_recipe", "top1_float", -0.02),
+            Compare("agreement_recipe", "agreement_bias_corrected", 0.02),
+            Compare("agreement_adaround", "agreement_bias_corrected", 0.02),
+            Compare("agreement_brecq", "agreement_bias_corrected", 0.02),
+            Compare("top1_recipe", "top1_float", -0.025),
         ),
         minutes=6,
         methods=("quantize/gradient_ptq", "quantize/adaround", "quantize/brecq", "quantize/gptq"),
