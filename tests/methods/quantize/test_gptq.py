@@ -117,3 +117,9 @@ def test_codes_are_in_range_for_any_rank(bits, rows, columns, act_order, seed):
     assert codes.dtype == np.int8
     assert np.abs(codes.astype(int)).max() <= 2 ** (bits - 1) - 1
     assert np.isfinite(scales).all()
+
+
+def test_a_singular_hessian_without_damping_is_refused():
+    weight, hessian, _ = problem(3, 8, 2, 7)
+    with pytest.raises(UsageError, match="larger damp"):
+        gptq(weight, hessian - 1e-6 * np.eye(8), bits=4, damp=0.0)

@@ -83,11 +83,8 @@ def gptq(
     exact[:, dead] = 0.0
     order = np.argsort(-np.diag(hessian), kind="stable") if act_order else np.arange(columns)
     width = group or columns
-    steps = np.empty((rows, -(-columns // width)), np.float32)
+    steps = _first_scales(exact, width, bits, rule) if scales is None else np.array(scales, np.float32)[:, None]
     fixed = scales is not None or act_order
-    for g in range(steps.shape[1]):
-        columns_now = np.asarray(exact[:, g * width : (g + 1) * width], np.float32)
-        steps[:, g] = scales if scales is not None else weight_scales(columns_now, 0, bits, rule)
     work, factor = exact[:, order], _factor(hessian[np.ix_(order, order)], damp)
     codes = np.zeros((rows, columns), np.int8)
     for first in range(0, columns, block):
@@ -104,6 +101,12 @@ def gptq(
             work[:, j:last] -= np.outer(errors[:, j - first], factor[j, j:last])
         work[:, last:] -= errors @ factor[first:last, last:]
     return codes, steps
+
+
+def _first_scales(exact: Matrix, width: int, bits: int, rule: str) -> Array:
+    """Scale per row and group of columns of the weights as they are given."""
+    parts = [np.asarray(exact[:, i : i + width], np.float32) for i in range(0, exact.shape[1], width)]
+    return np.stack([weight_scales(part, 0, bits, rule) for part in parts], axis=1)
 
 
 def _group_now(work: Matrix, errors: Matrix, factor: Matrix, start: int, stop: int, first: int, last: int) -> Matrix:
@@ -125,19 +128,16 @@ def _factor(hessian: Matrix, damp: float) -> Matrix:
     from scipy.linalg import solve_triangular
 
     size = len(hessian)
-    mean = float(np.mean(np.diag(hessian)))
-    for more in (1, 10, 100):
-        damped = hessian + more * damp * mean * np.eye(size)
-        try:
-            # H = R R^T with R upper triangular, by factoring H with rows and columns reversed; then U = R^-1.
-            lower = np.linalg.cholesky(damped[::-1, ::-1])
-        except np.linalg.LinAlgError:
-            continue
-        upper = lower[::-1, ::-1]
+    damped = hessian + damp * float(np.mean(np.diag(hessian))) * np.eye(size)
+    try:
+        # H = R R^T with R upper triangular, by factoring H with rows and columns reversed; then U = R^-1.
+        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
         inverse: Matrix = solve_triangular(upper, np.eye(size), lower=False)
-        if np.isfinite(inverse).all():
-            return inverse
-    raise UsageError(Problem("the Hessian is not positive definite", got=f"damp {damp:g}", hint="a larger damp"))
+    except np.linalg.LinAlgError:
+        inverse = np.full((size, size), np.nan)
+    if not np.isfinite(inverse).all():
+        raise UsageError(Problem("the Hessian is not positive definite", got=f"damp {damp:g}", hint="a larger damp"))
+    return inverse
 
 
 def _check(
