@@ -10,7 +10,6 @@ images and within 0.15 points there; Fashion-MNIST within 0.1 points on its 10,0
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,6 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS), help="others keep the rows they have")
     parser.add_argument("--samples", type=int, default=256, help="calibration images")
     options = parser.parse_args()
-    table = []
     with tempfile.TemporaryDirectory() as folder:
         jobs: list[tuple[str, Any, str, tuple[str, ...]]] = []
         for name in filter(None, options.networks.split(",")):
@@ -64,10 +62,9 @@ def main() -> None:
             for split in splits:
                 row = judge(name, out, module, f"{data}:{split}", options.data_root)
                 row["bytes_ratio"] = round(small.bytes_before / small.bytes_after, 2)
-                table.append(row)
                 print(row, flush=True)
-    command = f"python {sys.argv[0]} --data-root DIR --models-root DIR"
-    print(result_rows.write("accuracy", command, table, keys=("network", "data")))
+                command = "python bench/accuracy.py --data-root DIR --models-root DIR"
+                result_rows.write("accuracy", command, [row], keys=("network", "data"))
 
 
 if __name__ == "__main__":

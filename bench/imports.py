@@ -70,12 +70,12 @@ def main() -> None:
             found = judge(name)
         except Exception as error:
             found = [{"network": name, "error": f"{type(error).__name__}: {str(error)[:300]}"}]
+        for row in found:
+            row.setdefault("batch", "")
+        result_rows.write("imports", "python bench/imports.py", found, keys=("network", "batch"))
         table += found
         for row in found:
             print(row, flush=True)
-    for row in table:
-        row.setdefault("batch", "")
-    print(result_rows.write("imports", "python bench/imports.py", table, keys=("network", "batch")))
     bad = [r for r in table if not r.get("relative_error", 1.0) <= 1e-4]
     sys.exit(f"{len(bad)} rows miss the target" if bad else 0)
 
