@@ -313,3 +313,16 @@ def test_bfloat16_where_there_is_none_is_an_error(files: dict[str, Path]) -> Non
     made["head"].weight_bits = 16
     with pytest.raises(UsageError, match="float weights on codes have no kernel"):
         compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), measure=False)
+
+
+def test_a_limit_given_beside_a_plan_counts(files: dict[str, Path]) -> None:
+    made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
+    budget = Budget.parse(size="0.01x")
+    small = compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), budget=budget, measure=False)
+    assert any("size" in line for line in small.missed)
+
+
+def test_inspect_counts_work_for_the_shape_given() -> None:
+    pytest.importorskip("torch")
+    found = netsuke.inspect("models:digits_cnn")
+    assert all(item.macs for item in found.items if item.op == "Conv")

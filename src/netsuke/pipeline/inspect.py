@@ -5,6 +5,7 @@ packed.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from netsuke.pipeline.foreign import is_quantized
 from netsuke.pipeline.layers import aligned, constant_bytes
 from netsuke.pipeline.small import size
 from netsuke.program.model import Port, Program
-from netsuke.verify.source import capture_model
+from netsuke.verify.source import capture_model, model_name, parse_shapes
 
 SCHEMA = "netsuke.inspect/1"
 
@@ -101,14 +102,32 @@ def _shape(value: Any) -> str:
     return "?" if shape is None else "x".join(str(d) for d in shape)
 
 
+def _sample(model: Any, shape: Any) -> dict[str, tuple[int, ...]]:
+    """Shape of one sample by input name, as given or as the reference network's; empty when neither says it."""
+    from netsuke.models import MODELS
+
+    name = str(model_name(model))
+    given = shape or (MODELS[name].shape if name in MODELS else None)
+    if isinstance(given, str):
+        return {key: dims[1:] for key, dims in parse_shapes(given).items()}
+    if isinstance(given, Mapping):
+        return {key: tuple(dims)[1:] for key, dims in given.items()}
+    return {"": tuple(given)[1:]} if given and isinstance(given[0], int) else {}
+
+
 def _float_network(model: Any, shape: Any, weights: Any) -> Inspection:
-    from netsuke.methods.quantize.ptq import make_plan
+    from netsuke.methods.quantize.ptq import layer_macs, make_plan
     from netsuke.pipeline.runner import EngineRunner
 
     graph = capture_model(model, shape, weights)
     if is_quantized(graph):
         return _program(compile_program(graph, name=str(graph.graph.name or "network")))
     plan = make_plan(graph, runner=EngineRunner(), effort="fast")
+    sample = _sample(model, shape)
+    if sample:
+        counted = layer_macs(graph, sample)
+        for row in plan.rows:
+            row.macs = counted[row.name]
     outputs = {node.name: node.outputs[0] for node in graph.graph}
     items = [
         Item(
@@ -152,7 +171,6 @@ def _costs(program: Program, macs: dict[str, int], shapes: dict[str, str]) -> No
     """Multiply-adds and output shapes by node name, from the runtime's own cost model; nothing where sizes are free."""
     from netsuke.measure.feeds import concrete_shapes, random_feeds
     from netsuke.verify.runners import open_runner
-    from netsuke.verify.source import parse_shapes
 
     engine = open_runner(program).engine
     given = parse_shapes(program.meta.get("sample_shape", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import time
 from dataclasses import dataclass, field
@@ -113,8 +114,11 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
         work.notes += made.notes
         return made
     saved = work.folder.plan() if work.folder else None
-    if plan is not None or saved is not None:
-        return plan if plan is not None else saved  # type: ignore[return-value]
+    known = plan if plan is not None else saved
+    if known is not None:
+        asked = {key: value for key, value in dataclasses.asdict(work.budget).items() if value}
+        known.budget = {**known.budget, **asked}  # what is asked now counts over what the plan says
+        return known
     arguments: dict[str, Any] = {"budget": work.budget, "recipe": recipe, "calib": work.calib, "runner": work.runner}
     arguments["store"] = work.store
     report, limit = stages(work.progress), work.deadline(PLAN_SHARE)

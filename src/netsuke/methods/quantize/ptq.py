@@ -9,6 +9,7 @@ Nothing here knows a particular method.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -23,11 +24,11 @@ from netsuke.data import Dataset
 from netsuke.methods.quantize import _rows, _widths, data_free, insert, sensitivity
 from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, sizes
 from netsuke.methods.quantize._context import Context, Progress, Runner, silent
-from netsuke.methods.quantize._graph import clone
+from netsuke.methods.quantize._graph import clone, macs
 from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize.placement import place
 
-__all__ = ["Store", "choose_batch", "make_plan", "memory_bound", "quantize", "sizes"]
+__all__ = ["Store", "choose_batch", "layer_macs", "make_plan", "memory_bound", "quantize", "sizes"]
 
 EFFORTS = ("fast", "normal", "thorough")
 TAGS = ("graph", "weights", "recipe", "requant", "source")
@@ -115,6 +116,12 @@ def quantize(
     fits(plan, model)
     data = None if calib is None else calib.take(_samples(plan), seed)
     return _finish(prepare(model, plan, data, runner, seed, progress, store=store))
+
+
+def layer_macs(model: ir.Model, sample: Mapping[str, Sequence[int]]) -> dict[str, int | None]:
+    """Multiply-accumulates per sample of every layer, for samples of these shapes (as `sizes` takes them)."""
+    shapes = sizes(model, sample)
+    return {name: macs(layer.node, shapes) for name, layer in place(model).layers.items()}
 
 
 def fits(plan: Plan, model: ir.Model) -> None:
