@@ -12,7 +12,7 @@ from methods.quantize.graphs import data, normed, resnet
 from netsuke.capture import capture
 from netsuke.core.method import Method
 from netsuke.core.recipe import Recipe
-from netsuke.methods.quantize import ptq
+from netsuke.methods.quantize import ptq, weight_only
 from netsuke.pipeline.runner import EngineRunner
 
 # Few iterations are enough to see what a learned method touches.
@@ -87,6 +87,11 @@ def exercise(method: Method, seed: int) -> Observation:
     if "recipe" in method.tags:
         float_model, (model, calls) = capture(resnet()), run([method.name], seed)
         return Observation(_bytes(model), differing(float_model, model), calls > 0)
+    if "weight-only" in method.tags:
+        float_model = capture(resnet())
+        plan = weight_only.make_plan(float_model, recipe=Recipe.make([method.name]), seed=seed)
+        model = weight_only.quantize(float_model, plan=plan)
+        return Observation(_bytes(model), differing(float_model, model), False)
     if "fallback" in method.tags:
         float_model, (model, _) = capture(resnet()), run(["quantize/whitepaper_int8"], seed, with_data=False)
         return Observation(_bytes(model), differing(float_model, model) - {"weights"}, False)

@@ -9,6 +9,7 @@ import numpy as np
 from netsuke.program.model import Node
 from netsuke.program.opset import OPERATORS, attributes
 from netsuke.program.reference import RULES, Call
+from netsuke.program.reference.floats import plain_weights
 
 from .maker import Array
 
@@ -23,6 +24,8 @@ def is_exact(node: Node) -> bool:
     group = OPERATORS[node.op].group
     if group in ("integer", "movement"):
         return True
+    if node.op == "wlinear":
+        return node.attrs.get("compute") == "s8"
     if node.op == "unary":
         return node.attrs["fn"] in _EXACT_UNARY
     if node.op == "reduce":
@@ -65,6 +68,9 @@ def _product_tolerance(node: Node, inputs: list[Array | None], want: Array) -> A
 def tolerance(node: Node, inputs: list[Array | None], want: Array, bf16: bool) -> Array | float:
     """Absolute error allowed for each element of the first output of a float operator."""
     relative = 2e-6 * np.abs(want.astype(np.float64))
+    if node.op == "wlinear":
+        weights = np.abs(plain_weights(Call(node, list(inputs), attributes(node))))
+        return 8e-6 * (np.abs(inputs[0]).astype(np.float64) @ weights.T) + relative + 1e-6
     if node.op in ("conv", "conv_transpose", "linear", "matmul", "avgpool"):
         return 8e-6 * _magnitude(node, inputs, bf16) + relative + 1e-6
     if node.op == "reduce":

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from netsuke.formats import f32_to_bf16
+from netsuke.formats import MINIFLOATS, f32_to_bf16
+from netsuke.formats.minifloat import finite_codes
 from netsuke.program.opset import ALPHA, ARITHMETIC, BETA, COMPARISONS, LOGICAL, REDUCTIONS, UNARY
 
 from .integer_ops import pool_window
@@ -117,6 +118,29 @@ def linear(m: Maker) -> None:
     w = _weights(m, (outputs, shape[-1]), shape[-1])
     bias = m.constant("b", normal(m, (outputs,))) if m.chance(0.7) else ""
     m.add("linear", [x, w, bias, _residual(m, (*shape[:-1], outputs))], _activation(m))
+
+
+def wlinear(m: Maker) -> None:
+    x = m.pick("f32", lambda a: a.ndim >= 1 and a.shape[-1] >= 1)
+    if not x:
+        return
+    depth, outputs = m.arrays[x].shape[-1], m.choice(CHANNELS)
+    group = m.choice((32, 64, depth, depth + 5))
+    groups = (outputs, -(-depth // group))
+    attrs: dict[str, Any] = {"group": group, "format": "int", "compute": m.choice(("f32", "s8"))}
+    zero = ""
+    if m.chance(0.3):
+        attrs |= {"format": m.choice(list(MINIFLOATS)), "compute": "f32"}
+        codes = m.rng.choice(finite_codes(MINIFLOATS[attrs["format"]]), (outputs, depth))
+    else:
+        half = 2 ** (m.choice((1, 2, 3, 4, 5, 6, 8)) - 1)
+        codes = m.rng.integers(-half, half, (outputs, depth)).astype(np.int8)
+        if m.chance(0.4):
+            zero = m.constant("z", m.rng.integers(-half, half, groups).astype(np.int8))
+    peak = float(np.abs(codes.astype(np.int16)).max(initial=1)) if attrs["format"] == "int" else 8.0
+    scale = (m.rng.normal(0, 1, groups) / (max(1.0, peak) * max(1, depth) ** 0.5)).astype(np.float32)
+    bias = m.constant("b", normal(m, (outputs,))) if m.chance(0.5) else ""
+    m.add("wlinear", [x, m.constant("w", codes), m.constant("s", scale), zero, bias], attrs)
 
 
 def matmul(m: Maker) -> None:
@@ -262,5 +286,6 @@ def recurrent(m: Maker) -> None:
     m.add(op, [x, w, r, b, "", *state], attrs, outputs=m.integer(1, 3 if op == "lstm" else 2))
 
 
-FLOAT = [conv] * 4 + [linear] * 3 + [matmul] * 2 + [unary] * 6 + [binary] * 5 + [conv_transpose, prelu, where, cast]
+FLOAT = [conv] * 4 + [linear] * 3 + [wlinear] * 2 + [matmul] * 2 + [unary] * 6 + [binary] * 5
+FLOAT += [conv_transpose, prelu, where, where, cast]
 FLOAT += [softmax, layernorm, reduce, reduce, argmax, pool, pool, recurrent, recurrent]

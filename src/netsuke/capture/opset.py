@@ -138,7 +138,19 @@ def _groupnorm(node: ir.Node, version: int) -> None:
 
 _REDUCTIONS = ("Mean", "Max", "Min", "Prod", "L1", "L2", "LogSum", "LogSumExp", "Sum", "SumSquare")
 
+
+def _dequantize(node: ir.Node, _: int) -> None:
+    """Constants of 2 bits, which opset 25 brought, as bytes: the same numbers."""
+    wider = {"int2": np.int8, "uint2": np.uint8}
+    for index, word in ((0, "codes"), (2, "zero")):
+        codes = array_of(operand(node, index))
+        if codes is not None and str(codes.dtype) in wider and node.graph is not None:
+            plain = codes.astype(wider[str(codes.dtype)])
+            node.replace_input_with(index, constant(node.graph, plain, f"{node.name}.{word}"))
+
+
 _UPGRADES: dict[str, Callable[[ir.Node, int], None]] = {
+    "DequantizeLinear": _dequantize,
     "Squeeze": _axes_to_input,
     "Unsqueeze": _axes_to_input,
     "Split": _split,

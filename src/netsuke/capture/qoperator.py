@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import array_of, attr, constant, dims_of, emit, operand, rank_of
+from netsuke.capture.nbits import matmul_nbits
 
 _F32 = ir.DataType.FLOAT
 
@@ -169,6 +170,7 @@ RULES: dict[tuple[str, str], Callable[[ir.Node], ir.Value | None]] = {
     ("", "QLinearMatMul"): _matmul,
     ("", "ConvInteger"): _integer("Conv"),
     ("", "MatMulInteger"): _integer("MatMul"),
+    ("com.microsoft", "MatMulNBits"): matmul_nbits,
     ("com.microsoft", "QuantizeLinear"): _same("QuantizeLinear"),
     ("com.microsoft", "DequantizeLinear"): _same("DequantizeLinear"),
     **{("com.microsoft", name): rule for name, rule in _MICROSOFT.items()},

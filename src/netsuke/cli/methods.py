@@ -17,10 +17,18 @@ def methods(
         list[str] | None,
         typer.Argument(metavar="[PATTERN]", help="Shell pattern, e.g. 'quantize/*'; or 'show NAME' for one page."),
     ] = None,
+    support: Annotated[
+        bool, typer.Option("--support", help="Which layer runs in which format on this CPU, and by which kernel.")
+    ] = False,
     json: JsonOption = None,
     _debug: DebugOption = False,
 ) -> None:
     """The catalogue of methods: purpose, needs, status, and whether this CPU runs it for real."""
+    if support:
+        if words:
+            raise UsageError(Problem("--support takes no pattern", got=" ".join(words)))
+        _support(json)
+        return
     words = words or ["*"]
     if words[0] == "show":
         if len(words) != 2:
@@ -39,6 +47,25 @@ def show(name: str, json: Path | None) -> None:
     result = page(name)
     say(str(result))
     write_json(json, result.as_json())
+
+
+def _support(json: Path | None) -> None:
+    """The support matrix of the runtime on this CPU."""
+    from dataclasses import asdict
+
+    from netsuke.engine.support import support
+
+    rows = support()
+    isas = list(dict.fromkeys(isa for row in rows for isa in row.kernels))
+    best = isas[0] if isas else "-"
+    say(f"{'layer':26}{'weights':16}{'activations':18}{'bits in file':14}{'status':11}kernel ({best})")
+    for row in rows:
+        stored = "-" if row.stored is None else str(row.stored)
+        kernel = next(iter(row.kernels.values()), "none: computed as float32")
+        say(f"{row.layer:26}{row.weights:16}{row.activations:18}{stored:14}{row.status:11}{kernel}")
+    say(f"\nThe same formats run on: {', '.join(isas)}. Activations of few bits stay in bytes.")
+    document = [{**asdict(row), "status": row.status} for row in rows]
+    write_json(json, {"schema": "netsuke.support/1", "isas": isas, "rows": document})
 
 
 def _table(pattern: str, json: Path | None) -> None:

@@ -1,6 +1,7 @@
 """Number formats as pure NumPy functions: the arithmetic of docs/numerics.md, one formula per function.
 
-Belongs here: codes, scales, rounding, requantization, tables, bit packing, bfloat16, the accumulator bound.
+Belongs here: codes, scales, rounding, requantization, tables, bit packing, bfloat16, floats of 4 to 8 bits, groups of
+weights, the accumulator bound.
 Does not belong here: choosing a scale from data (`netsuke.methods.quantize`), graphs (`netsuke.program`),
 torch (`netsuke.nn`).
 Contract: no state, no torch, arrays in and arrays out; every function names the section of numerics.md it implements
@@ -25,6 +26,7 @@ from netsuke.formats.integer import (
     rne,
     shift_rne,
 )
+from netsuke.formats.minifloat import E2M1, E3M2, E4M3, E5M2, MINIFLOATS, Minifloat, round_minifloat, search_bias
 from netsuke.formats.packing import (
     STORED_BITS,
     fewest_bits,
@@ -34,17 +36,26 @@ from netsuke.formats.packing import (
     unpack,
     unpack_codes,
 )
+from netsuke.formats.weight_only import dynamic_linear, groups_of, quantize_activations, quantize_groups
 
 __all__ = [
     "ACC_LIMIT",
+    "E2M1",
+    "E3M2",
+    "E4M3",
+    "E5M2",
+    "MINIFLOATS",
     "STORED_BITS",
+    "Minifloat",
     "accumulator_bound",
     "bf16_to_f32",
     "clamp",
     "dequantize",
     "dyadic",
+    "dynamic_linear",
     "f32_to_bf16",
     "fewest_bits",
+    "groups_of",
     "make_multiplier",
     "make_table",
     "matmul_bound",
@@ -53,12 +64,16 @@ __all__ = [
     "pack_codes",
     "packed_bytes",
     "quantize",
+    "quantize_activations",
+    "quantize_groups",
     "quantize_weights",
     "requantize",
     "requantize_dyadic",
     "requantize_f32",
     "rne",
     "round_bf16",
+    "round_minifloat",
+    "search_bias",
     "shift_rne",
     "spare_bits_clear",
     "unpack",

@@ -190,3 +190,37 @@ def requantize_dyadic(
         real = real + residual * (r_m * 2.0**-r_e)
     real = clamp(real + zero, lo, hi).to(torch.float32)
     return _ValueOf.apply(codes, real)  # type: ignore[no-untyped-call]
+
+
+def quantize_activations(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """f32 [..., K] -> codes [..., G, group] and scales [..., G] (numerics.md section 12); the gradient of a code passes
+    through its rounding, scales are taken as given."""
+    depth = x.shape[-1]
+    group = min(group, depth)
+    count = -(-depth // group)
+    parts = functional.pad(x, (0, count * group - depth)).reshape(*x.shape[:-1], count, group)
+    finite = torch.isfinite(parts).all(dim=-1)
+    top = torch.where(finite, parts.detach().abs().amax(dim=-1), x.new_zeros(1))
+    used = top >= 2.0**-100
+    safe = torch.where(used, top, x.new_ones(1))
+    steps = x.new_full((1,), 127.0)
+    scale = torch.where(finite, torch.where(used, safe / steps, x.new_zeros(1)), x.new_full((1,), torch.nan))
+    inverse = torch.where(used, steps / safe, x.new_zeros(1))
+    inside = torch.where((finite & used)[..., None], parts, x.new_zeros(1))
+    t = inside * inverse[..., None]
+    # The clamp only catches a product that rounds to above 127, so the gradient passes everywhere.
+    return _ValueOf.apply(rne(clamp(t.detach(), -127, 127)), t), scale  # type: ignore[no-untyped-call]
+
+
+def dynamic_linear(x: Tensor, w: Tensor, scale: Tensor, zero: Tensor | None, bias: Tensor | None, group: int) -> Tensor:
+    """f32 [..., K] by weight codes [N, K] in groups with scales [N, G]: compute = "s8" of numerics.md section 12."""
+    codes, x_scale = quantize_activations(x, group)
+    weights = functional.pad(w, (0, codes.shape[-1] * codes.shape[-2] - w.shape[-1]))
+    weights = weights.reshape(w.shape[0], codes.shape[-2], codes.shape[-1])
+    if zero is not None:
+        weights = weights - zero[..., None]
+    acc = x.new_zeros((*x.shape[:-1], w.shape[0]))
+    for g in range(weights.shape[1]):
+        sums = codes[..., g, :].to(torch.float64) @ weights[:, g].to(torch.float64).T  # exact: below 2^31
+        acc = acc + sums.to(torch.float32) * (x_scale[..., g, None] * scale[:, g])
+    return acc if bias is None else acc + bias

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from netsuke.capture.clean import clean
 from netsuke.capture.graph import sweep
+from netsuke.capture.nbits import COMPUTE
 from netsuke.capture.shapes import infer_shapes
 from netsuke.capture.symbolic import name_free_dims
 from netsuke.core.errors import Problem, UsageError, near
@@ -18,6 +19,7 @@ from netsuke.passes.lower_binary import lower_binary
 from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
 from netsuke.passes.lower_qlinear import lower_qlinear
+from netsuke.passes.lower_weight_only import lower_weight_only
 from netsuke.passes.qdq_move import fold_constant_dequantizers, move_qdq
 from netsuke.passes.qdq_normalize import normalize_qdq
 from netsuke.passes.sink_transposes import sink_transposes
@@ -32,6 +34,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     graph = copy.graph
     graph.meta.pop("netsuke_names", None)  # a method may have added values since the capture
     _complete_shapes(copy)
+    graph.meta[COMPUTE] = model.metadata_props.get(COMPUTE, "f32")
     graph.meta["requant"] = model.metadata_props.get("netsuke.requant", "float")
     normalize_qdq(graph)
     clean(graph)
@@ -41,6 +44,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     lower_qconv(graph)
     lower_qlinear(graph)
     lower_qelementwise(graph)
+    lower_weight_only(graph)
     sweep(graph)
     simulated = fold_constant_dequantizers(graph)
     if simulated:

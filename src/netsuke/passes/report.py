@@ -34,6 +34,10 @@ def _row(node: Node, makers: dict[str, Node], folded: set[str]) -> dict[str, str
     note = ""
     if node.op == "maxpool" and _on_codes(node, makers):
         kind = "packed"
+    elif node.op == "wlinear":
+        kind, note = "packed", "weights as codes, activations float"
+        if node.attrs.get("compute") == "s8":
+            note = "weights as codes, activations quantized on the fly"
     elif node.op in _LAYERS and node.name in folded:
         kind, note = "simulated", "integer weights, computed as float32"
     elif node.op in _LAYERS and any(name in makers and makers[name].op == "dequantize" for name in node.inputs):

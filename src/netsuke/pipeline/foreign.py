@@ -6,14 +6,14 @@ the quantizers taken out.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import array_of, attr, constant, dims_of, emit, operand, replace, sweep
+from netsuke.capture.graph import array_of, constant, dims_of, emit, operand, replace, sweep
 from netsuke.core.plan import KEEP, Plan, Row
 from netsuke.passes import compile_program, packed_report
+from netsuke.passes.nodes import dequantized
+from netsuke.program import stored_bits
 
 RECIPE = "as quantized in the file"
 _SKIP = ("movement",)
@@ -21,7 +21,7 @@ _SKIP = ("movement",)
 
 def is_quantized(graph: ir.Model) -> bool:
     """True when the captured graph carries quantizers."""
-    return any(node.op_type == "QuantizeLinear" for node in graph.graph)
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.graph)
 
 
 def without_quantizers(model: ir.Model) -> ir.Model:
@@ -31,7 +31,7 @@ def without_quantizers(model: ir.Model) -> ir.Model:
     for node in [n for n in graph if n.op_type == "DequantizeLinear" and n.domain == ""]:
         codes = array_of(operand(node, 0))
         if codes is not None:
-            real = _decode(codes, node)
+            real = dequantized(node)
             replace(node.outputs[0], constant(graph, real, f"{node.outputs[0].name}.float"))
             continue
         maker = node.inputs[0].producer() if node.inputs[0] is not None else None
@@ -59,21 +59,6 @@ def _clipped(graph: ir.Graph, quantizer: ir.Node, value: ir.Value) -> ir.Value:
     return emit(quantizer, "Clip", [value, *bounds], dtype=value.dtype, dims=dims_of(value), name=f"{name}.clip")
 
 
-def _decode(codes: np.ndarray[Any, Any], node: ir.Node) -> np.ndarray[Any, Any]:
-    """(codes - zero) * scale, per tensor or along `axis`."""
-    scale, zero = array_of(operand(node, 1)), array_of(operand(node, 2))
-    if scale is None:
-        raise ValueError(f"{node.name}: a scale that is no constant")
-    zero = np.zeros_like(scale, dtype=np.int64) if zero is None else zero.astype(np.int64)
-    if scale.size > 1:
-        shape = [1] * codes.ndim
-        shape[int(attr(node, "axis", 1)) % codes.ndim] = scale.size
-        scale, zero = scale.reshape(shape), zero.reshape(shape)
-    else:
-        scale, zero = scale.reshape(()), zero.reshape(())
-    return np.asarray((codes.astype(np.int64) - zero).astype(np.float32) * scale, np.float32)
-
-
 def plan_of(model: ir.Model, seed: int) -> Plan:
     """What the compiler makes of the file, as a plan to read: which layers are packed, which stay float."""
     program = compile_program(model, name="foreign")
@@ -85,11 +70,11 @@ def plan_of(model: ir.Model, seed: int) -> Plan:
         status = row["kind"] if row["kind"] in ("packed", "simulated") else "float"
         method = "" if packed else KEEP
         made = Row(row["name"], row["op"], method=method, kernel=row["op"], status=status, reason=row["note"])
-        made.activation_bits = 8 if packed else 32
-        weighted = any(
-            n.name == row["name"] and len(n.inputs) > 1 and n.inputs[1] in program.constants for n in program.nodes
-        )
-        made.weight_bits = (8 if packed else 32) if weighted else None
+        node = next(n for n in program.nodes if n.name == row["name"])
+        floats = node.op == "wlinear" and node.attrs.get("compute", "f32") == "f32"
+        made.activation_bits = 8 if packed and not floats else 32
+        if len(node.inputs) > 1 and node.inputs[1] in program.constants:
+            made.weight_bits = stored_bits(program, node.inputs[1])
         rows.append(made)
     note = "the network came quantized: its own scales are used; float is the same file with its quantizers taken out"
     return Plan(rows=rows, recipe=RECIPE, seed=seed, data={"source": "the quantized file"}, notes=[note])

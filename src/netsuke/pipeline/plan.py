@@ -45,10 +45,13 @@ def plan(
     says so
     budget  what may be lost and must be won; effort: "fast", "normal", "thorough"
     """
+    from netsuke.methods.quantize import weight_only
     from netsuke.methods.quantize.ptq import make_plan
 
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
+    if weight_only.is_weight_only([str(step) for step in Recipe.make(recipe).steps]):
+        return weight_only.make_plan(graph, recipe=recipe, seed=seed)
     runner = EngineRunner(threads)
     return make_plan(
         graph,

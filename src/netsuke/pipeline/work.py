@@ -11,6 +11,7 @@ from typing import Any
 
 from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
+from netsuke.core.recipe import Recipe
 from netsuke.data import Dataset
 from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, interrupt
@@ -107,6 +108,7 @@ def open_work(
 
 def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -> Plan:
     """The plan given, the one of an interrupted run, or a new one; a fast one when there is no time for better."""
+    from netsuke.methods.quantize import weight_only
     from netsuke.methods.quantize.ptq import make_plan
 
     if work.foreign:
@@ -119,6 +121,8 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
         asked = {key: value for key, value in dataclasses.asdict(work.budget).items() if value}
         known.budget = {**known.budget, **asked}  # what is asked now counts over what the plan says
         return known
+    if weight_only.is_weight_only([str(step) for step in Recipe.make(recipe).steps]):
+        return weight_only.make_plan(work.graph, recipe=recipe, seed=work.seed)
     arguments: dict[str, Any] = {"budget": work.budget, "recipe": recipe, "calib": work.calib, "runner": work.runner}
     arguments["store"] = work.store
     report, limit = stages(work.progress), work.deadline(PLAN_SHARE)
@@ -142,10 +146,13 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
 
 def quantize(work: Work, plan: Plan) -> Any:
     """The graph with quantizers. Ctrl-C or the end of the promised time stops calibration early, not the run."""
+    from netsuke.methods.quantize import weight_only
     from netsuke.methods.quantize.ptq import quantize as apply
 
     if work.foreign:
         return work.graph
+    if weight_only.is_weight_only(plan.steps):
+        return weight_only.quantize(work.graph, plan=plan)
     saved = work.folder.quantized() if work.folder else None
     if saved is not None:
         return saved

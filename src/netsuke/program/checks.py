@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from netsuke.formats import ACC_LIMIT, MINIFLOATS
+from netsuke.formats.minifloat import finite_codes
+from netsuke.formats.weight_only import S8_PRODUCT, WEIGHT_BLOCK
 from netsuke.program import opset
 from netsuke.program.model import AttrValue, Node
 
@@ -167,6 +170,32 @@ def _linear(view: NodeView) -> Iterator[Finding]:
         yield from _shape(view, 2, "bias", (shape[0],))
 
 
+def _wlinear(view: NodeView) -> Iterator[Finding]:
+    """Groups, formats and the exactness of the sums of a weight-only layer (numerics.md section 12)."""
+    yield from _weight_shape(view, 2)
+    shape, group = _weights(view, 2), int(view.number("group"))
+    if shape is None:
+        return
+    if group % WEIGHT_BLOCK and group < shape[1]:
+        yield "group is not possible", group, f"a multiple of {WEIGHT_BLOCK}, or the whole row ({shape[1]} or more)"
+    groups = (shape[0], -(-shape[1] // group))
+    yield from _shape(view, 2, "scale", groups)
+    yield from _finite(view, 2, "scale")
+    yield from _shape(view, 3, "zero", groups)
+    yield from _shape(view, 4, "bias", (shape[0],))
+    form, integers = str(view.attrs["format"]), view.attrs["format"] == "int"
+    if view.dtypes[1] != ("s8" if integers else "u8"):
+        yield f"wrong dtype of w for format {form}", view.dtypes[1], "s8 for int, u8 for floats"
+    elif not integers:
+        codes = view.constant(1)
+        if codes is not None and not np.isin(codes, finite_codes(MINIFLOATS[form])).all():
+            yield f"w holds codes that are no finite numbers of {form}", "", ""
+    if not integers and (view.node.inputs[3] or view.attrs["compute"] == "s8"):
+        yield f"{form} weights take no zero point and compute in f32", "", ""
+    if view.attrs["compute"] == "s8" and min(group, shape[1]) * S8_PRODUCT > ACC_LIMIT:
+        yield "the sum of a group can leave int32", min(group, shape[1]), f"{ACC_LIMIT // S8_PRODUCT} weights a group"
+
+
 def _quantized_output(view: NodeView) -> Iterator[Finding]:
     if ("quant_scale" in view.attrs) != ("quant_zero" in view.attrs):
         yield "quant_scale and quant_zero belong together", "one of them", "both or none"
@@ -290,6 +319,7 @@ CHECKS: dict[str, Callable[[NodeView], Iterator[Finding]]] = {
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "linear": _linear,
+    "wlinear": _wlinear,
     "unary": _unary,
     "binary": _binary,
     "softmax": _quantized_output,

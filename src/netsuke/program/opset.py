@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from netsuke.formats.minifloat import MINIFLOATS
 from netsuke.program.model import AttrValue, Node
 from netsuke.program.signature import ANY, MANY, REQUIRED, Attr, Operator
 
@@ -192,6 +193,17 @@ _TABLE = [
         {**_WINDOW, "output_padding": _ints(2, 0, MANY, [0, 0]), **_ACT},
     ),
     ("linear", "float", "x:f32 [...,K], w:f32|bf16! [N,K], bias:f32!? [N], r:f32? as y", "y:f32 [...,N]", _ACT),
+    (
+        "wlinear",
+        "float",
+        "x:f32 [...,K], w:s8|u8! [N,K], scale:f32! [N,G], zero:s8!? [N,G], bias:f32!? [N]",
+        "y:f32 [...,N]",
+        {
+            "group": _i(REQUIRED, 1),
+            "format": _word("int", *MINIFLOATS, default="int"),
+            "compute": _word("f32", "s8", default="f32"),
+        },
+    ),
     (
         "matmul",
         "float",

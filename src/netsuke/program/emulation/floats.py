@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from netsuke.formats import MINIFLOATS
+from netsuke.formats.minifloat import decode
 from netsuke.nn import integer
 from netsuke.program.emulation.call import Call, rule
 from netsuke.program.emulation.integer import window_counts, window_image, window_sums
@@ -108,6 +111,21 @@ def _conv_transpose(call: Call) -> list[Tensor]:
 @rule("linear")
 def _linear(call: Call) -> list[Tensor]:
     return _tail(call, functional.linear(_operand(call), call.tensor(1)))
+
+
+@rule("wlinear")
+def _wlinear(call: Call) -> list[Tensor]:
+    x, w, scale = call.tensor(0), call.tensor(1), call.tensor(2)
+    group = min(call.integer("group"), w.shape[1])
+    if call.word("format") != "int":
+        numbers = decode(np.arange(256, dtype=np.uint8), MINIFLOATS[call.word("format")])
+        w = torch.from_numpy(numbers).to(w.device)[w.to(torch.int64)]
+    if call.word("compute") == "s8":
+        return [integer.dynamic_linear(x, w, scale, call.inputs[3], call.inputs[4], group)]
+    spread = scale.repeat_interleave(group, dim=1)[:, : w.shape[1]]
+    if call.inputs[3] is not None:
+        w = w - call.tensor(3).repeat_interleave(group, dim=1)[:, : w.shape[1]]
+    return [functional.linear(x, w * spread, call.inputs[4])]
 
 
 @rule("matmul")

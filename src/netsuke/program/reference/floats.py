@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.special
 
-from netsuke.formats import quantize, round_bf16
+from netsuke.formats import MINIFLOATS, dynamic_linear, quantize, round_bf16
+from netsuke.formats.minifloat import decode
 from netsuke.program.opset import ALPHA, BETA
 from netsuke.program.reference.call import Array, Call, rule
 from netsuke.program.reference.windows import convolve, window
@@ -154,6 +155,28 @@ def _linear(call: Call) -> list[Array]:
         raise call.wrong("the last dimension of x and w disagree")
     with np.errstate(all="ignore"):
         return _matrix_tail(call, x @ w.T)
+
+
+def plain_weights(call: Call) -> Array:
+    """The numbers that the weights of a `wlinear` stand for, scales included, f64 [N, K]."""
+    w, form, zero = call.array(1), call.word("format"), call.inputs[3]
+    group = min(call.integer("group"), w.shape[1])
+    values = w.astype(np.float64) if form == "int" else decode(w, MINIFLOATS[form]).astype(np.float64)
+    if zero is not None:
+        values = values - np.repeat(zero.astype(np.float64), group, axis=1)[:, : w.shape[1]]
+    return values * np.repeat(call.array(2).astype(np.float64), group, axis=1)[:, : w.shape[1]]
+
+
+@rule("wlinear")
+def _wlinear(call: Call) -> list[Array]:
+    x, w, bias = call.array(0), call.array(1), call.inputs[4]
+    if x.ndim < 1 or x.shape[-1] != w.shape[1]:
+        raise call.wrong("the last dimension of x and w disagree")
+    if call.word("compute") == "s8":  # exact
+        return [dynamic_linear(x, w, call.array(2), call.inputs[3], bias, call.integer("group"))]
+    with np.errstate(all="ignore"):
+        y = x.astype(np.float64) @ plain_weights(call).T
+        return [to_f32(y if bias is None else y + bias)]
 
 
 @rule("matmul")

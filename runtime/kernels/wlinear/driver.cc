@@ -1,0 +1,76 @@
+// Quantizes or pads the rows of x, then runs panels of channels as tasks.
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/wlinear/wlinear.h"
+
+namespace netsuke {
+namespace {
+
+struct Layout {
+  size_t x, scale, sum, total;  // bytes from the start of the scratch memory
+};
+
+Layout layout(const WlinearShape& shape, int64_t rows, bool s8) {
+  const auto padded = static_cast<size_t>(rows * shape.blocks() * kWBlock), groups = static_cast<size_t>(rows * shape.groups());
+  Layout at = {};
+  if (s8) {
+    at.scale = align_up(padded);
+    at.sum = at.scale + align_up(groups * sizeof(float));
+    at.total = at.sum + align_up(groups * sizeof(int32_t));
+  } else if (shape.k % kWBlock != 0) {
+    at.total = align_up(padded * sizeof(float));
+  }
+  return at;
+}
+
+// Rows of one task: enough panels keep all threads busy with all rows; else rows are cut too.
+int64_t rows_a_task(int64_t rows, int64_t panels, int threads) {
+  const int64_t wanted = 4 * threads;
+  if (threads == 1 || panels >= wanted) return rows;
+  const int64_t pieces = (wanted + panels - 1) / panels;
+  return std::max<int64_t>(8, (rows + pieces - 1) / pieces);
+}
+
+}  // namespace
+
+size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, bool s8) { return layout(shape, rows, s8).total; }
+
+void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, bool s8, const float* x, int64_t rows, float* y, void* scratch,
+                 ThreadPool& pool) {
+  const WlinearShape& shape = weights.shape();
+  const Layout at = layout(shape, rows, s8);
+  auto* memory = static_cast<uint8_t*>(scratch);
+  const int64_t padded = shape.blocks() * kWBlock, groups = shape.groups();
+  auto* q = reinterpret_cast<int8_t*>(memory + at.x);
+  auto* x_scale = reinterpret_cast<float*>(memory + at.scale);
+  auto* x_sum = reinterpret_cast<int32_t*>(memory + at.sum);
+  auto* copy = reinterpret_cast<float*>(memory);
+  const float* plain = x;
+  if (s8) {
+    pool.parallel_for(rows, [&](int64_t r, int) {
+      kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r * groups, x_sum + r * groups);
+    });
+  } else if (padded != shape.k) {
+    for (int64_t r = 0; r < rows; ++r) {
+      std::memcpy(copy + r * padded, x + r * shape.k, static_cast<size_t>(shape.k) * sizeof(float));
+      std::fill(copy + r * padded + shape.k, copy + (r + 1) * padded, 0.0f);
+    }
+    plain = copy;
+  }
+  const int64_t step = rows_a_task(rows, shape.panels(), pool.threads()), pieces = (rows + step - 1) / step;
+  pool.parallel_for(shape.panels() * pieces, [&](int64_t task, int) {
+    const int64_t index = task / pieces, first = task % pieces * step;
+    WlinearPanel panel = weights.panel(index);
+    panel.rows = std::min(step, rows - first);
+    panel.y = y + first * shape.n + index * kPanel;
+    panel.y_stride = shape.n;
+    if (s8) {
+      kernels.s8({panel, q + first * padded, x_scale + first * groups, x_sum + first * groups});
+    } else {
+      kernels.f32({panel, weights.form(), plain + first * padded});
+    }
+  });
+}
+
+}  // namespace netsuke

@@ -1,0 +1,118 @@
+// wlinear: y = x w^T with f32 activations and weights of 2, 3, 4 or 8 bits (or floats of 4 to 8 bits) whose scale holds for a group
+// of k (docs/numerics.md section 12). Two ways to compute: "s8" quantizes x by the same groups on the fly and multiplies integers,
+// "f32" decodes weights to floats.
+//
+// Packed weights: panels of 32 output channels, each a run of blocks of 32 k. A block holds, for each of its eight quads of k,
+// 128 bytes [channel][k of the quad] of codes u = w + 2^(bits-1), folded together below 8 bits so that a shift and a mask of whole
+// registers unfold them:
+//   8 bits   quads 0 .. 7, 128 bytes each
+//   4 bits   4 times 128 bytes: quad 2s in the low nibbles of run s, quad 2s + 1 in the high ones
+//   2 bits   2 times 128 bytes: quad 4s + i in the bits 2i, 2i + 1 of run s
+//   3 bits   the low two bits as above, then 128 bytes: the third bit of quad i in bit i
+// The layout is the same on every instruction set. A block lies inside one group.
+#ifndef NETSUKE_KERNELS_WLINEAR_WLINEAR_H_
+#define NETSUKE_KERNELS_WLINEAR_WLINEAR_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/arena.h"
+#include "kernels/op.h"
+
+namespace netsuke {
+
+constexpr int kPanel = 32;       // output channels of a panel
+constexpr int kWBlock = 32;      // k of a block
+constexpr int kQuadBytes = 128;  // one quad of k of a panel at 8 bits
+constexpr int64_t wlinear_block_bytes(int bits) { return int64_t{kQuadBytes} * bits; }
+
+// A float format of the weights; bits 0: integers.
+struct WlinearFloat {
+  int bits = 0, mantissa = 0, bias = 0;
+};
+
+// What both kinds of kernel read of one panel.
+struct WlinearPanel {
+  const uint8_t* w;
+  const float* scale;     // [groups][kPanel]
+  const int32_t* offset;  // [groups][kPanel], taken off every code u; null: all are `same_offset`
+  int32_t same_offset;
+  const float* bias;      // [kPanel] or null
+  int bits;               // as packed: 2, 3, 4, 8
+  int64_t blocks, group_blocks, groups;
+  int64_t rows;
+  float* y;  // [rows][columns], y_stride apart
+  int64_t y_stride;
+  int columns;  // of this panel, at most kPanel
+};
+
+struct WlinearS8 {
+  WlinearPanel panel;
+  const int8_t* x;  // [rows][blocks * kWBlock]
+  const float* x_scale;  // [rows][groups]
+  const int32_t* x_sum;  // [rows][groups]: sums of the codes of x
+};
+
+struct WlinearF32 {
+  WlinearPanel panel;
+  WlinearFloat form;
+  const float* x;  // [rows][blocks * kWBlock], zeros behind k
+};
+
+struct WlinearKernels {
+  const char* name;
+  int32_t byte_offset;  // what s8 reads u as standing above w at 8 bits: 128, or 0 where it makes signed bytes of them (f32: 128)
+  void (*s8)(const WlinearS8& job);
+  void (*f32)(const WlinearF32& job);
+  // One row of x to codes, one scale and one sum a group; group_blocks * kWBlock elements a group, k elements in all.
+  void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum);
+};
+
+const WlinearKernels& wlinear_kernels(Isa isa);
+extern const WlinearKernels wlinear_kernels_portable;
+#if defined(__x86_64__)
+extern const WlinearKernels wlinear_kernels_avx2, wlinear_kernels_avx512vnni;
+#elif defined(__aarch64__)
+extern const WlinearKernels wlinear_kernels_neon, wlinear_kernels_neondot;
+#endif
+
+struct WlinearShape {
+  int64_t n = 0, k = 0, group = 0;
+  int64_t groups() const { return (k + group - 1) / group; }
+  int64_t blocks() const { return (k + kWBlock - 1) / kWBlock; }
+  int64_t group_blocks() const { return (group + kWBlock - 1) / kWBlock; }
+  int64_t panels() const { return (n + kPanel - 1) / kPanel; }
+};
+
+// The weights of a layer as the kernels read them.
+class WlinearWeights {
+ public:
+  // w: codes s8 (form.bits 0) or float codes u8, [n][k]; zero: s8 [n][groups] or null; bias: [n] or null. byte_offset: see WlinearKernels.
+  Status pack(const WlinearShape& shape, const void* w, const WlinearFloat& form, const float* scale, const int8_t* zero, const float* bias,
+              int32_t byte_offset);
+  // Everything of a panel but the rows and y.
+  WlinearPanel panel(int64_t index) const;
+  const WlinearShape& shape() const { return shape_; }
+  const WlinearFloat& form() const { return form_; }
+  int bits() const { return bits_; }  // as packed
+  size_t bytes() const { return codes_.bytes() + (scale_.size() + bias_.size()) * sizeof(float) + offset_.size() * sizeof(int32_t); }
+
+ private:
+  WlinearShape shape_;
+  WlinearFloat form_;
+  int bits_ = 8;
+  int32_t same_offset_ = 0;
+  Buffer codes_;
+  std::vector<float> scale_, bias_;
+  std::vector<int32_t> offset_;
+};
+
+// x: [rows][k]. scratch: wlinear_scratch_bytes.
+size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, bool s8);
+void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, bool s8, const float* x, int64_t rows, float* y, void* scratch,
+                 ThreadPool& pool);
+
+}  // namespace netsuke
+
+#endif  // NETSUKE_KERNELS_WLINEAR_WLINEAR_H_

@@ -1,0 +1,34 @@
+"""The support matrix is what the runtime answers."""
+
+import pytest
+
+from netsuke.engine.native import instruction_sets
+from netsuke.engine.support import support
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {(r.layer, r.weights, r.activations): r for r in support()}
+
+
+def test_every_integer_width_is_packed_on_every_instruction_set(rows):
+    here = {name for name, present in instruction_sets().items() if present}
+    for layer in ("conv", "depthwise conv", "linear"):
+        for bits in (8, 6, 5, 4, 3, 2, 1):
+            row = rows[layer, f"int{bits}", "uint8"]
+            assert (row.status, row.stored, set(row.kernels)) == ("packed", bits, here)
+
+
+@pytest.mark.parametrize(
+    ("form", "bits"), [("e4m3", 8), ("e5m2", 8), ("e3m2", 6), ("e2m1", 4), ("int3", 3), ("int2", 2)]
+)
+def test_weight_only_formats_are_stored_at_their_bits(rows, form, bits):
+    row = rows["linear, weights in groups", form, "float32"]
+    assert (row.status, row.stored) == ("packed", bits)
+    assert all(kernel.startswith("wlinear_f32") for kernel in row.kernels.values())
+
+
+def test_what_no_operator_takes_is_simulated(rows):
+    for layer in ("conv", "depthwise conv"):
+        for form in ("int4 in groups", "e4m3"):
+            assert (rows[layer, form, "float32"].status, rows[layer, form, "float32"].kernels) == ("simulated", {})
