@@ -7,7 +7,7 @@ from netsuke.methods.quantize._codes import weight_scales
 from netsuke.methods.quantize.gptq import gptq
 from netsuke.methods.quantize.odysseyllm import SHARES, clipped
 
-from .graphs import data, normed, resnet
+from .graphs import Build, data, normed, resnet
 from .ort_runner import runner
 from .test_gptq import problem
 from .test_ptq import compress, db, run
@@ -76,3 +76,19 @@ def test_both_recipes_are_far_above_nearest_rounding():
         for name, steps in {"plain": [], "gptq": ["quantize/gptq"], "odyssey": ["quantize/odysseyllm"]}.items()
     }
     assert min(quality["odyssey"], quality["gptq"]) > quality["plain"] + 10, quality
+
+
+@pytest.mark.parametrize("step", ["retune", "adaquant:iterations=3", "bias_correction"])
+def test_products_without_a_bias_get_one_inside_the_quantizer(step):
+    b = Build(("N", 6, 8))
+    first, second = (b.const(b.rng.standard_normal((8, 8)).astype(np.float32)) for _ in range(2))
+    x = b.op("MatMul", b.op("Relu", b.op("MatMul", "x", first, name="one"), name="act"), second, name="two")
+    y = b.op("MatMul", x, b.const(b.rng.standard_normal((8, 4)).astype(np.float32)), name="three")
+    model, calib = b.model(y), data(32, (6, 8))
+    steps = ["quantize/uniform:weight_bits=3,ends=0,weights=maxabs"]
+    exact, plain = run(model, calib), compress(model, steps, calib)[0]
+    made = compress(model, [*steps, f"quantize/{step}"], calib)[0]
+    assert db(exact, run(made, calib)) > db(exact, run(plain, calib))
+    for node in made.graph:
+        if node.op_type == "QuantizeLinear" and node.inputs[0].producer() is not None:
+            assert node.inputs[0].producer().op_type in ("Add", "Relu"), "the bias lies behind the quantizer"

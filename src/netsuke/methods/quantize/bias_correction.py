@@ -187,13 +187,18 @@ def _matmul_bias(graph: ir.Graph, layer: Layer, shift: Mean) -> None:
                     index, new_constant(graph, f"{node.name}.bias", np.asarray(old + shift, np.float32))
                 )
                 return
+    # The product moves into a node of its own and the old node becomes the add: the tensor that others read, and that
+    # may own a quantizer or be an output of the network, stays the same object, now with the bias in it.
     out = node.outputs[0]
-    total = ir.Value(name=f"{out.name}.corrected", shape=out.shape, type=ir.TensorType(ir.DataType.FLOAT))
-    ir.convenience.replace_all_uses_with(out, total, replace_graph_outputs=False)
+    product = ir.Value(name=f"{out.name}.product", shape=out.shape, type=ir.TensorType(ir.DataType.FLOAT))
     bias = new_constant(graph, f"{node.name}.bias", np.asarray(shift, np.float32))
-    add = ir.node("Add", [out, bias], outputs=[total], name=f"{node.name}.bias_add")
-    graph.insert_after(node, add)
-    layer.nodes.insert(1, add)
+    fresh = ir.node("MatMul", list(node.inputs), outputs=[product], name=node.name)
+    fresh.metadata_props.update(node.metadata_props)
+    graph.insert_before(node, fresh)
+    node.op_type, node.name = "Add", f"{node.name}.bias_add"
+    node.replace_input_with(0, product)
+    node.replace_input_with(1, bias)
+    layer.node, layer.nodes[:1] = fresh, [fresh, node]
 
 
 def _quantizer(context: Context, value: ir.Value) -> tuple[float, int, int] | None:
