@@ -309,3 +309,37 @@ def test_the_command_starts_without_torch_and_reports_its_status() -> None:
     assert loaded == "False False 0"
     wrong = subprocess.run([sys.executable, "-m", "netsuke.cli.main", "nonsense"], capture_output=True, text=True)
     assert wrong.returncode == 2
+
+
+def test_budget_chooses_bits_and_compress_follows(files: dict[str, Path], tmp_path: Path, capfd: Any) -> None:
+    plan, output, target = tmp_path / "bits.toml", tmp_path / "s.nsk", tmp_path / "c.json"
+    data = ["--calib", files["calib.npz"]]
+    arguments = [*data, "--budget", "size=0.83x", "--sensitivity", "sqnr", "--allocator", "pareto"]
+    assert call("plan", files["tiny.onnx"], *arguments, "-o", plan, "--json", target) == 0
+    printed = capfd.readouterr().out
+    assert "trade-off" in printed
+    assert "chosen" in printed
+    content = json.loads(target.read_text())
+    assert call("plan", files["tiny.onnx"], *data, "--budget", "size=0.1x") == 2  # the file's text alone takes more
+    assert "cannot be met" in capfd.readouterr().err
+    assert {p["name"] for p in content["curve"]} == {"", "chosen", "uniform"}
+    assert call("compress", files["tiny.onnx"], "--plan", plan, *data, "-o", output, "--json", target) == 0
+    made = json.loads(target.read_text())
+    assert made["exactness"]["exact"]
+    assert min(row["weight_bits"] for row in made["layer_table"] if row["weight_bits"]) < 8
+
+
+def test_uniform_bits_and_what_contradicts_them(files: dict[str, Path], tmp_path: Path, capfd: Any) -> None:
+    target = tmp_path / "p.json"
+    arguments = ["--calib", files["calib.npz"], "--effort", "fast"]
+    assert call("plan", files["tiny.onnx"], *arguments, "--bits", "w4a6", "--json", target) == 0
+    assert "w4a6" in capfd.readouterr().out
+    for wrong, message in (
+        (["--bits", "9"], "2 to 8"),
+        (["--bits", "4", "--recipe", "cpu-int8"], "two ways"),
+        (["--budget", "size=0.2x,speed=2"], "speed"),
+        (["--recipe", "cpu-int8", "--budget", "bops=0.5x"], "bit search"),
+        (["--recipe", "cpu-int8", "--allocator", "pareto"], "no bit search"),
+    ):
+        assert call("plan", files["tiny.onnx"], *arguments, *wrong) == 2
+        assert message in capfd.readouterr().err

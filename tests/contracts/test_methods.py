@@ -10,7 +10,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from contracts import binarize, quantize
+from contracts import binarize, bits, quantize
 from netsuke.core.errors import UsageError
 from netsuke.core.method import Method, methods
 from netsuke.core.options import configure, format_options, parse_options
@@ -18,7 +18,12 @@ from netsuke.papers.ledger import rows
 
 METHODS = methods()
 # A room without an exerciser fails here, not silently.
-ROOMS = {"binarize": binarize.exercise, "codebook": quantize.exercise, "quantize": quantize.exercise}
+ROOMS = {
+    "binarize": binarize.exercise,
+    "bits": bits.exercise,
+    "codebook": quantize.exercise,
+    "quantize": quantize.exercise,
+}
 
 
 @pytest.fixture(params=sorted(METHODS))

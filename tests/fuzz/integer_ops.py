@@ -152,6 +152,34 @@ def qadd(m: Maker) -> None:
     m.add("qadd", [a, b], {**attrs, **m.clip(zero)}, zero=zero)
 
 
+def multiplier(m: Maker, scale: float) -> tuple[int, int]:
+    """m and e of a random multiplier near `scale`, now and then 0 or a power of two (exact halves)."""
+    if m.chance(0.1):
+        return m.choice(((0, 62), (1 << 30, 31), (1 << 30, 32)))
+    mantissa, exponent = dyadic(scale)
+    return int(mantissa), int(exponent)
+
+
+def qadd_dyadic(m: Maker) -> None:
+    a = m.pick("u8")
+    if not a:
+        return
+    b, zero = _partner(m, a), m.zero()
+    attrs = {"a_zero": m.zeros[a], "b_zero": m.zeros[b], "zero": zero}
+    attrs["a_m"], attrs["a_e"] = multiplier(m, m.scale())
+    attrs["b_m"], attrs["b_e"] = multiplier(m, m.scale())
+    m.add("qadd_dyadic", [a, b], {**attrs, **m.clip(zero)}, zero=zero)
+
+
+def qmean_dyadic(m: Maker) -> None:
+    x = m.pick("u8", lambda a: a.ndim == 4 and a.shape[1] * a.shape[2] > 0)
+    if x:
+        zero, shape = m.zero(), m.arrays[x].shape
+        attrs = {"x_zero": m.zeros[x], "count": shape[1] * shape[2], "zero": zero}
+        attrs["m"], attrs["e"] = multiplier(m, m.scale() / attrs["count"])
+        m.add("qmean_dyadic", [x], {**attrs, **m.clip(zero)}, zero=zero)
+
+
 def qmul(m: Maker) -> None:
     a = m.pick("u8")
     if not a:
@@ -234,5 +262,14 @@ def argmax(m: Maker) -> None:
         m.add("argmax", [x], {"axis": m.integer(-rank, rank - 1), "keepdims": m.integer(0, 1)})
 
 
-INTEGER = [qconv] * 8 + [qlinear] * 3 + [qmatmul] * 2 + [qadd] * 3 + [qmul] * 2 + [qavgpool, qmean, maxpool, maxpool]
+INTEGER = (
+    [qconv] * 8
+    + [qlinear] * 3
+    + [qmatmul] * 2
+    + [qadd] * 3
+    + [qadd_dyadic] * 2
+    + [qmean_dyadic]
+    + [qmul] * 2
+    + [qavgpool, qmean, maxpool, maxpool]
+)
 INTEGER += [lut, lut, quantize, dequantize, argmax]

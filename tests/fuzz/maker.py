@@ -140,7 +140,7 @@ class Maker:
 
     def _too_large(self, op: str, inputs: list[str]) -> bool:
         """True where broadcasting or an outer product would need gigabytes before the result could be refused."""
-        if op in ("binary", "qadd", "qmul"):
+        if op in ("binary", "qadd", "qadd_dyadic", "qmul"):
             a, b = (self.arrays[name].shape for name in inputs)
             return math.prod(np.broadcast_shapes(a, b)) > self.limit
         if op in ("qmatmul", "matmul"):

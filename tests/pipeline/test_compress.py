@@ -59,7 +59,7 @@ def test_what_is_claimed_stands_in_the_file(small: Small) -> None:
     weights = [on_disk.constants[n.inputs[1]] for n in on_disk.nodes if n.op in ("qconv", "qlinear")]
     assert len(weights) == 4
     assert all(w.dtype == np.int8 for w in weights)
-    assert Plan.from_toml(on_disk.plan).rows == small.plan.rows
+    assert on_disk.plan == small.plan.to_toml(measured=False)  # times differ between machines, files do not
     assert on_disk.meta["sample_shape"] == "x=1,3,10,10"
 
 

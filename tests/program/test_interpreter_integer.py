@@ -1,6 +1,7 @@
 """Integer operators of the interpreter and of the emulation against loops over Python integers."""
 
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,27 @@ def test_qavgpool_counts(include, ceil):
         total = sum(int(x[0, i, j, c]) - 11 for i in rows for j in cols if 0 <= i < 6 and 0 <= j < 7)
         t = np.float32(total) * (np.float32(0.8) / np.float32(len(rows) * len(cols)))
         assert y[0, oy, ox, c] == code(t, 4, 0, 255)
+
+
+def test_qadd_dyadic_over_all_pairs_of_codes():
+    a, b = (np.ascontiguousarray(v.astype(np.uint8)) for v in np.meshgrid(np.arange(256), np.arange(256)))
+    attrs = {"a_zero": 3, "b_zero": 100, "a_m": 1 << 30, "a_e": 31, "b_m": 1500000000, "b_e": 32, "zero": 40, "hi": 200}
+    y = both("qadd_dyadic", {"a": a, "b": b}, {}, ["a", "b"], attrs)
+    for q, r in ((0, 0), (4, 100), (5, 100), (255, 255), (17, 31)):
+        halves = Fraction(q - 3, 2), Fraction((r - 100) * 1500000000, 2**32)
+        exact = sum(round(v) for v in halves) + 40  # Fractions round halves to even
+        assert y[r, q] == min(max(exact, 0), 200)
+
+
+def test_qmean_dyadic_and_its_count():
+    x = np.random.default_rng(4).integers(0, 256, (2, 3, 5, 7)).astype(np.uint8)
+    attrs = {"x_zero": 100, "m": 1900000000, "e": 35, "count": 15, "zero": 30, "lo": 5}
+    y = both("qmean_dyadic", {"x": x}, {}, ["x"], attrs)
+    sums = x.astype(int).sum(axis=(1, 2)) - 15 * 100
+    exact = [[min(max(round(Fraction(int(s) * 1900000000, 2**35)) + 30, 5), 255) for s in row] for row in sums]
+    np.testing.assert_array_equal(y[:, 0, 0, :], exact)
+    with pytest.raises(Exception, match="count"):
+        both("qmean_dyadic", {"x": x}, {}, ["x"], {**attrs, "count": 16})
 
 
 def test_qmean():

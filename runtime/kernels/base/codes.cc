@@ -43,6 +43,16 @@ Status read_finite(const Attrs& attrs, const char* key, bool positive, float* ou
                positive ? " positive" : "");
 }
 
+Status read_dyadic(const Attrs& attrs, const char* m_key, const char* e_key, int64_t* m, int64_t* e) {
+  NETSUKE_TRY(attrs.get(m_key, m));
+  NETSUKE_TRY(attrs.get(e_key, e));
+  if (*m != 0 && (*m < (int64_t{1} << 30) || *m >= (int64_t{1} << 31))) {
+    return error(Code::kInvalidArgument, "attribute %s is %lld, allowed 0 or 2^30 to 2^31 - 1", m_key, static_cast<long long>(*m));
+  }
+  if (*e >= 1 && *e <= 62) return Status();
+  return error(Code::kInvalidArgument, "attribute %s is %lld, allowed 1 to 62", e_key, static_cast<long long>(*e));
+}
+
 Status check_operands(const char* op, const Tensor* in, int n_in, std::initializer_list<DType> dtypes) {
   if (n_in != static_cast<int>(dtypes.size())) {
     return error(Code::kInvalidArgument, "%s has %d inputs, allowed %d", op, n_in, static_cast<int>(dtypes.size()));

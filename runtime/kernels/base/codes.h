@@ -24,11 +24,21 @@ Status read_zero_or(const Attrs& attrs, const char* key, int32_t fallback, int32
 Status read_codes(const Attrs& attrs, bool zero_optional, Codes* out);
 // A finite f32 attribute; positive asks for > 0 too.
 Status read_finite(const Attrs& attrs, const char* key, bool positive, float* out);
+// Attributes of a dyadic multiplier m / 2^e: m is 0 or in [2^30, 2^31), e in [1, 62].
+Status read_dyadic(const Attrs& attrs, const char* m_key, const char* e_key, int64_t* m, int64_t* e);
 // Operand count and element types, e.g. check_operands("qadd", in, n_in, {DType::kU8, DType::kU8}).
 Status check_operands(const char* op, const Tensor* in, int n_in, std::initializer_list<DType> dtypes);
 
 // One operation of the same arithmetic in plain C++, for reference loops; rounds halves to even in the default mode.
 uint8_t requantize_one(float t, const Codes& codes);
+
+// p / 2^e rounded to the nearest integer, halves to even; 1 <= e <= 62 (numerics.md section 5).
+inline int64_t shift_rne(int64_t p, int32_t e) {
+  const int64_t floor = p >> e;
+  const uint64_t rem = static_cast<uint64_t>(p) & ((uint64_t{1} << e) - 1);
+  const uint64_t half = uint64_t{1} << (e - 1);
+  return floor + (rem > half || (rem == half && (floor & 1)) ? 1 : 0);
+}
 
 // Elementwise work: at least this many elements a task, so that a task outlasts the counter that hands it out (about 20 ns).
 constexpr int64_t kElementsPerTask = 16384;

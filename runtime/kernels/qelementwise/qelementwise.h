@@ -18,6 +18,7 @@ struct QBinaryParams {
   float a_mult = 0.0f, b_mult = 0.0f;  // qadd
   float mult = 0.0f;                   // qmul
   Codes codes;
+  const int64_t *a_table = nullptr, *b_table = nullptr;  // qadd_dyadic: 256 scaled and rounded values each
 };
 
 using QBinaryRow = void (*)(const uint8_t* a, const uint8_t* b, uint8_t* y, int64_t n, const QBinaryParams& params);

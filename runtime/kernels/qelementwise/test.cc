@@ -76,6 +76,38 @@ void refusals() {
   }
 }
 
+// All pairs of codes against the definition, in int64; halves (e = 31, m = 2^30) included; refusals.
+void dyadic() {
+  TestRandom random(6);
+  std::vector<uint8_t> a(65536), b(65536);
+  for (size_t i = 0; i < 65536; ++i) {
+    a[i] = static_cast<uint8_t>(i);
+    b[i] = static_cast<uint8_t>(i >> 8);
+  }
+  const Tensor ta = make_tensor(DType::kU8, {65536}, a), tb = make_tensor(DType::kU8, {65536}, b);
+  for (int round = 0; round < 12; ++round) {
+    const bool half = round % 3 == 0;
+    const int64_t a_m = half ? int64_t{1} << 30 : random.range(int64_t{1} << 30, INT32_MAX), b_m = round == 1 ? 0 : random.range(int64_t{1} << 30, INT32_MAX);
+    const int64_t a_e = half ? 31 : random.range(1, 62), b_e = random.range(28, 36), a_zero = random.range(0, 255), b_zero = random.range(0, 255);
+    const int64_t zero = random.range(0, 255), lo = random.range(0, 100), hi = random.range(lo, 255);
+    TestAttrs attrs;
+    attrs.set("a_zero", a_zero).set("b_zero", b_zero).set("a_m", a_m).set("a_e", a_e).set("b_m", b_m).set("b_e", b_e);
+    attrs.set("zero", zero).set("lo", lo).set("hi", hi);
+    std::vector<uint8_t> expected(65536);
+    for (size_t i = 0; i < 65536; ++i) {
+      const int64_t v = shift_rne((a[i] - a_zero) * a_m, static_cast<int32_t>(a_e)) + shift_rne((b[i] - b_zero) * b_m, static_cast<int32_t>(b_e)) + zero;
+      expected[i] = static_cast<uint8_t>(v < lo ? lo : v > hi ? hi : v);
+    }
+    const TestResult r = run_op("qadd_dyadic", attrs, {ta, tb}, Isa::kPortable, 1 + round % 3);
+    CHECK_OK(r.status);
+    CHECK(r.bytes == expected);
+    CHECK(run_op("qadd_dyadic", attrs, {ta, tb}, Isa::kPortable, 2, 0, 0).bytes == expected);
+    CHECK(!run_op("qadd_dyadic", attrs.set("a_m", int64_t{5}), {ta, tb}, Isa::kPortable, 1).status.ok());
+    CHECK(!run_op("qadd_dyadic", attrs.set("a_m", a_m).set("b_e", int64_t{63}), {ta, tb}, Isa::kPortable, 1).status.ok());
+  }
+  CHECK(shift_rne(3, 1) == 2 && shift_rne(1, 1) == 0 && shift_rne(-1, 1) == 0 && shift_rne(-3, 1) == -2 && shift_rne(-5, 1) == -2);
+}
+
 }  // namespace
 }  // namespace netsuke
 
@@ -84,5 +116,6 @@ int main() {
   for (Isa isa : test_isas()) compare_qbinary(qelementwise_kernels(isa));
   broadcasting();
   refusals();
+  dyadic();
   return check_result();
 }

@@ -2,18 +2,12 @@
 // product and sum below is one IEEE operation.
 #include <cmath>
 
+#include "kernels/base/codes.h"
 #include "kernels/qgemm/qgemm.h"
 
 namespace netsuke {
 namespace qgemm {
 namespace {
-
-int64_t shift_rne(int64_t p, int32_t e) {
-  const int64_t floor = p >> e;
-  const uint64_t rem = static_cast<uint64_t>(p) & ((uint64_t{1} << e) - 1);
-  const uint64_t half = uint64_t{1} << (e - 1);
-  return floor + (rem > half || (rem == half && (floor & 1)) ? 1 : 0);
-}
 
 float scaled(const Requant& q, int32_t acc, int64_t channel) {
   const float t = static_cast<float>(acc) * q.mult[channel];

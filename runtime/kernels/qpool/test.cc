@@ -72,6 +72,31 @@ void refusals() {
   CHECK(!run_op("qavgpool", attrs.set("x_zero", 300), {make_tensor(DType::kU8, {1, 2, 2, 4}, x)}, Isa::kPortable, 1).status.ok());
 }
 
+// Sums times m / 2^e against the definition; another number of positions than the node's is refused.
+void dyadic() {
+  TestRandom random(14);
+  for (int i = 0; i < 40; ++i) {
+    const int64_t n = random.range(1, 3), h = random.range(1, 9), w = random.range(1, 9), c = random.range(1, 150), x_zero = random.range(0, 255);
+    const int64_t m = i % 4 ? random.range(int64_t{1} << 30, INT32_MAX) : int64_t{1} << 30, e = i % 4 ? random.range(31, 40) : 32;
+    const int64_t zero = random.range(0, 255), lo = random.range(0, 100), hi = random.range(lo, 255);
+    std::vector<uint8_t> x(static_cast<size_t>(n * h * w * c)), expected(static_cast<size_t>(n * c));
+    for (uint8_t& v : x) v = random.code();
+    for (int64_t k = 0; k < n * c; ++k) {
+      int64_t sum = 0;
+      for (int64_t p = 0; p < h * w; ++p) sum += x[static_cast<size_t>((k / c * h * w + p) * c + k % c)] - x_zero;
+      const int64_t v = shift_rne(sum * m, static_cast<int32_t>(e)) + zero;
+      expected[static_cast<size_t>(k)] = static_cast<uint8_t>(v < lo ? lo : v > hi ? hi : v);
+    }
+    TestAttrs attrs;
+    attrs.set("x_zero", x_zero).set("m", m).set("e", e).set("count", h * w).set("zero", zero).set("lo", lo).set("hi", hi);
+    const TestResult r = run_op("qmean_dyadic", attrs, {make_tensor(DType::kU8, {n, h, w, c}, x)}, Isa::kPortable, 1 + i % 3);
+    CHECK_OK(r.status);
+    CHECK(r.bytes == expected && r.out.shape == test_shape({n, 1, 1, c}));
+    CHECK(!run_op("qmean_dyadic", attrs.set("count", h * w + 1), {make_tensor(DType::kU8, {n, h, w, c}, x)}, Isa::kPortable, 1).status.ok());
+    CHECK(!run_op("qmean_dyadic", attrs.set("count", int64_t{0}), {make_tensor(DType::kU8, {n, h, w, c}, x)}, Isa::kPortable, 1).status.ok());
+  }
+}
+
 }  // namespace
 }  // namespace netsuke
 
@@ -81,5 +106,6 @@ int main() {
   by_hand();
   operators();
   refusals();
+  dyadic();
   return check_result();
 }

@@ -35,6 +35,15 @@ PreprocessOption = Annotated[
 ]
 MODEL_HELP = "x.onnx, x.pt2, file.py:factory, or models:NAME."
 DATA_HELP = "x.npz (x, optional y), a folder of images by class, or digits, fashion-mnist, cifar10."
+RECIPE_HELP = "Blessed recipe (default cpu-int8; cpu-w4a8 and so on; cpu-mixed with a budget), or a .toml."
+BudgetOption = Annotated[
+    str,
+    typer.Option("--budget", metavar="LIMITS", help="Choose bits per layer: size=0.15x, bops=0.5x, latency=0.8x."),
+]
+BitsOption = Annotated[str, typer.Option("--bits", metavar="BITS", help="Uniform bits: w4a8, or 4 for both.")]
+SensitivityOption = Annotated[str, typer.Option(help="Of a bit search: kl, layer_loss, hessian or sqnr.")]
+AllocatorOption = Annotated[str, typer.Option(help="Of a bit search: integer_program, dynamic_program or pareto.")]
+FormatsOption = Annotated[str, typer.Option(help="Of a bit search: what layers may have, w4a8+w8a8.")]
 
 # typer brings click, as a dependency or inside itself depending on its version; these are its classes in either case.
 _UsageTrouble: type[Exception] = typer.BadParameter.__bases__[0]
@@ -66,6 +75,29 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(Problem("cannot write", where=str(path), got=str(error.strerror))) from None
+
+
+def recipe_of(
+    recipe: str, bits: str = "", budget: str = "", sensitivity: str = "", allocator: str = "", formats: str = ""
+) -> Any:
+    """The recipe that --recipe, --bits or --budget (with the options of a bit search) ask for."""
+    from netsuke.core.recipe import Recipe, Step, uniform
+
+    given = [name for name, value in (("--recipe", recipe), ("--bits", bits), ("--budget", budget)) if value]
+    if bits and len(given) > 1:
+        raise UsageError(Problem("two ways to say how many bits", got=", ".join(given), hint="--bits alone"))
+    options = {"sensitivity": sensitivity, "allocator": allocator, "formats": formats}
+    asked = {key: value for key, value in options.items() if value}
+    if bits:
+        recipe = uniform(bits)
+    made = Recipe.make(recipe or ("cpu-mixed" if budget or asked else "cpu-int8"))
+    if not asked:
+        return made
+    searches = [step.method for step in made.steps if step.method == "bits/search"]
+    if not searches:
+        raise UsageError(Problem("this recipe has no bit search", got=made.name, hint="leave --recipe out"))
+    steps = [Step(s.method, {**s.options, **asked}) if s.method == "bits/search" else s for s in made.steps]
+    return Recipe(made.name, tuple(steps))
 
 
 def numbers(text: str, option: str) -> list[int]:

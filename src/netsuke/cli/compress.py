@@ -46,12 +46,14 @@ def _drop_folder(folder: Any, *, keep: bool) -> None:
 def compress(
     model: Annotated[str, typer.Argument(metavar="[MODEL]", help=common.MODEL_HELP)] = "",
     output: Annotated[str, typer.Option("-o", "--output", metavar="OUT.nsk", help="Where the result goes.")] = "",
-    recipe: Annotated[str, typer.Option(help="Blessed recipe, or a .toml.")] = "cpu-int8",
+    recipe: Annotated[str, typer.Option(help=common.RECIPE_HELP)] = "",
+    bits: common.BitsOption = "",
     plan: Annotated[str, typer.Option(metavar="FILE.toml", help="A plan to follow instead of making one.")] = "",
     calib: Annotated[str, typer.Option(metavar="DATA", help="Calibration data: " + common.DATA_HELP)] = "",
     evaluate: Annotated[
         str, typer.Option("--eval", metavar="DATA", help="Data with labels, or file.py:function (predict) -> metric.")
     ] = "",
+    budget: common.BudgetOption = "",
     size: Annotated[str, typer.Option(help="The contract: at most this size, 0.3x or 6.3MB.")] = "",
     drop: Annotated[str, typer.Option(help="The contract: a metric may fall by, top1:1%.")] = "",
     time: Annotated[str, typer.Option(help="A promise: finish within 90s, 20m, ...")] = "",
@@ -72,8 +74,17 @@ def compress(
     from netsuke.pipeline import compress as work
     from netsuke.pipeline.evaluate import load_function
 
+    common.recipe_of(recipe, bits, budget)  # what cannot be read is an error before anything is made
     given = {
-        **{"model": model, "recipe": recipe, "plan": plan, "calib": calib, "evaluate": evaluate},
+        **{
+            "model": model,
+            "recipe": recipe,
+            "bits": bits,
+            "budget": budget,
+            "plan": plan,
+            "calib": calib,
+            "evaluate": evaluate,
+        },
         **{
             "size": size,
             "drop": drop,
@@ -91,16 +102,18 @@ def compress(
             "onnx": onnx,
         },
     }
-    budget = Budget.parse(size=size or None, drop=drop or None, time=time or None)
+    limits = Budget.parse_text(budget, size=size, drop=drop, time=time)
     request, folder = _request(resume, given)
     if resume is not None:
-        budget = Budget.parse(size=request["size"] or None, drop=request["drop"] or None, time=request["time"] or None)
+        texts = {key: request[key] for key in ("size", "drop", "time")}
+        limits = Budget.parse_text(request["budget"], **texts)
+    chosen = common.recipe_of(request["recipe"], request["bits"], request["budget"])
     finished = False
     try:
         with common.progress() as progress:
             small = work(
-                request["model"], request["plan"] or None, recipe=request["recipe"], calib=request["calib"],
-                evaluate=load_function(request["evaluate"]), budget=budget, effort=request["effort"],
+                request["model"], request["plan"] or None, recipe=chosen, calib=request["calib"],
+                evaluate=load_function(request["evaluate"]), budget=limits, effort=request["effort"],
                 output=request["output"], shape=request["shape"], weights=request["weights"], seed=request["seed"],
                 threads=request["threads"], data_root=request["data_root"] or None, preprocess=request["preprocess"],
                 run=folder, progress=progress, say=lambda line: note("  " + line),

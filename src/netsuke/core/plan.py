@@ -175,11 +175,16 @@ class Plan:
         """Stored bytes of weights and biases before and after."""
         return sum(row.bytes_before for row in self.rows), sum(row.bytes_after for row in self.rows)
 
-    def to_toml(self) -> str:
-        """The plan as TOML text: same plan, same text."""
-        head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}
+    def to_toml(self, *, measured: bool = True) -> str:
+        """The plan as TOML text: same plan, same text. measured=False leaves out times and the curve, which differ
+        between machines: so a compressed file is the same everywhere."""
+        hidden = {"rows"} if measured else {"rows", "curve"}
+        head = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden}
         table = {"version": VERSION, **{key: _plain(value) for key, value in head.items()}}
-        table["layer"] = [{k: v for k, v in dataclasses.asdict(row).items() if v is not None} for row in self.rows]
+        rows = [
+            dataclasses.asdict(row if measured else dataclasses.replace(row, expected_ms=None)) for row in self.rows
+        ]
+        table["layer"] = [{k: v for k, v in row.items() if v is not None} for row in rows]
         return tomli_w.dumps(table)
 
     @classmethod
@@ -314,7 +319,18 @@ def _text_table(plan: Plan) -> str:
     before, after = plan.bytes()
     counts = ", ".join(f"{n} {status}" for status, n in plan.counts().items())
     text.append(f"{len(plan)} layers: {counts}; weights {before:,} -> {after:,} bytes; requantization {plan.requant}")
+    text += _curve_lines(plan.curve)
     return "\n".join([*text, *(f"note: {note}" for note in plan.notes)])
+
+
+def _curve_lines(curve: list[dict[str, Any]]) -> list[str]:
+    """The trade-off curve as aligned lines, cheapest first."""
+    lines = []
+    for point in curve:
+        name, cost, harm = point.get("name", ""), point.get("cost", 0.0), point.get("harm", 0.0)
+        lines.append(f"  {name:8} {cost:>16,.6g} {harm:>12.4g}  {point.get('formats', '')}".rstrip())
+    head = [f"trade-off: {curve[0].get('kind', 'cost')}, harm, formats of the searched layers"] if curve else []
+    return head + lines
 
 
 def _cells(row: Row) -> tuple[str, ...]:

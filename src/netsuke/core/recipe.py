@@ -20,6 +20,11 @@ from netsuke.core.options import Scalar, format_options, parse_options
 BUILTIN: dict[str, tuple[str, ...]] = {
     "cpu-int8": ("quantize/whitepaper_int8", "quantize/bias_correction"),
     "cpu-int8-dyadic": ("quantize/whitepaper_int8", "quantize/bias_correction", "quantize/dyadic"),
+    "cpu-mixed": (
+        "quantize/uniform:weight_bits=8,activation_bits=8",
+        "quantize/bias_correction",
+        "bits/search",
+    ),
     "cpu-int8-equalized": ("quantize/equalization", "quantize/whitepaper_int8", "quantize/bias_correction"),
     **{f"weight-only-int{bits}": (f"quantize/weight_only:bits={bits}",) for bits in (8, 4, 3, 2)},
 }

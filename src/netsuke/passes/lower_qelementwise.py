@@ -1,17 +1,20 @@
 """Add, Sub and Mul of two code tensors followed by a quantize become qadd and qmul.
 
-Averages become qavgpool and qmean.
+Averages become qavgpool and qmean. A graph that asks for "dyadic" requantization gets qadd_dyadic, and qmean_dyadic
+where the image size is fixed.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import attr, constant, dims_of, ints_of, is_constant, made_by, operand
-from netsuke.formats.integer import make_multiplier
+from netsuke.core.errors import Problem, UnsupportedError
+from netsuke.formats.integer import dyadic, make_multiplier
 from netsuke.passes.lower_qlinear import constant_codes
 from netsuke.passes.nodes import U8, Codes, codes_of, from_nhwc, ns, reshaped, to_nhwc
 from netsuke.passes.pools import pool_window
@@ -55,17 +58,34 @@ def _binary(node: ir.Node, tail: Tail) -> bool:
     if node.op_type == "Sub":
         b = _negated(at, b)
         attrs["b_zero"] = b.zero
+    op = "qmul" if node.op_type == "Mul" else "qadd"
     if node.op_type == "Mul":
         attrs["mult"] = float(make_multiplier(a.scale, b.scale, scale))
+    elif graph_is_dyadic(node):
+        op = "qadd_dyadic"
+        attrs["a_m"], attrs["a_e"] = _dyadic(node, a.scale / scale)
+        attrs["b_m"], attrs["b_e"] = _dyadic(node, b.scale / scale)
     else:
         attrs["a_mult"] = float(make_multiplier(a.scale, 1.0, scale))
         attrs["b_mult"] = float(make_multiplier(b.scale, 1.0, scale))
-    op = "qmul" if node.op_type == "Mul" else "qadd"
     dims = dims_of(node.outputs[0])
     place(
         tail, node, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source)
     )
     return True
+
+
+def graph_is_dyadic(node: ir.Node) -> bool:
+    """True when the graph asks for integer multipliers."""
+    return node.graph is not None and node.graph.meta.get("requant") == "dyadic"
+
+
+def _dyadic(node: ir.Node, mult: float) -> tuple[int, int]:
+    try:
+        m, e = dyadic(np.float64(mult))
+    except ValueError as error:
+        raise UnsupportedError(Problem("no dyadic multiplier", where=node.name or "", got=str(error))) from None
+    return int(m), int(e)
 
 
 def _negated(at: ir.Node, b: Codes) -> Codes:
@@ -115,8 +135,14 @@ def _mean(node: ir.Node, tail: Tail) -> bool:
         return False
     at = last_member(node, tail)
     q = to_nhwc(at, x.value) if first else _last_as_nhwc(at, x.value, dims)
-    attrs = {"x_zero": x.zero, "mult": float(make_multiplier(x.scale, 1.0, tail.grid.scale)), **tail.limits()}
-    y = ns(at, "qmean", [q], attrs, dtype=U8, dims=[dims[0], 1, 1, channels], name=node.name or "", source=tail.source)
+    op, attrs = "qmean", {"x_zero": x.zero, **tail.limits()}
+    spatial = [dims[i] for i in axes]
+    if graph_is_dyadic(node) and all(isinstance(d, int) for d in spatial):
+        op, attrs["count"] = "qmean_dyadic", math.prod(spatial)
+        attrs["m"], attrs["e"] = _dyadic(node, x.scale / tail.grid.scale / attrs["count"])
+    else:  # an image of any size needs a division when it runs
+        attrs["mult"] = float(make_multiplier(x.scale, 1.0, tail.grid.scale))
+    y = ns(at, op, [q], attrs, dtype=U8, dims=[dims[0], 1, 1, channels], name=node.name or "", source=tail.source)
     wanted = dims_of(node.outputs[0]) or []
     if keep:
         target = [0, channels, *([1] * (rank - 2))] if first else [0, *([1] * (rank - 2)), channels]

@@ -33,7 +33,7 @@ from netsuke.passes.nodes import inverse, ns, transposed
 from netsuke.passes.transposes import again, finish, only_ones_move, perm_of
 
 _UNARY = frozenset(["unary", "quantize", "dequantize", "cast", "identity", "prelu", "lut"])
-_BROADCAST = frozenset(["binary", "where", "qadd", "qmul"])
+_BROADCAST = frozenset(["binary", "where", "qadd", "qadd_dyadic", "qmul"])
 
 
 def sink_transposes(graph: ir.Graph) -> int:

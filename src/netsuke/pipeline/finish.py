@@ -103,7 +103,7 @@ def _judge(work: Work, program: Program, evaluation: Evaluation, samples: Array)
 def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evaluation, *, timed: bool) -> Small:
     """From the quantized graph to the result and the truth about it."""
     work.progress("compile", 0.0)
-    made = compile_program(quantized, name=work.name, plan=plan.to_toml(), meta=_meta(work, plan))
+    made = compile_program(quantized, name=work.name, plan=plan.to_toml(measured=False), meta=_meta(work, plan))
     program, after = write_and_reload(made, path)
     compressed, floating = open_runner(program, work.threads), open_runner(work.floating, work.threads)
     samples = _samples(work)

@@ -97,7 +97,7 @@ def constant_bytes(program: Program, node: Node) -> int:
     return stored_bytes(program, node.inputs)
 
 
-def _by_layer(program: Program, names: Sequence[str]) -> dict[str, list[Node]]:
+def by_layer(program: Program, names: Sequence[str]) -> dict[str, list[Node]]:
     """Nodes of each layer: the node of that name, and nodes the compiler derived from it ("name/...", "name:...")."""
     known = set(names)
     found: dict[str, list[Node]] = {}
@@ -133,7 +133,7 @@ def layer_table(
 ) -> Layers:
     """Rows of the plan with what the compiled program really holds. Profiles are those of `measure.layers`."""
     names = [row.name for row in plan.rows]
-    own, before = _by_layer(program, names), _by_layer(floating, names)
+    own, before = by_layer(program, names), by_layer(floating, names)
     errors = {p.layer: p.sqnr_db for p in parity}
     timed, float_timed = ({r["name"]: r for r in rows} for rows in (profile, float_profile))
     kinds = {r["name"]: r["kind"] for r in packed_report(program)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe
+from netsuke.pipeline.profiler import file_bytes, layer_profiler
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.verify.source import capture_model, open_data
 
@@ -43,7 +45,8 @@ def plan(
     model   ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
     calib   Dataset, array, or what `netsuke.data.load_data` takes; without it ranges are found data-free, and the plan
     says so
-    budget  what may be lost and must be won; effort: "fast", "normal", "thorough"
+    budget  what may be lost and must be won; bops and latency need a recipe with a bit search (cpu-mixed); effort:
+    "fast", "normal", "thorough"
     """
     from netsuke.methods.quantize import weight_only
     from netsuke.methods.quantize.ptq import make_plan
@@ -53,6 +56,7 @@ def plan(
     if weight_only.is_weight_only([str(step) for step in Recipe.make(recipe).steps]):
         return weight_only.make_plan(graph, recipe=recipe, seed=seed)
     runner = EngineRunner(threads)
+    seconds = budget.seconds if budget is not None else None
     return make_plan(
         graph,
         budget=budget,
@@ -62,4 +66,7 @@ def plan(
         effort=effort,
         seed=seed,
         progress=stages(progress),
+        profiler=layer_profiler(data, threads),
+        sizer=file_bytes,
+        deadline=None if seconds is None else time.monotonic() + seconds,
     )

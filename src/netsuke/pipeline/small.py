@@ -92,11 +92,14 @@ class Small:
         )
 
     def _packed_bits(self) -> str:
-        found: dict[int, int] = {}
+        found: dict[str, int] = {}
         for row in self.layers:
             if row.status == "packed":
-                found[row.activation_bits] = found.get(row.activation_bits, 0) + 1
-        return ", ".join(f"{n} packed int{bits}" for bits, n in sorted(found.items())) or "0 packed"
+                weight = row.weight_bits or row.activation_bits
+                same = weight == row.activation_bits
+                name = f"int{weight}" if same else f"w{weight}a{row.activation_bits}"
+                found[name] = found.get(name, 0) + 1
+        return ", ".join(f"{n} packed {name}" for name, n in sorted(found.items())) or "0 packed"
 
     def _verified(self) -> str:
         name = self.path.name if self.path else "program"

@@ -41,6 +41,8 @@ class Request:
     preprocess: str = ""
     output: str = ""
     onnx: str = ""
+    bits: str = ""
+    budget: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from netsuke.data import Dataset
 from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, interrupt
 from netsuke.pipeline.plan import Progress, stages
+from netsuke.pipeline.profiler import file_bytes, layer_profiler
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.state import RunFolder
 from netsuke.program.model import Program
@@ -26,6 +27,7 @@ from netsuke.verify.source import capture_model, is_torch, model_name, open_data
 # Shares of a promised --time: planning may take this much, calibration must end by that much, the rest is for
 # compiling,
 # verifying and timing.
+SEARCH_SHARE = 0.2  # a bit search stops measuring, in time for the rest of the plan
 PLAN_SHARE = 0.35
 CALIBRATION_SHARE = 0.65
 
@@ -125,6 +127,9 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
         return weight_only.make_plan(work.graph, recipe=recipe, seed=work.seed)
     arguments: dict[str, Any] = {"budget": work.budget, "recipe": recipe, "calib": work.calib, "runner": work.runner}
     arguments["store"] = work.store
+    arguments["profiler"] = layer_profiler(work.calib, work.threads)
+    arguments["sizer"] = file_bytes
+    arguments["deadline"] = work.deadline(SEARCH_SHARE)
     report, limit = stages(work.progress), work.deadline(PLAN_SHARE)
 
     def watched(stage: str, done: int, total: int) -> None:

@@ -261,6 +261,13 @@ def _recurrent(view: NodeView, gates: int) -> Iterator[Finding]:
     yield from _shape(view, 3, "b", (directions, 2 * gates * hidden))
 
 
+def _dyadic_clip(view: NodeView, *keys: str) -> Iterator[Finding]:
+    yield from _code_clip(view)
+    for key in keys:
+        if 0 < view.number(key) < 2**30:
+            yield f"{key} is neither 0 nor in [2^30, 2^31)", view.attrs[key], ""
+
+
 def _transpose(view: NodeView) -> Iterator[Finding]:
     perm = view.attrs["perm"]
     assert isinstance(perm, list)
@@ -310,8 +317,10 @@ CHECKS: dict[str, Callable[[NodeView], Iterator[Finding]]] = {
     "qlinear_dyadic": lambda view: _qdyadic(view, 2),
     "qmatmul": _code_clip,
     "qadd": _code_clip,
+    "qadd_dyadic": lambda view: _dyadic_clip(view, "a_m", "b_m"),
     "qmul": _code_clip,
     "qmean": _code_clip,
+    "qmean_dyadic": lambda view: _dyadic_clip(view, "m"),
     "qavgpool": _pool,
     "maxpool": _pool,
     "avgpool": _pool,

@@ -41,6 +41,9 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split(" "))
 
 
+# A sum of so many codes fits 32 bits.
+MOST_POSITIONS = (2**31 - 1) // 255
+
 UNARY = _words(
     "abs ceil clip cos elu erf exp floor gelu gelu_tanh hard_sigmoid hard_swish identity leaky_relu log mish neg "
     "reciprocal relu round sigmoid sign silu sin softplus sqrt tanh not isnan"
@@ -69,6 +72,7 @@ _DYADIC = {
     "r_e": _i(62, 1, 62),
     **_BOUND,
 }
+_M, _E = _i(REQUIRED, 0), _i(REQUIRED, 1, 62)
 _ACT = {"act": _word(*ACTIVATIONS, default="none"), "alpha": _f(None), "beta": _f(None)}
 _QUANT = {"quant_scale": _f(None, positive=True), "quant_zero": _code(None)}
 _POOL = {"kernel": _ints(2, 1, MANY), **_STRIDES}
@@ -137,6 +141,13 @@ _TABLE = [
         "y:u8",
         {**_PAIR, "a_mult": _f(low=0), "b_mult": _f(low=0), "zero": _code(), **_CLIP},
     ),
+    (
+        "qadd_dyadic",
+        "integer",
+        "a:u8, b:u8",
+        "y:u8",
+        {**_PAIR, "a_m": _M, "a_e": _E, "b_m": _M, "b_e": _E, "zero": _code(), **_CLIP},
+    ),
     ("qmul", "integer", "a:u8, b:u8", "y:u8", {**_PAIR, "mult": _f(low=0), "zero": _code(), **_CLIP}),
     (
         "qavgpool",
@@ -159,6 +170,13 @@ _TABLE = [
         "x:u8 NHWC",
         "y:u8 [N,1,1,C]",
         {"x_zero": _code(), "mult": _f(low=0), "zero": _code(), **_CLIP},
+    ),
+    (
+        "qmean_dyadic",
+        "integer",
+        "x:u8 NHWC",
+        "y:u8 [N,1,1,C]",
+        {"x_zero": _code(), "m": _M, "e": _E, "count": _i(REQUIRED, 1, MOST_POSITIONS), "zero": _code(), **_CLIP},
     ),
     ("lut", "integer", "x:u8, table:u8|f32! [256] or [C,256]", "y:dtype of the table", {}),
     # One bit

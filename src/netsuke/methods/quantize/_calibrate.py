@@ -142,6 +142,15 @@ def ranges(context: Context, statistics: dict[str, Statistics]) -> dict[str, tup
     return found
 
 
+def range_at(context: Context, root: str, bits: int) -> tuple[float, float]:
+    """(lo, hi) of a quantizer if its codes had this many bits; the statistics must be there unless it has them."""
+    if bits == context.widths.get(root, 8):
+        return context.ranges[root]
+    record, config = chosen(context)[root]
+    low, high = record.apply(context.statistics[root], config, bits=bits)
+    return float(low), float(high)
+
+
 def scaling(layer: Layer) -> float | None:
     """c > 0 when the layer multiplies by the constant c: with the input's range times c, its codes are the input's."""
     if layer.kernel != "lut" or not layer.quantized or [n.op_type for n in layer.nodes] not in (["Mul"], ["Div"]):

@@ -37,6 +37,12 @@ class Runner(Protocol):
     ) -> Iterator[Mapping[str, npt.NDArray[np.float32]]]: ...
 
 
+Profiler = Callable[[ir.Model, "Plan"], Mapping[str, float]]
+"""Milliseconds of one run on one sample of a graph with quantizers, by layer of the plan; "" belongs to none."""
+
+Sizer = Callable[[ir.Model, "Plan"], int]
+
+
 def silent(stage: str, done: int, total: int) -> None:
     """The progress callback that says nothing."""
 
@@ -54,6 +60,8 @@ class Context:
     scales     weight scales by layer, for steps that choose their own; else the row's rule
     store      where calibration may find, and leaves, its statistics
     codes      weight codes by layer, for steps that choose their own rounding; else nearest
+    profiler   times a quantized graph on this machine; None where nothing can be timed
+    sizer      bytes of the file of a graph with this plan in it; None: only weights and biases are counted
     """
 
     model: ir.Model
@@ -70,6 +78,8 @@ class Context:
     scales: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     store: Store | None = None
+    profiler: Profiler | None = None
+    sizer: Sizer | None = None
 
     def quantizer(self, root: str) -> tuple[float, int]:
         """Scale and zero of the tensor that owns this quantizer."""

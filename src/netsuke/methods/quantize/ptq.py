@@ -9,6 +9,7 @@ Nothing here knows a particular method.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,9 @@ from netsuke.core.options import configure
 from netsuke.core.plan import BFLOAT16, Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
-from netsuke.methods.quantize import _rows, _widths, data_free, insert, sensitivity
-from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, sizes
-from netsuke.methods.quantize._context import Context, Progress, Runner, silent
+from netsuke.methods.quantize import _profile, _rows, _widths, data_free, insert, sensitivity
+from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, settle, sizes
+from netsuke.methods.quantize._context import Context, Profiler, Progress, Runner, Sizer, silent
 from netsuke.methods.quantize._graph import clone, macs
 from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize.placement import place
@@ -31,7 +32,7 @@ from netsuke.methods.quantize.placement import place
 __all__ = ["Store", "choose_batch", "layer_macs", "make_plan", "memory_bound", "quantize", "sizes"]
 
 EFFORTS = ("fast", "normal", "thorough")
-TAGS = ("graph", "weights", "recipe", "requant", "source")
+TAGS = ("graph", "weights", "recipe", "requant", "search", "source")
 
 
 def make_plan(
@@ -45,6 +46,9 @@ def make_plan(
     seed: int = 0,
     progress: Progress = silent,
     store: Store | None = None,
+    profiler: Profiler | None = None,
+    sizer: Sizer | None = None,
+    deadline: float | None = None,
 ) -> Plan:
     """A plan for the captured float graph: one row per layer, with sensitivities and reasons.
 
@@ -53,6 +57,9 @@ def make_plan(
     calib    calibration data; None: data-free, and the plan says so
     runner   runs float and QDQ graphs, see `Runner`
     effort   "fast": no sensitivities; "normal": on 16 samples; "thorough": on 64
+    profiler times quantized graphs on this machine: rows then say expected_ms, and latency can be budgeted
+    sizer    bytes of the file of a graph: a size budget then counts the whole file, not weights and biases alone
+    deadline time.monotonic() at which a bit search goes on with what it has measured
 
     Raises UsageError for an unknown recipe, step, option or effort.
     """
@@ -66,9 +73,10 @@ def make_plan(
         raise UsageError(
             Problem("a recipe needs one step that sets the defaults", got=got, hint="quantize/whitepaper_int8")
         )
+    budget = budget or Budget()
+    searches = _searches(records, budget)
     record, config = bases[0]
     plan = Plan(network=model.graph.name or "", recipe=steps.name, steps=[str(s) for s in steps.steps], seed=seed)
-    budget = budget or Budget()
     plan.budget = _rows.budget_table(budget)
     defaults = record.apply(config)
     calibrator(str(defaults["method"]))
@@ -87,12 +95,29 @@ def make_plan(
     for method, options in records:
         if "requant" in method.tags:
             method.apply(plan, options)
-    if effort != "fast":
+    if effort != "fast" or searches:
         data = None if calib is None else calib.take(config.samples, seed)
         context = prepare(model, plan, data, runner, seed, progress, histograms=True, store=store)
-        sensitivity.refine(context, budget, effort, _finish_fast)
+        context.profiler, context.sizer = profiler, sizer
+        for method, options in searches:
+            chosen = dataclasses.replace(options, samples=0) if effort == "fast" else options
+            method.apply(context, budget, chosen, deadline=deadline)
+            settle(context)
+        if effort != "fast":
+            sensitivity.refine(context, budget, effort, _finish_fast)
+            _profile.expect(context)
     _rows.size_note(plan, budget)
     return plan
+
+
+def _searches(records: list[tuple[Method, Any]], budget: Budget) -> list[tuple[Method, Any]]:
+    """The recipe's bit search, at most one; a budget that only a search can meet needs one."""
+    found = [(m, c) for m, c in records if "search" in m.tags]
+    if len(found) > 1:
+        raise UsageError(Problem("a recipe holds at most one bit search", got=", ".join(m.name for m, _ in found)))
+    if budget.searches and not found:
+        raise UsageError(Problem("this budget needs a bit search", got=str(budget), hint="recipe cpu-mixed"))
+    return found
 
 
 def quantize(

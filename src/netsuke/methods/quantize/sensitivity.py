@@ -27,9 +27,9 @@ import onnx_ir as ir
 
 from netsuke.core.budget import Budget
 from netsuke.core.method import Method, register
-from netsuke.core.plan import Row
+from netsuke.core.plan import Plan, Row
 from netsuke.methods.quantize import _rows, _widths, insert
-from netsuke.methods.quantize._calibrate import settle, sizes
+from netsuke.methods.quantize._calibrate import range_at, settle, sizes
 from netsuke.methods.quantize._context import Context, feeds, fixed_batch
 from netsuke.methods.quantize._graph import Array, clone
 from netsuke.methods.quantize.placement import Placement, place
@@ -167,22 +167,42 @@ def measure(
 
     reference  the float network's layer output and outputs on the same samples; None: they are computed
     """
-    alone = Context(clone(context.model), context.plan, context.calib, context.runner, context.seed)
-    alone.ranges, alone.scales, alone.codes = dict(context.ranges), context.scales, context.codes
-    everything = place(alone.model)
-    layer = everything.layers[row.name]
-    layer.quantized = True
-    roots = {v.name: r.name for v, r in context.placement.group.items()}
-    inputs = [v for v in layer.inputs if v.name in roots]
-    alone.ranges |= {v.name or "": context.ranges[roots[v.name] or ""] for v in inputs}
-    alone.widths = {v.name or "": context.widths.get(roots[v.name] or "", 8) for v in inputs}
-    alone.placement = Placement({row.name: layer}, {v: v for v in inputs})
-    output = layer.output.name or ""
-    insert.insert(alone)
+    model, output = isolated(context, row)
     taps = [output, *outputs(context.model)]
     exact = reference if reference is not None else run(context, context.model, taps, samples)
-    other = run(context, alone.model, taps, samples)
+    other = run(context, model, taps, samples)
     return change(exact, other, [output]).db, change(exact, other, taps[1:]).relative
+
+
+def isolated(context: Context, row: Row) -> tuple[ir.Model, str]:
+    """The network with only this row's layer quantized at the row's bits, and the name of the layer's output."""
+    alone = Context(clone(context.model), Plan(rows=[row]), context.calib, context.runner, context.seed)
+    alone.scales, alone.codes = context.scales, context.codes
+    layer = place(alone.model).layers[row.name]
+    layer.quantized = True
+    roots = {v.name: r.name or "" for v, r in context.placement.group.items()}
+    for value in layer.inputs:
+        if value.name not in roots:
+            continue
+        root, name = roots[value.name], value.name or ""
+        bits = row.activation_bits if layer.kernel in _widths.DECIDING else context.widths.get(root, 8)
+        alone.widths[name] = bits
+        alone.ranges[name] = range_at(context, root, bits)
+        alone.placement.group[value] = value
+    alone.placement.layers[row.name] = layer
+    insert.insert(alone)
+    return alone.model, layer.output.name or ""
+
+
+def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model]) -> ir.Model:
+    """The network quantized by another plan, from the statistics that are there."""
+    complete = Context(clone(context.model), plan, context.calib, context.runner, context.seed, context.batch)
+    complete.statistics = context.statistics
+    complete.placement = place(complete.model, {r.name for r in plan.rows if r.kept})
+    _rows.follow(plan, complete.placement)
+    _widths.resolve(plan, complete.placement)
+    settle(complete)
+    return finish(complete)
 
 
 def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model]) -> float:

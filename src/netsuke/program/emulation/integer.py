@@ -77,6 +77,17 @@ def _qadd(call: Call) -> list[Tensor]:
     return [integer.quantize(t + u, 1.0, **call.clip())]
 
 
+def _whole(like: Tensor, value: int) -> Tensor:
+    return torch.tensor([value], dtype=torch.int64, device=like.device)
+
+
+@rule("qadd_dyadic")
+def _qadd_dyadic(call: Call) -> list[Tensor]:
+    a, b = call.tensor(0) - call.integer("a_zero"), call.tensor(1) - call.integer("b_zero")
+    m, e = _whole(a, call.integer("a_m")), _whole(a, call.integer("a_e"))
+    return [integer.requantize_dyadic(a, m, e, b, call.integer("b_m"), call.integer("b_e"), **call.clip())]
+
+
 @rule("qmul")
 def _qmul(call: Call) -> list[Tensor]:
     a, b = call.tensor(0) - call.integer("a_zero"), call.tensor(1) - call.integer("b_zero")
@@ -133,6 +144,16 @@ def _qmean(call: Call) -> list[Tensor]:
     sums = (x - call.integer("x_zero")).to(torch.float64).sum(dim=(1, 2), keepdim=True)
     mult = integer.alone(x, call.number("mult")) / integer.alone(x, x.shape[1] * x.shape[2])
     return [integer.requantize(sums, mult, **call.clip())]
+
+
+@rule("qmean_dyadic")
+def _qmean_dyadic(call: Call) -> list[Tensor]:
+    x = call.tensor(0)
+    if x.shape[1] * x.shape[2] != call.integer("count"):
+        raise ValueError(f"{call.node.name}: H * W is {x.shape[1] * x.shape[2]}, allowed {call.integer('count')}")
+    sums = (x - call.integer("x_zero")).to(torch.float64).sum(dim=(1, 2), keepdim=True)
+    m, e = _whole(x, call.integer("m")), _whole(x, call.integer("e"))
+    return [integer.requantize_dyadic(sums, m, e, **call.clip())]
 
 
 @rule("lut")

@@ -126,6 +126,13 @@ def _qadd(call: Call) -> list[Array]:
         return [quantize(t + u, 1.0, **call.clip())]
 
 
+@rule("qadd_dyadic")
+def _qadd_dyadic(call: Call) -> list[Array]:
+    a, b = _pair(call)
+    m, e = np.int64(call.integer("a_m")), call.integer("a_e")
+    return [requantize_dyadic(a, m, e, b, call.integer("b_m"), call.integer("b_e"), **call.clip())]
+
+
 @rule("qmul")
 def _qmul(call: Call) -> list[Array]:
     a, b = _pair(call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from netsuke.formats import ACC_LIMIT, requantize
+from netsuke.formats import ACC_LIMIT, requantize, requantize_dyadic
 from netsuke.program.reference.call import Array, Call, rule
 from netsuke.program.reference.windows import Window, taps, window
 
@@ -48,6 +48,16 @@ def _qmean(call: Call) -> list[Array]:
         raise call.wrong("the accumulator can leave int32", count * 255, str(ACC_LIMIT))
     sums = (x.astype(np.int64) - call.integer("x_zero")).sum(axis=(1, 2), keepdims=True)
     return [requantize(sums, float(np.float32(call.number("mult")) / np.float32(count)), **call.clip())]
+
+
+@rule("qmean_dyadic")
+def _qmean_dyadic(call: Call) -> list[Array]:
+    x, count = call.array(0), call.integer("count")
+    if x.ndim != 4 or x.shape[1] * x.shape[2] != count:
+        raise call.wrong("the input must be [N, H, W, C] with H * W = count", list(x.shape), f"{count} positions")
+    sums = (x.astype(np.int64) - call.integer("x_zero")).sum(axis=(1, 2), keepdims=True)
+    m, e = np.int64(call.integer("m")), np.int64(call.integer("e"))
+    return [requantize_dyadic(sums, m, e, **call.clip())]
 
 
 @rule("avgpool")
