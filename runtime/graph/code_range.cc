@@ -13,7 +13,7 @@ bool one_of(const std::string& op, const char* const (&names)[kCount]) {
 
 // Their u8 outputs are clamped to [lo, hi] as their last step, whatever comes in; hi is 255 where it is not given.
 constexpr const char* kClamping[] = {"quantize", "qconv", "qlinear", "qconv_dyadic", "qlinear_dyadic",
-                                     "qmatmul",  "qadd",  "qmul",    "qavgpool",     "qmean"};
+                                     "qmatmul",  "qadd",  "qadd_dyadic", "qmul", "qavgpool", "qmean", "qmean_dyadic"};
 // They give only codes of their first input. maxpool gives 0 for a window without positions, which is no larger.
 constexpr const char* kCopying[] = {"reshape", "transpose", "split",   "slice",   "gather",         "expand",         "tile",
                                     "squeeze", "unsqueeze", "maxpool", "identity", "depth_to_space", "space_to_depth"};
