@@ -133,3 +133,15 @@ def test_table_shows_rows_counts_bytes_and_notes():
     assert "last layer" in shown
     assert "3 layers: 2 packed, 0 simulated, 1 float; weights 840 -> 256 bytes" in shown
     assert shown.endswith("note: look here")
+
+
+def test_curve_is_read_back_and_shown_and_bad_points_are_refused():
+    plan = sample()
+    plan.curve = [{"name": "chosen", "kind": "size", "cost": 1200.0, "harm": 0.5, "formats": "w4a8x2"}]
+    assert Plan.from_toml(plan.to_toml()) == plan
+    assert "chosen" in str(plan)
+    assert "1,200" in str(plan)
+    assert "curve" not in plan.to_toml(measured=False)
+    bad = plan.to_toml().replace("cost = 1200.0", 'cost = "much"')
+    with pytest.raises(UsageError, match="curve 1"):
+        Plan.from_toml(bad)

@@ -209,6 +209,11 @@ class Plan:
             values = _typed(Row, layer, at, problems)
             if all(key in values for key in _REQUIRED):
                 rows.append(Row(**values))
+        for index, point in enumerate(head.get("curve", [])):
+            numbers = [point.get("cost"), point.get("harm")] if isinstance(point, dict) else [None]
+            if not all(isinstance(v, int | float) for v in numbers):
+                what = "a point of the curve is a table with numbers cost and harm"
+                problems.append(Problem(what, where=f"curve {index + 1}", got=repr(point)))
         if problems:
             raise UsageError(problems, "the plan cannot be read")
         return cls(rows=rows, **head)

@@ -13,6 +13,7 @@ Contract, by the record's tag:
   recipe       apply(plan_defaults, config) -> None; sets defaults of the plan
   source       apply(model, config, seed) -> Dataset; makes calibration inputs where none are given
   weight-only  apply(model, plan=plan) -> model; a recipe of one step with a plan of its own (`weight_only.make_plan`)
+  search       a bit search (room `bits`), run while planning
   requant      apply(plan, config) -> None; sets how results are requantized
 The result is an ONNX graph with QuantizeLinear/DequantizeLinear and metadata "netsuke.requant" = "float" or "dyadic".
 To add: a file with a record of one of these tags. Steps run in the order of the recipe; `ptq` needs no change.
