@@ -197,3 +197,20 @@ def test_a_quantizer_round_trips_through_its_state() -> None:
     other.load_state_dict(q.state_dict())
     x = values(2, 3, 7)
     assert torch.equal(q.eval()(x), other.eval()(x))
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_the_fast_way_equals_the_rule(granularity: str) -> None:
+    spec = dataclasses.replace(WEIGHT, granularity=granularity, statistic="mse", schedule="learned", gradient="lsq")
+    found = []
+    for fast in (True, False):
+        x = (values(5, 6, 3, 3, 3) * 2).requires_grad_()
+        q = Quantizer(spec, x.shape)
+        q.calibrate(x.detach() * 0.5)
+        q._plain_lsq = fast
+        y = q(x)
+        (y * values(6, *x.shape)).sum().backward()
+        found.append((y.detach(), x.grad, q.scale.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-6)
+    assert torch.allclose(found[0][2], found[1][2], rtol=1e-5)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn import quantizer_ranges as ranges
-from netsuke.nn.gradients import damping, gradient_rule, scale_gradient, straight, window
+from netsuke.nn.gradients import damping, gradient_rule, lsq_value, scale_gradient, straight, window
 from netsuke.nn.grids import grid
 from netsuke.nn.quantizer_spec import QuantSpec
 from netsuke.nn.rounding import Learned, Nearest, Stochastic
@@ -101,12 +101,21 @@ class Quantizer(nn.Module):
         if spec.rounding == "stochastic":
             self.rounding = Stochastic(generator or torch.Generator().manual_seed(0))
         self.enabled = True
+        self._plain_lsq = (
+            spec.gradient == "lsq"
+            and self.grid.moves
+            and not spec.affine
+            and spec.rounding == "nearest"
+            and spec.granularity in ("tensor", "channel")
+        )
         trained = spec.schedule == "learned"
         self._hold("scale", torch.ones(units), trained)
         self._hold("zero", torch.zeros(units), trained and spec.affine)
         for name in ("floor", "low", "high"):
             self.register_buffer(name, torch.zeros(units))
         self.register_buffer("ready", torch.tensor(spec.schedule == "live"))
+        if spec.statistic == "unit" and spec.schedule == "fixed":  # nothing to learn from data
+            self.set_range(-torch.ones(units), torch.ones(units))
 
     def _hold(self, name: str, value: Tensor, trained: bool) -> None:
         if trained:
@@ -162,6 +171,11 @@ class Quantizer(nn.Module):
                 Problem(what, got=f"schedule {schedule}", hint="calibrate(x), or a batch in training mode")
             )
 
+    @property
+    def factor(self) -> float:
+        """What a step of the codes is worth in units of `scale`: 1, more in a view with fewer bits."""
+        return 1.0
+
     def steps(self) -> tuple[Tensor, Tensor]:
         """Scale (above its floor) and zero (an integer inside the grid), f32 [units], differentiable."""
         scale = torch.where(self.scale > self.floor, self.scale, straight(self.floor, self.scale))
@@ -188,8 +202,17 @@ class Quantizer(nn.Module):
         """f32 of any shape -> the values on the grid, same shape."""
         if not self.enabled:
             return x
+        if self.training and self._plain_lsq:
+            return self._fast(x)
         n, s = self.points(x)
         return (n * s).reshape(x.shape)
+
+    def _fast(self, x: Tensor) -> Tensor:
+        at = layout(self.spec, x.shape)
+        self._update(x, at)
+        scale = self.steps()[0].reshape(at.stretch)
+        scale = scale_gradient(scale, damping(self._elements(x, scale), self.grid))
+        return lsq_value(x, scale, self.grid)
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def measure(rows: Tensor, spec: QuantSpec, grid: Grid) -> tuple[Tensor, Tensor]:
         raise UsageError(Problem("values to quantize are NaN or infinite", got=f"{bad} of {rows.numel()}"))
     if rows.shape[1] == 0:
         raise UsageError(Problem("no values to take a range from", got=f"shape {tuple(rows.shape)}"))
+    if spec.statistic == "unit":
+        return -torch.ones(len(rows)), torch.ones(len(rows))
     if spec.statistic == "lsq":
         high = 2 * rows.abs().mean(1) * grid.hi**0.5
         return -high, high

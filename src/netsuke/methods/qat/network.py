@@ -1,0 +1,223 @@
+"""`prepare`: quantizers into a PyTorch network; `QatNetwork`: the network that trains, and exports what it trained.
+
+Idea. One quantizer per tensor, placed as post-training quantization places them: demand starts at the inputs of
+convolutions and linear layers and walks back through operators that move codes; a tensor nobody wants as codes stays
+float. Inputs of a concat share one quantizer. Batch norm, residual add and clipping activation behind a layer are part
+of it.
+Limits: the network must be traceable by torch.fx; one that is not gets a quantizer in front of every layer instead
+(nothing shared, nothing fused), and the plan says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from netsuke.core.errors import Problem, UsageError, near
+from netsuke.core.method import find
+from netsuke.core.options import configure
+from netsuke.core.plan import Plan, Row
+from netsuke.methods.qat import _insert
+from netsuke.methods.qat._rules import Rules
+from netsuke.nn.qlayers import FoldedNorm, QuantLayer
+from netsuke.nn.quantizer import Quantizer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
+BITS = (2, 3, 4, 5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Widths of one layer: of its weights, and of the tensor it reads."""
+
+    weight: int
+    activation: int
+
+
+@dataclass
+class Request:
+    """What `prepare` was asked for, checked."""
+
+    rules: Rules
+    method: str
+    bits: dict[str, Bits]
+    default: Bits
+    keep: list[str]
+    shape: tuple[int, ...]
+    plan: Plan = field(default_factory=Plan)
+
+
+class QatNetwork(nn.Module):
+    """A network with quantizers. Trains in any PyTorch loop; `eval()` computes the codes that are served.
+
+    net    the rewritten network; plan: one row per layer, and notes; shape: of one input batch
+    edges  names of the first and the last layer
+    banks  further quantizers and norms that methods switch between
+    """
+
+    def __init__(self, net: nn.Module, plan: Plan, shape: tuple[int, ...], rules: Rules) -> None:
+        super().__init__()
+        self.net, self.plan, self.shape, self.rules = net, plan, shape, rules
+        self.edges = (plan.rows[0].name, plan.rows[-1].name)
+        self.banks = nn.ModuleDict()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x)
+        return out
+
+    def layers(self) -> dict[str, QuantLayer]:
+        """Quantized layers by name."""
+        found = {name: m for name, m in self.net.named_modules() if isinstance(m, QuantLayer)}
+        return {name.removesuffix(".inner"): layer for name, layer in found.items()}
+
+    def quantizers(self) -> dict[str, Quantizer]:
+        """All quantizers by name."""
+        return {name: m for name, m in self.net.named_modules() if isinstance(m, Quantizer)}
+
+    def activation_quantizers(self) -> dict[str, Quantizer]:
+        return {name: q for name, q in self.quantizers().items() if q.spec.role == "activation"}
+
+    def groups(self, rate: float, decay: float, scale_rate: float | None = None) -> list[dict[str, Any]]:
+        """Parameter groups for an optimizer: no weight decay on scales, norms and biases."""
+        scales = {id(p) for q in self.quantizers().values() for p in q.parameters()}
+        named = list(self.named_parameters())
+        heavy = [p for _, p in named if id(p) not in scales and p.ndim > 1]
+        light = [p for _, p in named if id(p) not in scales and p.ndim <= 1]
+        steps = [p for _, p in named if id(p) in scales]
+        made: list[dict[str, Any]] = [
+            {"params": heavy, "lr": rate, "weight_decay": decay, "name": "weights"},
+            {"params": light, "lr": rate, "weight_decay": 0.0, "name": "norms and biases"},
+        ]
+        if steps:
+            made.append({"params": steps, "lr": scale_rate or rate, "weight_decay": 0.0, "name": "scales"})
+        return made
+
+    @torch.no_grad()
+    def calibrate(self, batches: Tensor | Iterable[Tensor]) -> None:
+        """Take first ranges from the float network's tensors: the first batch decides learned ranges."""
+        mode = self.training
+        self.eval()
+        quantizers, hooks, seen = self.quantizers(), [], set[int]()
+
+        def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(module, Quantizer)
+            if id(module) not in seen:
+                module.calibrate(inputs[0])
+                seen.add(id(module))
+
+        try:
+            for quantizer in quantizers.values():
+                quantizer.enabled = False
+                if quantizer.spec.role == "activation":
+                    hooks.append(quantizer.register_forward_pre_hook(look))
+            for batch in [batches] if isinstance(batches, Tensor) else batches:
+                self(batch)
+                break
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for quantizer in quantizers.values():
+                quantizer.enabled = True
+        for layer in self.layers().values():
+            layer.weight.calibrate(layer.real_weight())
+        self.train(mode)
+
+    def freeze_norms(self) -> None:
+        """Batch norm uses its moving statistics from here on, also in training mode (call after `train()`)."""
+        for module in self.modules():
+            if isinstance(module, FoldedNorm):
+                module.frozen = True
+            elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.eval()
+
+    def export(self) -> ir.Model:
+        """The canonical ONNX graph with QuantizeLinear/DequantizeLinear; `compile_program` takes it."""
+        from netsuke.capture import capture
+        from netsuke.methods.qat._export import served_network
+
+        return capture(served_network(self), shape=self.shape)
+
+
+def prepare(
+    model: nn.Module,
+    *,
+    shape: Sequence[int],
+    method: str = "qat/lsq",
+    options: Mapping[str, Any] | None = None,
+    weight_bits: int = 4,
+    activation_bits: int = 4,
+    first_last: int | None = 8,
+    bits: Mapping[str, tuple[int, int]] | None = None,
+    keep: Sequence[str] = (),
+    calib: Tensor | None = None,
+) -> QatNetwork:
+    """A copy of the network with quantizers; the network given is not changed.
+
+    shape       of one input batch
+    method      a record of this room with the tag "rules"; options: its config
+    first_last  bits of the first and the last layer (weights and what they read); None: like the others
+    bits        (weights, activations) by layer name or pattern, applied in order, over everything else
+    keep        layers that stay float, by name or pattern
+    calib       a batch to take first ranges from; None: from the first training batch
+
+    Raises UsageError that lists every pattern that matches nothing, with near names, and every impossible width.
+    """
+    rules = _rules(method, options)
+    names = [name for name, m in model.named_modules() if isinstance(m, LAYERS)]
+    if not names:
+        raise UsageError(Problem("the network has no layer to quantize", got=type(model).__name__))
+    problems: list[Problem] = []
+    default = Bits(weight_bits, activation_bits)
+    kept = [n for pattern in keep for n in _match(pattern, names, "keep", problems)]
+    table = dict.fromkeys(names, default)
+    if first_last is not None:
+        table |= {n: Bits(first_last, first_last) for n in (names[0], names[-1])}
+    for pattern, pair in (bits or {}).items():
+        table |= {n: Bits(*pair) for n in _match(pattern, names, "bits", problems)}
+    for name, width in {"weight_bits / activation_bits": default, **table}.items():
+        problems += [Problem("bits", name, str(b), "2 to 8") for b in (width.weight, width.activation) if b not in BITS]
+    if problems:
+        raise UsageError(problems)
+    request = Request(rules, method, table, default, kept, tuple(shape))
+    copied = copy.deepcopy(model)
+    net = _insert.insert(copied.eval(), request)
+    network = QatNetwork(net, request.plan, request.shape, rules)
+    if calib is not None:
+        network.calibrate(calib)
+    return network.train()
+
+
+def _rules(method: str, options: Mapping[str, Any] | None) -> Rules:
+    record = find(method)
+    if record.room != "qat" or "rules" not in record.tags:
+        raise UsageError(Problem("not a set of rules for training", got=method, hint="netsuke methods 'qat/*'"))
+    found: Rules = record.apply(configure(record.config, dict(options or {}), method))
+    return found
+
+
+def _match(pattern: str, names: Sequence[str], where: str, problems: list[Problem]) -> Iterator[str]:
+    found = [n for n in names if fnmatch.fnmatchcase(n, pattern)]
+    if not found:
+        problems.append(Problem("no layer matches", where=where, got=pattern, allowed=near(pattern, names)))
+    yield from found
+
+
+def row(request: Request, name: str, op: str, layer: nn.Module, reason: str = "", *, kept: bool = False) -> Row:
+    """A plan row of a layer."""
+    width, count = request.bits[name], sum(p.numel() for p in layer.parameters())
+    if kept:
+        return Row(name, op, 32, 32, reason=reason, bytes_before=4 * count, bytes_after=4 * count)
+    made = Row(name, op, width.weight, width.activation, method=request.method, granularity="channel", reason=reason)
+    weights = layer.weight.numel()  # type: ignore[operator]
+    made.bytes_before, made.status = 4 * count, "packed"
+    made.bytes_after = (int(weights) * width.weight + 7) // 8 + 4 * (count - int(weights))
+    return made
