@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from netsuke.core.method import Method
-from netsuke.methods.qat.network import prepare
-from netsuke.methods.qat.training import plain_step
+from netsuke.methods.qat import plain_step, prepare
 from netsuke.nn.qlayers import served
 
 

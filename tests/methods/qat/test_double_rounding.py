@@ -12,9 +12,8 @@ from torch import nn
 from methods.qat.tiny import SHAPE, images
 from netsuke import engine
 from netsuke.core.errors import UsageError
+from netsuke.methods.qat import TrainConfig, make_loss, prepare
 from netsuke.methods.qat.double_rounding import Views
-from netsuke.methods.qat.network import prepare
-from netsuke.methods.qat.training import TrainConfig, make_loss
 from netsuke.nn.quantizer_double import fewer_bits
 from netsuke.passes import compile_program
 

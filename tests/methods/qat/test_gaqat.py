@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from methods.qat.tiny import SHAPE, images
+from netsuke.methods.qat import QatNetwork, TrainConfig, make_loss, prepare
 from netsuke.methods.qat.gaqat import Disorder, Gaqat, apply
-from netsuke.methods.qat.network import QatNetwork, prepare
-from netsuke.methods.qat.training import TrainConfig, make_loss
 
 
 def network() -> QatNetwork:

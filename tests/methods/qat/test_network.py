@@ -10,8 +10,7 @@ from torch import nn
 from methods.qat.tiny import SHAPE, Branching, everything, images
 from netsuke import engine
 from netsuke.core.errors import UsageError
-from netsuke.methods.qat.network import QatNetwork, prepare
-from netsuke.methods.qat.training import Samples, TrainConfig, train
+from netsuke.methods.qat import QatNetwork, Samples, TrainConfig, prepare, train
 from netsuke.nn.qlayers import QuantLayer
 from netsuke.passes import compile_program
 from netsuke.program.model import Program
@@ -150,7 +149,7 @@ def test_training_resumes_where_it_stopped(tmp_path) -> None:  # type: ignore[no
 
 
 def _cut(epochs: int):  # type: ignore[no-untyped-def]
-    from netsuke.methods.qat.training import plain_step
+    from netsuke.methods.qat import plain_step
 
     count = [0]
 

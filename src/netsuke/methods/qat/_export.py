@@ -20,7 +20,7 @@ from netsuke.nn.qlayers_elementwise import _Linked
 from netsuke.nn.quantizer import Quantizer
 
 if TYPE_CHECKING:
-    from netsuke.methods.qat.network import QatNetwork
+    from netsuke.methods.qat._network import QatNetwork
 
 
 class Pair(nn.Module):

@@ -1,4 +1,4 @@
-"""Placement and rewriting of a traced network. See `netsuke.methods.qat.network`."""
+"""Placement and rewriting of a traced network. See `_network`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from netsuke.nn.qlayers_elementwise import QuantAdd, QuantAvgPool, QuantMean, Qu
 from netsuke.nn.quantizer import Quantizer
 
 if TYPE_CHECKING:
-    from netsuke.methods.qat.network import Request
+    from netsuke.methods.qat._network import Request
 
 
 FREE = (-_trace.INF, _trace.INF)
@@ -121,7 +121,7 @@ def _join(groups: Groups, source: fx.Node, node: fx.Node, queue: list[fx.Node], 
 
 
 def _rows(gm: fx.GraphModule, units: list[Unit], request: Request) -> None:
-    from netsuke.methods.qat.network import LAYERS, row
+    from netsuke.methods.qat._network import LAYERS, row
 
     reasons = {u.name: u.reason for u in units if u.kind == "layer"}
     for name, module in gm.named_modules():
@@ -276,7 +276,7 @@ class PerModule(nn.Module):
 
 
 def _per_module(model: nn.Module, request: Request) -> nn.Module:
-    from netsuke.methods.qat.network import LAYERS, row
+    from netsuke.methods.qat._network import LAYERS, row
 
     for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LAYERS)]:
         plain = not isinstance(getattr(layer, "padding", 0), str)

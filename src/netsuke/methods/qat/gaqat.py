@@ -24,8 +24,8 @@ from netsuke.core.method import Method, register
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from netsuke.methods.qat.network import QatNetwork
-    from netsuke.methods.qat.training import Loss
+    from netsuke.methods.qat._network import QatNetwork
+    from netsuke.methods.qat._training import Loss
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from netsuke.nn.quantizer_spec import QuantSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from netsuke.methods.qat.network import QatNetwork
+    from netsuke.methods.qat._network import QatNetwork
 
 
 @dataclass(frozen=True)

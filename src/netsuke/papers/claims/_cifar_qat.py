@@ -13,8 +13,7 @@ import torch
 from netsuke import engine, models
 from netsuke.core.errors import FileError, Problem
 from netsuke.data import load_data
-from netsuke.methods.qat.network import QatNetwork, prepare
-from netsuke.methods.qat.training import Samples, Step, TrainConfig, flip_and_shift, plain_step, train
+from netsuke.methods.qat import QatNetwork, Samples, Step, TrainConfig, flip_and_shift, plain_step, prepare, train
 from netsuke.papers.claim import Context, Outcome
 from netsuke.passes import compile_program
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._cifar_qat import measured, trained
 
 
 def measure(bits: int) -> Callable[[Context, int], Outcome]:
     """The claim's program at that many bits."""
 
     def run(context: Context, seed: int) -> Outcome:
+        from netsuke.papers.claims._cifar_qat import measured, trained  # torch, only when it runs
+
         network, model = trained(context, seed, method="qat/lsq", weight_bits=bits, activation_bits=bits)
         return measured(network, model, context.data_root)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from netsuke.core.errors import FileError, Problem, UsageError
-from netsuke.methods.qat.network import QatNetwork
+from netsuke.methods.qat._network import QatNetwork
 
 Progress = Callable[[str, float], None]
 
