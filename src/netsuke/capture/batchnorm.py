@@ -21,6 +21,7 @@ from netsuke.capture.graph import (
     emit,
     is_constant,
     is_op,
+    made_by,
     only_user,
     operand,
     rank_of,
@@ -115,9 +116,10 @@ def _channel_vector(x: ir.Value, array: Array | None) -> Array | None:
 
 
 def _fold(target: ir.Node, affine: _Affine) -> bool:
-    """Change weight and bias of `target`; False when it is not a layer with constant float weights."""
-    weight = array_of(operand(target, 1))
-    if weight is None or weight.dtype != np.float32 or not is_constant(operand(target, 1)):
+    """Change weight and bias of `target`; False when it is not a layer with constant weights, float or coded."""
+    coded = made_by(operand(target, 1), "DequantizeLinear")
+    weight = array_of(operand(target, 1)) if coded is None else _codes(coded)
+    if weight is None or (coded is None and (weight.dtype != np.float32 or not is_constant(operand(target, 1)))):
         return False
     view = _output_axis(target, weight, len(affine.scale))
     if view is None:
@@ -133,7 +135,9 @@ def _fold(target: ir.Node, affine: _Affine) -> bool:
     graph = target.graph
     assert graph is not None
     base = target.inputs[1].name or "w"  # type: ignore[union-attr]
-    if np.any(affine.scale != 1.0):
+    if coded is not None and not _scale_codes(target, coded, weight, affine.scale, view):
+        return False
+    if coded is None and np.any(affine.scale != 1.0):
         new = (weight.astype(np.float64) * affine.scale.reshape(view)).astype(np.float32)
         target.replace_input_with(1, constant(graph, new, base))
     if is_op(target, "MatMul"):
@@ -143,6 +147,39 @@ def _fold(target: ir.Node, affine: _Affine) -> bool:
     if bias is None and not np.any(new_bias):
         return True
     _set_input(target, 2, constant(graph, new_bias, base.removesuffix(".weight") + ".bias"))
+    return True
+
+
+def _codes(node: ir.Node) -> Array | None:
+    """Symmetric int8 codes behind DequantizeLinear that one layer reads, or None."""
+    codes, zero = array_of(operand(node, 0)), array_of(operand(node, 2))
+    plain = is_constant(operand(node, 0)) and is_constant(operand(node, 1)) and not int(attr(node, "block_size", 0))
+    if not plain or codes is None or codes.dtype != np.int8 or only_user(node.outputs[0]) is None:
+        return None
+    return None if zero is not None and np.any(zero) else codes
+
+
+def _scale_codes(target: ir.Node, node: ir.Node, codes: Array, factor: Array, view: tuple[int, ...]) -> bool:
+    """Codes keep their magnitudes: the factor goes into the scale of each output channel, its sign into the codes."""
+    scale, graph = array_of(node.inputs[1]), target.graph
+    axis = max(range(len(view)), key=lambda i: view[i])
+    assert scale is not None
+    assert graph is not None
+    if np.all(factor == 1.0):
+        return True
+    other = scale.size > 1 and int(attr(node, "axis", 1)) % codes.ndim != axis
+    if other or not np.isfinite(factor).all() or np.any(factor == 0) or (codes.min() < -127 and np.any(factor < 0)):
+        return False
+    steps = (scale.reshape(-1).astype(np.float64) * np.abs(factor)).astype(np.float32)
+    if not (np.isfinite(steps).all() and (steps > 0).all()):
+        return False
+    turned = codes * np.where(factor < 0, -1, 1).astype(np.int8).reshape(view)
+    name = node.outputs[0].name or "w"
+    inputs = [constant(graph, turned.astype(np.int8), f"{name}.codes"), constant(graph, steps, f"{name}.scale")]
+    dims = [int(d) for d in codes.shape]
+    target.replace_input_with(
+        1, emit(target, "DequantizeLinear", inputs, {"axis": axis}, dtype=ir.DataType.FLOAT, dims=dims)
+    )
     return True
 
 

@@ -15,6 +15,7 @@ from netsuke.capture.fuse_normalization import fuse_normalization
 from netsuke.capture.graph import sweep
 from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
+from netsuke.capture.qonnx import qonnx_to_qdq
 from netsuke.capture.shapes import check_shapes, explicit_squeezes, fold_shapes, infer_shapes, simplify_reshapes
 from netsuke.capture.supported import check_supported
 from netsuke.capture.symbolic import name_free_dims
@@ -37,6 +38,7 @@ def canonical(model: ir.Model) -> ir.Model:
     TopologicalSortPass()(model)
     name_nodes(graph)
     name_values(graph)
+    qonnx_to_qdq(graph)
     to_float32(model)
     _infer_at_own_opset(model)
     canonical_opset(model)

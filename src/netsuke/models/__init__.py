@@ -43,6 +43,10 @@ MODELS: Mapping[str, ModelEntry] = {
     "bert_tiny": ModelEntry("bert:bert_tiny", (1, 64), "i64", "text encoder, 2 layers of width 128"),
     "char_lm": ModelEntry("char_lm:char_lm", (1, 128), "i64", "decoder over characters, 1.3 M parameters"),
     "char_lm_tiny": ModelEntry("char_lm:char_lm_tiny", (1, 32), "i64", "the same for tests"),
+    "bireal_resnet18": ModelEntry(
+        "binary:bireal_resnet18", _IMAGE, purpose="one-bit 3x3 convolutions, INT8 stem and head"
+    ),
+    "bireal_small": ModelEntry("binary:bireal_small", (1, 3, 32, 32), purpose="nine one-bit layers"),
     "convnext_t": ModelEntry("convnext:convnext_t", _IMAGE),
     "densenet121": ModelEntry("densenet:densenet121", _IMAGE),
     "digits_cnn": ModelEntry(

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from netsuke.capture.binary_forms import Signs, SignWeights, is_binary_layer, signs_of, weight_signs
 from netsuke.capture.graph import Array, attr, constant, dims_of, operand, replace, source_of
 from netsuke.formats import make_multiplier, pack_bits, word_count
-from netsuke.passes.binary_forms import Signs, SignWeights, is_binary_layer, signs_of, weight_signs
 from netsuke.passes.lower_qconv import conv_window, ohwi
 from netsuke.passes.nodes import F32, I64, U8, float_constant, from_nhwc, nhwc_dims, ns, to_nhwc
 from netsuke.passes.tail import Tail, as_constant, find_tail, last_member, place

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from netsuke.capture.binary_forms import is_binary_layer
 from netsuke.methods.quantize._graph import attribute, channel_axis, constant, dims, is_float, only_use, same_shape
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ def weighted(node: ir.Node, name: str) -> Layer | None:
         blocked = "the left operand is a constant" if constant(data) is not None else ""
         return Layer(name, node, "qmatmul", [data, weight], node.outputs[0], [node], blocked=blocked)
     layer = Layer(name, node, kernel, [data], node.outputs[0], [node], weight=weight, axis=channel_axis(node))
+    if is_binary_layer(node):
+        layer.blocked = "signs times weights of one magnitude: a one-bit layer, which reads packed signs"
+        return layer
     layer.blocked = _blocked(node, array is not None, layer.axis, constant(data) is not None)
     return layer
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import Array, array_of, attr, ints_of, is_op, made_by, operand, scalar_of
-from netsuke.passes.nodes import F32, float_constant
-from netsuke.passes.weights import weight_codes
+from netsuke.capture.graph import Array, array_of, attr, ints_of, is_constant, is_op, made_by, operand, scalar_of
+
+F32 = ir.DataType.FLOAT
 
 
 @dataclass(frozen=True)
@@ -131,21 +131,28 @@ class SignWeights:
 
 def weight_signs(value: ir.Value | None, axis: int) -> SignWeights | None:
     """A constant weight, float or behind DequantizeLinear, whose elements of one output channel have one magnitude."""
-    codes = weight_codes(value, axis)
-    if codes is not None:
-        array, scale = codes.codes.astype(np.float32), codes.scale
-    else:
-        found = float_constant(value) if value is not None else None
-        if found is None or found.ndim < 2:
-            return None
-        array, scale = found, np.ones(found.shape[axis], np.float32)
-    if not array.size:
+    array = _weight(value)
+    if array is None or array.ndim < 2 or not array.size:
         return None
     rows = np.abs(np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1))
-    size = rows[:, 0]
-    if not np.isfinite(rows).all() or (rows != size[:, None]).any():
+    if not np.isfinite(rows).all() or (rows != rows[:, :1]).any():
         return None
-    return SignWeights(array > 0, (size.astype(np.float64) * scale.astype(np.float64)).astype(np.float32))
+    return SignWeights(array > 0, rows[:, 0].copy())
+
+
+def _weight(value: ir.Value | None) -> Array | None:
+    """A float constant, or the numbers that constant codes stand for."""
+    node = made_by(value, "DequantizeLinear")
+    if node is None:
+        array = array_of(value) if is_constant(value) else None
+        return array if array is not None and array.dtype == np.float32 else None
+    codes, scale, zero = (array_of(operand(node, i)) for i in range(3))
+    if codes is None or scale is None or not is_constant(node.inputs[0]) or int(attr(node, "block_size", 0)):
+        return None
+    shape = [1] * codes.ndim
+    shape[int(attr(node, "axis", 1)) if scale.size > 1 else 0] = -1
+    centred = codes.astype(np.int32) - (0 if zero is None else zero.astype(np.int32).reshape(shape))
+    return np.asarray(centred.astype(np.float32) * scale.astype(np.float32).reshape(shape))
 
 
 def is_binary_layer(node: ir.Node) -> bool:
