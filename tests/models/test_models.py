@@ -26,9 +26,21 @@ PARAMETERS = {
     "swin_t": 28_288_354,
     "vit_tiny": 5_717_416,
 }
-SMALL = ("bert_tiny", "digits_cnn", "espcn", "fashion_cnn", "resnet20", "squeezenet", "shufflenetv2", "yolov8n", "unet")
+SMALL = (
+    "bert_tiny",
+    "bireal_small",
+    "digits_cnn",
+    "espcn",
+    "fashion_cnn",
+    "resnet20",
+    "squeezenet",
+    "shufflenetv2",
+    "yolov8n",
+    "unet",
+)
 OUTPUTS = {
     "bert_tiny": (2, 2),
+    "bireal_small": (2, 10),
     "digits_cnn": (2, 10),
     "espcn": (2, 1, 192, 192),
     "fashion_cnn": (2, 10),

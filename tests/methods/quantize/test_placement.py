@@ -175,3 +175,18 @@ def test_concat_demands_all_inputs():
     model = b.model(b.conv(y, 4, 8, name="next"))
     assert set(quantized(model)) == {"x", "a_out", "r_out", "cat_out"}
     assert len(place(model).concats) == 1
+
+
+def test_one_bit_layers_read_signs_and_stay_as_they_are():
+    b = Build()
+    stem = b.conv("x", name="stem")
+    above = b.op("GreaterOrEqual", stem, b.const(np.float32(0)), name="above")
+    sign = b.op("Where", above, b.const(np.float32(1)), b.const(np.float32(-1)), name="sign")
+    weight = np.where(b.rng.random((4, 4, 3, 3)) < 0.5, 0.25, -0.25).astype(np.float32)
+    y = b.op("Conv", sign, b.const(weight, "binary.weight"), name="binary", pads=[1] * 4)
+    found = b.model(b.conv(b.op("Add", y, stem, name="sum"), name="last"))
+    layers = place(found).layers
+    assert "one-bit" in layers["binary"].blocked
+    assert layers["stem"].quantized
+    assert layers["last"].quantized
+    assert not {"sign_out", "above_out"} & set(quantized(found))
