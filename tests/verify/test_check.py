@@ -156,3 +156,11 @@ def test_the_reference_runner_says_what_it_is(small: Small) -> None:
     assert runner.engine is None
     assert "reference" in runner.name
     assert runner.outputs({"x": inputs(2)})[0].shape == (2, CLASSES)
+
+
+def test_a_cube_is_compared_in_the_layout_it_has() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 4)).astype(np.float32)
+    for other in (x, x.transpose(0, 2, 3, 1), x.transpose(0, 3, 1, 2)):
+        found = parity.align(x, np.ascontiguousarray(other) + np.float32(0.01))
+        assert found is not None
+        assert np.abs(found - x).max() < 0.02

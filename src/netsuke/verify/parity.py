@@ -59,15 +59,19 @@ def to_float(program: Program, name: str, array: Array) -> Array:
 
 
 def align(reference: Array, other: Array) -> Array | None:
-    """`other` in the layout of `reference` (channel first or last), or None when the two cannot be the same tensor."""
-    if reference.shape == other.shape:
-        return other
+    """`other` in the layout of `reference` (channel first or last), or None when the two cannot be the same tensor.
+
+    Where channels, height and width are equal the shapes do not tell the layouts apart: the nearest one is taken.
+    """
     if reference.size != other.size:
         return None
-    if other.ndim == 4:
-        for order in ((0, 3, 1, 2), (0, 2, 3, 1)):
-            if tuple(other.shape[i] for i in order) == reference.shape:
-                return other.transpose(order)
+    orders = [tuple(range(other.ndim))] + ([(0, 3, 1, 2), (0, 2, 3, 1)] if other.ndim == 4 else [])
+    fits = [other.transpose(o) for o in orders if tuple(other.shape[i] for i in o) == reference.shape]
+    if len(fits) > 1:
+        exact = reference.astype(np.float64)
+        return min(fits, key=lambda found: float(np.abs(found.astype(np.float64) - exact).sum()))
+    if fits:
+        return fits[0]
     return other.reshape(reference.shape) if np.squeeze(other).shape == np.squeeze(reference).shape else None
 
 
