@@ -145,8 +145,8 @@ def shift_rne(p: Array, e: Array | int) -> Array:
 
 def requantize_dyadic(
     acc: Array,
-    m: Array,
-    e: Array,
+    m: Array | int,
+    e: Array | int,
     residual: Array | None = None,
     r_m: int = 0,
     r_e: int = 62,

@@ -129,7 +129,7 @@ def _qadd(call: Call) -> list[Array]:
 @rule("qadd_dyadic")
 def _qadd_dyadic(call: Call) -> list[Array]:
     a, b = _pair(call)
-    m, e = np.int64(call.integer("a_m")), call.integer("a_e")
+    m, e = call.integer("a_m"), call.integer("a_e")
     return [requantize_dyadic(a, m, e, b, call.integer("b_m"), call.integer("b_e"), **call.clip())]
 
 

@@ -56,8 +56,7 @@ def _qmean_dyadic(call: Call) -> list[Array]:
     if x.ndim != 4 or x.shape[1] * x.shape[2] != count:
         raise call.wrong("the input must be [N, H, W, C] with H * W = count", list(x.shape), f"{count} positions")
     sums = (x.astype(np.int64) - call.integer("x_zero")).sum(axis=(1, 2), keepdims=True)
-    m, e = np.int64(call.integer("m")), np.int64(call.integer("e"))
-    return [requantize_dyadic(sums, m, e, **call.clip())]
+    return [requantize_dyadic(sums, call.integer("m"), call.integer("e"), **call.clip())]
 
 
 @rule("avgpool")
