@@ -156,7 +156,7 @@ def multiplier(m: Maker, scale: float) -> tuple[int, int]:
     """m and e of a random multiplier near `scale`, now and then 0 or a power of two (exact halves)."""
     if m.chance(0.1):
         return m.choice(((0, 62), (1 << 30, 31), (1 << 30, 32)))
-    mantissa, exponent = dyadic(scale)
+    mantissa, exponent = dyadic(min(abs(scale), 2.0**29))  # above, there is no multiplier
     return int(mantissa), int(exponent)
 
 
