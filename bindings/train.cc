@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -145,6 +146,12 @@ void bind_training(nb::module_& m) {
       .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
       .def("quantize", &quantize, "x"_a, "scale"_a, "zero"_a, "lo"_a, "hi"_a, "seed"_a.none(), "out"_a)
       .def("absmax", &absmax, "x"_a, "columns"_a, "top"_a)
+      .def("times",
+           [](Trainer& t) {
+             int64_t prepare = 0, multiply = 0;
+             t.times(&prepare, &multiply);
+             return std::make_pair(prepare, multiply);
+           })
       .def_prop_ro("kernel", &Trainer::kernel)
       .def_prop_ro("isa", [](const Trainer& t) { return netsuke::isa_name(t.isa()); })
       .def_prop_ro("threads", &Trainer::threads);

@@ -65,7 +65,15 @@ Status Trainer::check(const Conv& c, const Codes& a, const Codes& b, int64_t ter
   return Status();
 }
 
+void Trainer::times(int64_t* prepare, int64_t* multiply) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  *prepare = whole_ns_ - tiles_ns_;
+  *multiply = tiles_ns_;
+  whole_ns_ = tiles_ns_ = 0;
+}
+
 void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
+  const Stopwatch watch(&tiles_ns_);
   const int64_t rows = p.images * p.pixels_h * p.pixels_w, panels = panels_of(p.columns);
   const int64_t tall = p.lane == Lane::kU8 ? table_.rows : 6;
   int64_t groups = 0;
@@ -123,6 +131,7 @@ static int64_t flush_for(Lane lane, const Codes& a, const Codes& b) {
 
 Status Trainer::forward(const Conv& c, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const Stopwatch watch(&whole_ns_);
   NETSUKE_TRY(check(c, x, w, c.kh * c.kw * (c.c / c.groups), 0));
   if (is_depthwise(c)) return depthwise_forward(c, x, w, mult, bias, y);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups, oh = c.oh(), ow = c.ow();
@@ -283,6 +292,7 @@ Status Trainer::phase_gradient(const Conv& c, const Codes& w, const float* mult,
 
 Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const Stopwatch watch(&whole_ns_);
   int top = 0;
   for (int64_t o = 0; exponents != nullptr && o < c.o; ++o) {
     if (exponents[o] > 24) return error(Code::kInvalidArgument, "channel %lld has exponent %d; at most 24", static_cast<long long>(o), exponents[o]);

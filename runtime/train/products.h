@@ -10,6 +10,7 @@
 #ifndef NETSUKE_TRAIN_PRODUCTS_H_
 #define NETSUKE_TRAIN_PRODUCTS_H_
 
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -39,6 +40,20 @@ struct Codes {
   int64_t top() const { return hi - zero > zero - lo ? hi - zero : zero - lo; }  // largest |code - zero|
 };
 
+// Adds the nanoseconds of its life to a counter.
+class Stopwatch {
+ public:
+  explicit Stopwatch(int64_t* total) : total_(total), start_(Clock::now()) {}
+  ~Stopwatch() { *total_ += std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start_).count(); }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  int64_t* total_;
+  Clock::time_point start_;
+};
+
 class Trainer {
  public:
   Trainer(Isa isa, int threads) : table_(train_kernels(isa)), pool_(threads), isa_(isa) {}
@@ -54,6 +69,9 @@ class Trainer {
   Status quantize(const Quantize& q, int64_t count);
   // Largest |x| of each column of [rows][columns], as f32; NaN or Inf when one is there.
   Status absmax(const float* x, int64_t rows, int64_t columns, float* top);
+
+  // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
+  void times(int64_t* prepare, int64_t* multiply);
 
   Isa isa() const { return isa_; }
   int threads() const { return pool_.threads(); }
@@ -78,6 +96,7 @@ class Trainer {
   Isa isa_;
   std::mutex mutex_;  // one product at a time: the scratch below is shared
   Buffer a_, b_, sums_, wide_;
+  int64_t whole_ns_ = 0, tiles_ns_ = 0;
 };
 
 inline bool is_depthwise(const Conv& c) { return c.groups > 1 && c.groups == c.c && c.o == c.c; }

@@ -16,6 +16,7 @@ constexpr int64_t kChunkTerms = 1024;  // products of one visit to a tile: 16 KB
 
 Status Trainer::weight_gradient(const Conv& c, const Codes& x, const Codes& g, const float* mult, float* dw) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  const Stopwatch watch(&whole_ns_);
   NETSUKE_TRY(check(c, x, g, 1, 0));
   if (is_depthwise(c)) return depthwise_weight(c, x, g, mult, dw);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups;
@@ -62,6 +63,7 @@ Status Trainer::weight_group(const Conv& c, const Image& x, const Padded& pad, c
   const int64_t block = std::max<int64_t>(tall, std::min<int64_t>((rows + 4 * pool_.threads() - 1) / (4 * pool_.threads()), 240) / tall * tall);
   const int64_t tasks = (rows + block - 1) / block;
   const bool real = x.wide;
+  const Stopwatch watch(&tiles_ns_);
   for (int64_t begin = 0; begin < positions; begin += std::min(span, positions)) {
     const int64_t end = positions - begin > span ? begin + span : positions;
     pool_.parallel_for(tasks + 1, [&](int64_t task, int) {

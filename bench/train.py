@@ -1,0 +1,152 @@
+"""A whole training step, interleaved: integers of 8, 6 and 4 bits beside torch float32 and bfloat16 autocast.
+
+    python bench/train.py [--networks resnet18,resnet20] [--batch 128] [--threads 2] [--rounds 5]
+
+One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
+images, all networks and images are channels_last. The table splits the integer step into tiles, preparation of
+operands (padding, transposes, packing), quantization (codes, ranges, weight codes) and the rest (normalization,
+activations, optimizer: torch). Stem and classifier stay float in the integer variants.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rows as result_rows
+import torch
+from torch import nn
+from torch.nn import functional
+
+from netsuke import models
+from netsuke.nn.integer_config import IntegerConfig
+from netsuke.nn.integer_products import Kernels, products
+from netsuke.nn.integer_swap import integer_
+
+# Layers that stay float: the stem and the classifier, as the papers do.
+FLOAT = {"resnet18": ("conv1", "fc"), "resnet20": ("conv1", "linear")}
+
+
+def network(name: str) -> nn.Module:
+    """The CIFAR form: ResNet-18 has a 3x3 stem of stride 1 and no pooling behind it."""
+    net = models.build(name)
+    if name == "resnet18":
+        net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+        net.maxpool = nn.Identity()
+        net.fc = nn.Linear(512, 10)
+    return net.train().to(memory_format=torch.channels_last)
+
+
+def step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bfloat16: bool = False) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = functional.cross_entropy(net(x), y)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return run
+
+
+class Quantization:
+    """Adds up the seconds of the calls that make codes."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self, function: Any) -> Any:
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+        return timed
+
+
+def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> dict[str, Callable[[], None]]:
+    out = {"torch float32": step(network(name), x, y), "torch bfloat16": step(network(name), x, y, bfloat16=True)}
+    for width in bits:
+        net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
+        out[f"integer {width}-bit"] = step(net, x, y)
+    return out
+
+
+def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]) -> list[dict[str, Any]]:
+    from netsuke.nn import integer_train
+
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, 3, 32, 32, generator=rng).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (batch,), generator=rng)
+    kit = products("kernels")
+    assert isinstance(kit, Kernels)
+    coding = Quantization()
+    layer = integer_train.IntegerLayer
+    for owner, method in ((integer_train, "weight_codes"), (layer, "quantize_input"), (layer, "quantize_gradient")):
+        setattr(owner, method, coding.watch(getattr(owner, method)))
+    table = {k: v for k, v in variants(name, x, y, bits).items() if k not in skip}
+    seconds: dict[str, list[float]] = {key: [] for key in table}
+    parts: dict[str, list[tuple[float, float, float]]] = {key: [] for key in table}
+    for turn in range(rounds + 1):
+        for key, run in table.items():
+            kit.trainer.times()
+            coding.seconds = 0.0
+            start = time.perf_counter()
+            run()
+            elapsed = time.perf_counter() - start
+            prepare, tiles = kit.trainer.times()
+            if turn:
+                seconds[key].append(elapsed)
+                parts[key].append((tiles / 1e9, prepare / 1e9, coding.seconds))
+        print(f"{name}: round {turn} of {rounds}", flush=True)
+    out = []
+    for key, times in seconds.items():
+        tiles, prepare, quantize = np.median(np.array(parts[key]), axis=0)
+        ratio = {base: float(np.median(np.divide(seconds[base], times))) for base in table if base.startswith("torch")}
+        out.append(
+            {
+                "network": name,
+                "batch": batch,
+                "threads": torch.get_num_threads(),
+                "variant": key,
+                "ms": round(float(np.median(times)) * 1e3, 1),
+                "images_per_s": round(batch / float(np.median(times)), 1),
+                "best_ms": round(min(times) * 1e3, 1),
+                "tiles_ms": round(tiles * 1e3, 1),
+                "prepare_ms": round(prepare * 1e3, 1),
+                "quantize_ms": round(quantize * 1e3, 1),
+                "rest_ms": round((float(np.median(times)) - tiles - prepare - quantize) * 1e3, 1),
+                **{f"vs_{base.split()[1]}": round(v, 2) for base, v in ratio.items()},
+            }
+        )
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", default="resnet18,resnet20")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bits", default="8,6,4")
+    parser.add_argument("--skip", default="", help="variants to leave out, as named in the table")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    table: list[dict[str, Any]] = []
+    bits = [int(b) for b in options.bits.split(",")]
+    for name in options.networks.split(","):
+        table += measure(name, options.batch, options.rounds, bits, options.skip.split(","))
+        for row in table:
+            print(row, flush=True)
+    command = f"python bench/train.py --networks {options.networks} --batch {options.batch}"
+    print(result_rows.write("train", f"{command} --threads {options.threads} --rounds {options.rounds}", table))
+
+
+if __name__ == "__main__":
+    main()

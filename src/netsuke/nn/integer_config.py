@@ -1,0 +1,62 @@
+"""What integer training computes with: bits, scales and groups of a layer. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from netsuke.core.errors import Problem, UsageError, near
+
+GRADIENTS = ("shift", "tensor", "channel", "float", "dfp")
+SCALES = ("power-of-two", "free")
+PRODUCTS = ("kernels", "simulation")
+
+
+@dataclass(frozen=True)
+class IntegerConfig:
+    """Arithmetic of an integer layer's three products.
+
+    weight_bits, activation_bits, gradient_bits   2 to 8 (dfp: 9 to 16 for all three)
+    gradient     "shift"    channel groups whose scales differ by powers of two (ShiftQuant); integer products
+                 "tensor"   one scale; integer products
+                 "channel"  one float scale a channel: exact for the weight gradient, float for the input gradient
+                 "float"    gradients stay float (baseline): both backward products are float
+                 "dfp"      16-bit operands with one shared power-of-two exponent a tensor, no stochastic rounding
+    groups       channel groups of "shift" (N_G of the paper), 1 to 8
+    scale        "power-of-two": activation scales are powers of two, so that a layer followed by a quantizer gives the
+                 very codes the engine's fused requantization gives; "free": any f32, up to one bit more precision
+    forget       share by which the input range shrinks a step when no value reaches it
+    stochastic   round gradients stochastically
+    products     "kernels", or "simulation": the same integers in float64, for devices without kernels and for checks
+    seed         of stochastic rounding
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    gradient_bits: int = 8
+    gradient: str = "shift"
+    groups: int = 4
+    scale: str = "power-of-two"
+    forget: float = 0.01
+    stochastic: bool = True
+    products: str = "kernels"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, allowed in (("gradient", GRADIENTS), ("scale", SCALES), ("products", PRODUCTS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                problems.append(Problem(name, "IntegerConfig", str(value), near(value, allowed)))
+        low, high = (9, 16) if self.gradient == "dfp" else (2, 8)
+        for name in ("weight_bits", "activation_bits", "gradient_bits"):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                problems.append(Problem(name, "IntegerConfig", str(value), f"{low} to {high} with {self.gradient!r}"))
+        if not 1 <= self.groups <= 8:
+            problems.append(Problem("groups", "IntegerConfig", str(self.groups), "1 to 8"))
+        if not 0 <= self.forget < 1:
+            problems.append(Problem("forget", "IntegerConfig", str(self.forget), "[0, 1)"))
+        if not 0 <= self.seed < 2**64:
+            problems.append(Problem("seed", "IntegerConfig", str(self.seed), "0 to 2^64 - 1"))
+        if problems:
+            raise UsageError(problems)

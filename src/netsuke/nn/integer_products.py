@@ -1,0 +1,181 @@
+"""The three products of an integer layer: forward, input gradient, weight gradient.
+
+`Kernels` calls runtime/train on the tensors' own memory. `Simulation` computes the same integers with float64 tensors
+on any device and is bit-identical (sums below 2^53 are exact in every order, then one rounding to f32 as in the
+kernels); operands of 16 bits, whose chained sums have an order, exist in the kernels only.
+
+Layouts: activations and gradients [N, H, W, C], weights [O, kh, kw, I], all contiguous.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from netsuke.core.errors import EnvironmentProblem, Problem, UnsupportedError, UsageError
+from netsuke.nn import stochastic
+from netsuke.nn.qtensor import QTensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a convolution needs besides its operands. A linear layer is the default on [T, 1, 1, I]."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def layer(self, x: tuple[int, ...], w: tuple[int, ...]) -> list[int]:
+        """The 16 numbers of the kernels for input [N, H, W, C] and weights [O, kh, kw, I]."""
+        (top, left), (n, h, wide, c), (o, kh, kw, _) = self.padding, x, w
+        return [n, h, wide, c, o, kh, kw, *self.stride, top, left, top, left, *self.dilation, self.groups]
+
+    def output(self, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """[N, OH, OW, O]."""
+        sizes = [
+            (x[1 + i] + 2 * self.padding[i] - self.dilation[i] * (w[1 + i] - 1) - 1) // self.stride[i] + 1
+            for i in (0, 1)
+        ]
+        return x[0], sizes[0], sizes[1], w[0]
+
+
+class Products(Protocol):
+    """f32 results from codes; see runtime/train/products.h for the equations."""
+
+    def quantize(
+        self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
+    ) -> Tensor: ...
+    def absmax(self, x: Tensor) -> Tensor: ...
+    def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor: ...
+    def input_gradient(
+        self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float
+    ) -> Tensor: ...
+    def weight_gradient(
+        self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor
+    ) -> Tensor: ...
+
+
+class Kernels:
+    """The compiled kernels of this CPU."""
+
+    def __init__(self, threads: int = 0, isa: str = "") -> None:
+        try:
+            from netsuke import _runtime
+        except ImportError as error:
+            raise EnvironmentProblem(
+                Problem(
+                    "the compiled runtime netsuke._runtime is missing",
+                    got=str(error),
+                    hint="pip install -e . --no-build-isolation, or products='simulation'",
+                )
+            ) from error
+        self._error = _runtime.Error
+        self.trainer = _runtime.Trainer.make(threads, isa)
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        try:
+            getattr(self.trainer, name)(*arguments)
+        except self._error as error:
+            code, message = (*error.args, "")[:2]
+            kind = UnsupportedError if int(code) == 3 else UsageError
+            raise kind(Problem(str(message), where=f"integer {name}")) from error
+
+    def quantize(
+        self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
+    ) -> Tensor:
+        """Codes of f32 x, u8 or s16, `lo` and `hi` relative to zero; scale [1] or [C] along the last axis."""
+        out = torch.empty(x.shape, dtype=torch.int16 if wide else torch.uint8)
+        self._call("quantize", x, scale, zero, float(lo), float(hi), None if seed is None else list(seed), out)
+        return out
+
+    def absmax(self, x: Tensor) -> Tensor:
+        """max |x| of every channel of [..., C]; NaN and Inf show."""
+        out = torch.empty(x.shape[-1])
+        self._call("absmax", x, x.shape[-1], out)
+        return out
+
+    def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor:
+        """[N, OH, OW, O] f32."""
+        shapes = tuple(x.codes.shape), tuple(w.codes.shape)
+        y = torch.empty(window.output(*shapes))
+        self._call("forward", window.layer(*shapes), x.codes, x.range, w.codes, w.range, mult, bias, y)
+        return y
+
+    def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor:
+        """[N, H, W, C] f32; the exponents of g act as shifts inside the sums."""
+        dx = torch.empty(x)
+        layer = window.layer(x, tuple(w.codes.shape))
+        self._call("input_gradient", layer, g.codes, g.range, g.exponents, w.codes, w.range, mult, dx)
+        return dx
+
+    def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor:
+        """[O, kh, kw, I] f32."""
+        dw = torch.empty(w)
+        layer = window.layer(tuple(x.codes.shape), w)
+        self._call("weight_gradient", layer, x.codes, x.range, g.codes, g.range, mult, dw)
+        return dw
+
+
+class Simulation:
+    """The same integers in float64 tensors."""
+
+    @staticmethod
+    def _values(q: QTensor) -> Tensor:
+        if q.codes.dtype == torch.int16:
+            raise UnsupportedError(Problem("16-bit operands sum in the kernels' order", hint="products='kernels'"))
+        return (q.codes.to(torch.float64) - q.zero).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _settings(window: Window) -> tuple[Any, ...]:
+        return window.stride, window.padding, window.dilation, window.groups
+
+    def quantize(
+        self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
+    ) -> Tensor:
+        """As `Kernels.quantize`; the noise is drawn with NumPy."""
+        codes = stochastic.quantize(x.detach().cpu().numpy(), scale.cpu().numpy(), lo, hi, seed) + zero
+        return torch.from_numpy(codes.astype(np.int16 if wide else np.uint8)).to(x.device)
+
+    def absmax(self, x: Tensor) -> Tensor:
+        """max |x| of every channel."""
+        return x.abs().reshape(-1, x.shape[-1]).amax(0)
+
+    def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor:
+        """[N, OH, OW, O] f32."""
+        acc = functional.conv2d(self._values(x), self._values(w), None, *self._settings(window))
+        y = acc.permute(0, 2, 3, 1).to(torch.float32) * mult
+        return (y if bias is None else y + bias).contiguous()
+
+    def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor:
+        """[N, H, W, C] f32."""
+        values, top = self._values(g), 0
+        if g.exponents is not None:
+            top = int(g.exponents.max())
+            shifts = top - g.exponents.to(torch.int32)
+            values = values * torch.ldexp(torch.ones(len(shifts), dtype=torch.float64), shifts).view(1, -1, 1, 1)
+        shape = (x[0], x[3], x[1], x[2])
+        acc = torch.nn.grad.conv2d_input(shape, self._values(w), values, *self._settings(window))
+        return (acc.permute(0, 2, 3, 1).to(torch.float32) * mult).contiguous()
+
+    def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor:
+        """[O, kh, kw, I] f32."""
+        shape = (w[0], w[3], w[1], w[2])
+        acc = torch.nn.grad.conv2d_weight(self._values(x), shape, self._values(g), *self._settings(window))
+        return (acc.permute(0, 2, 3, 1).to(torch.float32) * mult.view(-1, 1, 1, 1)).contiguous()
+
+
+@functools.cache
+def products(kind: str) -> Products:
+    """The one instance of each kind; kernels use as many threads as the CPU has cores for this process."""
+    return Kernels() if kind == "kernels" else Simulation()
+
+
+atexit.register(products.cache_clear)  # threads end before the interpreter does

@@ -1,0 +1,231 @@
+"""Convolution and linear layers that train in integers: forward, input gradient and weight gradient are integer products.
+
+    weights      s_w[o] = max|W[o]| / (2^(b-1) - 1), codes rne(W / s_w): section 7 of docs/numerics.md
+    activations  u8 codes, one scale and zero point; the range follows the largest value seen and forgets slowly, so in
+                 training nothing clips and the straight-through gradient is the identity
+    forward      y = f32(acc) * f32(f64(s_x) * f64(s_w[o])) (+ bias): section 4 with f32 output, what the engine computes
+    gradients    channel o of dY is weighted with s_w[o] before it is grouped: the sum over o in the input gradient then
+                 needs no scale of its own, and the weight gradient takes the factor back out per column
+
+Layers keep their parameters (float master weights, any torch optimizer), names and state dict keys; buffers are added:
+`input_range` (low, high) and `draws` (how many gradients were rounded), so a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from netsuke.core.errors import Problem, UsageError
+from netsuke.nn.integer_config import IntegerConfig
+from netsuke.nn.integer_products import Window, products
+from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
+
+_SMALLEST = 2.0**-126
+
+
+def weight_codes(weight: Tensor, bits: int) -> QTensor:
+    """Master weights [O, I, kh, kw] (or [O, I]) f32 -> codes [O, kh, kw, I], s8 (s16 above 8 bits), scale [O].
+
+    More than 8 bits: one power-of-two scale for the tensor (dynamic fixed point).
+    """
+    w = weight.detach()
+    rows = (w.permute(0, 2, 3, 1) if w.ndim == 4 else w[:, None, None, :]).contiguous()
+    top = 2 ** (bits - 1) - 1
+    if bits > 8:
+        scale = _shared_exponent(float(rows.abs().max()), bits).expand(len(rows)).contiguous()
+    else:
+        largest = rows.abs().amax((1, 2, 3)) / top
+        scale = torch.where(largest > 0, largest.clamp_min(_SMALLEST), torch.ones_like(largest))
+    codes = torch.clamp(torch.round(rows / scale.view(-1, 1, 1, 1)), -top, top)
+    return QTensor(codes.to(torch.int8 if bits <= 8 else torch.int16), scale, 0, -top, top)
+
+
+def _shared_exponent(largest: float, bits: int) -> Tensor:
+    """2^E with largest * 2^-E < 2^(bits - 1): the shared exponent of dynamic fixed point, f32 [1]."""
+    if not largest > 0:
+        return torch.ones(1)
+    _, exponent = torch.frexp(torch.tensor(largest, dtype=torch.float64))
+    return torch.ldexp(torch.ones(1), torch.tensor(max(-126, int(exponent) - (bits - 1))))
+
+
+class _Product(torch.autograd.Function):
+    """y from x and the master weights; backward in integers. `layer` carries configuration and buffers."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: IntegerLayer) -> Tensor:
+        kit, config = products(layer.config.products), layer.config
+        w = weight_codes(weight, config.weight_bits)
+        q = layer.quantize_input(x)
+        mult = (q.scale.double() * w.scale.double()).float()
+        y = kit.forward(layer.window, q, w, mult, None if bias is None else bias.detach())
+        ctx.layer, ctx.q, ctx.w, ctx.has_bias = layer, q, w, bias is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        g = gradients[0].contiguous()
+        need_x, need_w, need_bias = ctx.needs_input_grad[:3]
+        dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w)
+        db = g.reshape(-1, g.shape[-1]).sum(0) if ctx.has_bias and need_bias else None
+        return dx, dw, db, None
+
+
+class IntegerLayer(nn.Module):
+    """What integer convolutions and linear layers share. `where` is the layer's name in its network."""
+
+    config: IntegerConfig
+    window: Window
+    where: str
+    index: int
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    input_range: Tensor
+    draws: Tensor
+
+    def set_up(self, config: IntegerConfig, window: Window, where: str, index: int) -> None:
+        self.config, self.window, self.where, self.index = config, window, where, index
+        self.register_buffer("input_range", torch.zeros(2))
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+
+    def quantize_input(self, x: Tensor) -> QTensor:
+        """f32 [N, H, W, C] -> codes with this layer's range, which training moves and evaluation does not."""
+        config, kit = self.config, products(self.config.products)
+        if config.gradient == "dfp":
+            return self._fixed_point(x, config.activation_bits)
+        if self.training:
+            low, high = (float(v) for v in torch.aminmax(x))
+            if not (low > -float("inf") and high < float("inf")):  # NaN fails both
+                raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
+            keep = 1 - config.forget
+            before = self.input_range.tolist()
+            self.input_range.copy_(torch.tensor([min(low, before[0] * keep), max(high, before[1] * keep)]))
+        elif not bool(self.input_range.any()):
+            raise UsageError(
+                Problem("the layer has seen no input", where=self.where, hint="train a step, or load a checkpoint")
+            )
+        low, high = self.input_range.tolist()
+        scale, zero = affine(low, high, config.activation_bits, config.scale)
+        top = 2**config.activation_bits - 1
+        step = torch.tensor([scale])
+        return QTensor(kit.quantize(x.detach(), step, zero, -zero, top - zero, None), step, zero, 0, top)
+
+    def _fixed_point(self, x: Tensor, bits: int) -> QTensor:
+        kit, top = products("kernels"), 2 ** (bits - 1) - 1
+        ranges = kit.absmax(x.detach())
+        check_finite(ranges, self.where)
+        scale = _shared_exponent(float(ranges.max()), bits)
+        return QTensor(kit.quantize(x.detach(), scale, 0, -top, top, None, wide=True), scale, 0, -top, top)
+
+    def quantize_gradient(self, g: Tensor, w: QTensor) -> QTensor | None:
+        """dY f32 [N, OH, OW, O] -> codes; None when all of it is zero.
+
+        `scale` is per channel and holds everything: the value of a code is `scale[o] * (code - zero)`; `exponents` say
+        how scale[o] * s_w[o] relates to the largest one.
+        """
+        config, kit = self.config, products(self.config.products)
+        ranges = kit.absmax(g)
+        check_finite(ranges, self.where)
+        if not bool(ranges.any()):
+            return None
+        if config.gradient == "dfp":
+            return self._fixed_point(g, config.gradient_bits)
+        top = 2 ** (config.gradient_bits - 1) - 1
+        weighted = ranges * w.scale
+        if config.gradient == "channel":
+            exponents, scale = None, torch.where(ranges > 0, ranges / top, torch.ones_like(ranges))
+        else:
+            groups = config.groups if config.gradient == "shift" else 1
+            exponents, largest = shift_exponents(weighted, groups)
+            base = torch.tensor(largest / top, dtype=torch.float32).clamp_min(_SMALLEST)
+            scale = torch.ldexp(base.expand(len(exponents)), -exponents.to(torch.int32)) / w.scale
+        scale = scale.clamp_min(_SMALLEST)
+        seed = None
+        if config.stochastic:
+            seed = (config.seed, (self.index << 40) + int(self.draws))
+            self.draws += 1
+        return QTensor(kit.quantize(g, scale, top, -top, top, seed), scale, top, 0, 2 * top, exponents)
+
+    def gradients(
+        self, g: Tensor, q: QTensor, w: QTensor, need_x: bool, need_w: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """dX [N, H, W, C] and dW in the shape of the weights."""
+        config, kit, window = self.config, products(self.config.products), self.window
+        x_shape, w_shape = tuple(q.codes.shape), tuple(w.codes.shape)
+        if config.gradient == "float":
+            return self._float_gradients(g, q, w, need_x, need_w)
+        gq = self.quantize_gradient(g, w)
+        if gq is None:
+            return torch.zeros(x_shape) if need_x else None, torch.zeros_like(self.weight) if need_w else None
+        dx = dw = None
+        if need_x and config.gradient == "channel":
+            dx = self._float_gradients((gq.codes.float() - gq.zero) * gq.scale, q, w, True, False)[0]
+        elif need_x:
+            dx = kit.input_gradient(window, x_shape, gq, w, self._base(gq, w))
+        if need_w:
+            mult = (q.scale.double() * gq.scale.double()).float().expand(w_shape[0]).contiguous()
+            dw = self._as_weight(kit.weight_gradient(window, w_shape, q, gq, mult))
+        return dx, dw
+
+    @staticmethod
+    def _base(g: QTensor, w: QTensor) -> float:
+        """The scale of the integer input gradient: that of the channels with the largest exponent present."""
+        at = 0 if g.exponents is None else int(g.exponents.argmax())
+        return float(g.scale[at].double() * w.scale[at].double())
+
+    def _as_weight(self, dw: Tensor) -> Tensor:
+        return dw.permute(0, 3, 1, 2) if self.weight.ndim == 4 else dw.reshape(self.weight.shape)
+
+    def _float_gradients(
+        self, g: Tensor, q: QTensor, w: QTensor, need_x: bool, need_w: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Both products in float on the dequantized operands: the baseline, and the input gradient of "channel"."""
+        weights = (w.codes.float() * w.scale.view(-1, 1, 1, 1)).permute(0, 3, 1, 2)
+        x, planes, s = q.dequantize().permute(0, 3, 1, 2), g.permute(0, 3, 1, 2), self.window
+        settings = (s.stride, s.padding, s.dilation, s.groups)
+        dx = torch.nn.grad.conv2d_input(x.shape, weights, planes, *settings) if need_x else None
+        dw = torch.nn.grad.conv2d_weight(x, weights.shape, planes, *settings) if need_w else None
+        return (
+            None if dx is None else dx.permute(0, 2, 3, 1).contiguous(),
+            None if dw is None else dw if self.weight.ndim == 4 else dw.reshape(self.weight.shape),
+        )
+
+
+class IntegerConv2d(nn.Conv2d, IntegerLayer):
+    """A convolution that takes and gives f32 [N, C, H, W] and computes in integers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).contiguous()
+        y: Tensor = _Product.apply(rows, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
+        return y.permute(0, 3, 1, 2)
+
+
+class IntegerLinear(nn.Linear, IntegerLayer):
+    """A linear layer that takes and gives f32 [..., K] and computes in integers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, 1, 1, x.shape[-1]).contiguous()
+        y: Tensor = _Product.apply(rows, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+
+def make_integer(module: nn.Module, config: IntegerConfig, where: str, index: int) -> IntegerConv2d | IntegerLinear:
+    """The integer layer of a convolution or linear layer, sharing its parameters."""
+    new: IntegerConv2d | IntegerLinear
+    if isinstance(module, nn.Conv2d):
+        window = Window(
+            cast(tuple[int, int], module.stride),
+            cast(tuple[int, int], module.padding),
+            cast(tuple[int, int], module.dilation),
+            module.groups,
+        )
+        new = IntegerConv2d.__new__(IntegerConv2d)
+    else:
+        window = Window()
+        new = IntegerLinear.__new__(IntegerLinear)
+    new.__dict__.update(module.__dict__)
+    new.__dict__["_buffers"] = dict(module._buffers)
+    new.set_up(config, window, where, index)
+    return new

@@ -1,0 +1,93 @@
+"""Quantized tensors of integer training: an integer payload and the scales it stands for.
+
+    value = scale[c] * (code - zero)
+
+Payloads are channels last ([N, H, W, C] or [..., C]); u8 for activations and gradients, s8 for weights, s16 for
+dynamic fixed point. `scale` is one number or one a channel; `exponents` are the small integers of channel groups whose
+scales, each times the layer's weight scale of that channel, are related by powers of two: the shifts of the input
+gradient's sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from netsuke.core.errors import Problem, UsageError
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """codes, and what they mean. scale f32 [1] or [C]; exponents u8 [C] or None; lo and hi are stored codes."""
+
+    codes: Tensor
+    scale: Tensor
+    zero: int
+    lo: int
+    hi: int
+    exponents: Tensor | None = None
+
+    @property
+    def range(self) -> list[int]:
+        """[zero, lo, hi], as the kernels take it."""
+        return [self.zero, self.lo, self.hi]
+
+    def dequantize(self) -> Tensor:
+        """The real numbers, f32, in the layout of the payload."""
+        return (self.codes.to(torch.float32) - self.zero) * self.scale
+
+
+def power_of_two_above(v: float) -> float:
+    """The smallest power of two that is at least v (v > 0), inside f32's normal numbers."""
+    mantissa, exponent = torch.frexp(torch.tensor(v, dtype=torch.float64))
+    power = int(exponent) - (1 if float(mantissa) == 0.5 else 0)
+    return float(2.0 ** max(-126, min(127, power)))
+
+
+def affine(lo: float, hi: float, bits: int, scale: str) -> tuple[float, int]:
+    """(scale, zero) of u8 codes [0, 2^bits - 1] that cover [min(lo, 0), max(hi, 0)]; 0 has a code of its own.
+
+    scale "power-of-two" rounds up, and once more where the rounded zero point leaves a bound uncovered.
+    """
+    low, high, top = min(0.0, lo), max(0.0, hi), 2**bits - 1
+    if not (high - low) > 0:
+        return 1.0, 0
+    step = max((high - low) / top, 2.0**-126)
+    while True:
+        used = power_of_two_above(step) if scale == "power-of-two" else float(torch.tensor(step, dtype=torch.float32))
+        zero = max(0, min(top, round(-low / used)))
+        if scale != "power-of-two" or ((top - zero) * used >= high and zero * used >= -low):
+            return used, zero
+        step = used * 1.5
+
+
+def shift_exponents(ranges: Tensor, groups: int) -> tuple[Tensor, float]:
+    """ShiftQuant's groups: e[c] = min(floor(log2(R / r[c])), groups - 1) as u8, and R = max(r).
+
+    By exponents and mantissas, not logarithms: r = R is in group 0 and r = R / 2 in group 1, exactly. r = 0 takes the
+    last group. ranges: f32 [C], finite, not negative.
+    """
+    mantissa, exponent = torch.frexp(ranges.to(torch.float64))
+    top = ranges.max()
+    top_mantissa, top_exponent = torch.frexp(top.to(torch.float64))
+    e = top_exponent - exponent - (mantissa > top_mantissa).to(exponent.dtype)
+    e = torch.where(ranges > 0, e, torch.full_like(e, groups - 1))
+    return e.clamp(0, groups - 1).to(torch.uint8), float(top)
+
+
+def check_finite(ranges: Tensor, where: str) -> None:
+    """UsageError naming the channels whose gradients are NaN or Inf."""
+    bad = torch.nonzero(~torch.isfinite(ranges)).flatten().tolist()
+    if bad:
+        shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
+        raise UsageError(
+            Problem(
+                "the gradient is NaN or Inf",
+                where=where,
+                got=f"channels {shown}",
+                allowed="finite numbers",
+                hint="a smaller learning rate, gradient clipping, or skip this batch: nothing has been updated",
+            )
+        )
