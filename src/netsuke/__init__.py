@@ -5,6 +5,7 @@ competitor:
 
     plan        decide per layer, read and edit the table, save it as TOML
     compress    a trained network and calibration inputs in, one small exact INT8 program out
+    train       train a network with integer products, resumable bit for bit
     load        a .nsk file ready to run on this CPU
     check       is the compressed network still as good, and where does it depart
     bench       how fast it is, beside the engines that are installed
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "plan": "netsuke.pipeline:plan",
     "compress": "netsuke.pipeline:compress",
+    "train": "netsuke.pipeline:train",
     "load": "netsuke.engine:load",
     "check": "netsuke.verify:check",
     "bench": "netsuke.measure:bench",
@@ -98,4 +100,5 @@ if TYPE_CHECKING:
     from netsuke.pipeline.explain import explain as explain
     from netsuke.pipeline.inspect import inspect as inspect
     from netsuke.pipeline.plan import plan as plan
+    from netsuke.pipeline.train import train as train
     from netsuke.verify.check import check as check

@@ -11,6 +11,11 @@ SCALES = ("power-of-two", "free")
 PRODUCTS = ("kernels", "simulation")
 
 
+def kept(patterns: str) -> list[str]:
+    """ "conv1|head.*" as a list; "none" is an empty one (options on a command line cannot be empty or hold commas)."""
+    return [] if patterns == "none" else [p.strip() for p in patterns.split("|") if p.strip()]
+
+
 @dataclass(frozen=True)
 class IntegerConfig:
     """Arithmetic of an integer layer's three products.

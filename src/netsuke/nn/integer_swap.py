@@ -51,22 +51,22 @@ def _problem(name: str, module: nn.Module) -> Problem | None:
     return Problem(what, where=name, got=type(module).__name__, hint=f"leave it float: keep_float=[{name!r}]")
 
 
-def integer_(
-    model: nn.Module, config: IntegerConfig = IntegerConfig(), *, keep_float: Sequence[str] = ()
-) -> nn.Module:
+def integer_(model: nn.Module, config: IntegerConfig | None = None, *, keep_float: Sequence[str] = ()) -> nn.Module:
     """Swap every Conv2d and Linear for its integer layer and return the same module.
 
     Parameters stay the same objects, so an optimizer made before keeps working. keep_float: names or patterns
     (`"stem"`, `"head.*"`) of layers left alone. Raises UnsupportedError listing every layer that cannot be integer and
     is not excluded, and UsageError for patterns that match nothing; nothing is changed then.
     """
+    config = config or IntegerConfig()
     named = {name: module for name, module in model.named_modules() if name}
-    problems: list[Problem] = []
+    problems = [
+        Problem("the pattern matches no layer", "keep_float", pattern, near(pattern, named))
+        for pattern in keep_float
+        if not any(fnmatchcase(name, pattern) for name in named)
+    ]
     swaps: list[str] = []
     handled: list[str] = []
-    for pattern in keep_float:
-        if not any(fnmatchcase(name, pattern) for name in named):
-            problems.append(Problem("the pattern matches no layer", "keep_float", pattern, near(pattern, named)))
     if problems:
         raise UsageError(problems)
     for name, module in named.items():

@@ -1,9 +1,11 @@
-"""Convolution and linear layers that train in integers: forward, input gradient and weight gradient are integer products.
+"""Convolution and linear layers that train in integers: forward, input gradient and weight gradient are integer
+products.
 
     weights      s_w[o] = max|W[o]| / (2^(b-1) - 1), codes rne(W / s_w): section 7 of docs/numerics.md
     activations  u8 codes, one scale and zero point; the range follows the largest value seen and forgets slowly, so in
                  training nothing clips and the straight-through gradient is the identity
-    forward      y = f32(acc) * f32(f64(s_x) * f64(s_w[o])) (+ bias): section 4 with f32 output, what the engine computes
+    forward      y = f32(acc) * f32(f64(s_x) * f64(s_w[o])) (+ bias): section 4 with f32 output, what the engine
+                 computes
     gradients    channel o of dY is weighted with s_w[o] before it is grouped: the sum over o in the input gradient then
                  needs no scale of its own, and the weight gradient takes the factor back out per column
 

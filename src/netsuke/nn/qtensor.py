@@ -10,6 +10,7 @@ gradient's sum.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,18 +50,21 @@ def power_of_two_above(v: float) -> float:
 def affine(lo: float, hi: float, bits: int, scale: str) -> tuple[float, int]:
     """(scale, zero) of u8 codes [0, 2^bits - 1] that cover [min(lo, 0), max(hi, 0)]; 0 has a code of its own.
 
-    scale "power-of-two" rounds up, and once more where the rounded zero point leaves a bound uncovered.
+    scale "power-of-two" rounds up and lets nothing clip; "free" may clip half a step at either end.
     """
     low, high, top = min(0.0, lo), max(0.0, hi), 2**bits - 1
     if not (high - low) > 0:
         return 1.0, 0
     step = max((high - low) / top, 2.0**-126)
+    if scale != "power-of-two":
+        used = float(torch.tensor(step, dtype=torch.float32))
+        return used, max(0, min(top, round(-low / used)))
     while True:
-        used = power_of_two_above(step) if scale == "power-of-two" else float(torch.tensor(step, dtype=torch.float32))
-        zero = max(0, min(top, round(-low / used)))
-        if scale != "power-of-two" or ((top - zero) * used >= high and zero * used >= -low):
-            return used, zero
-        step = used * 1.5
+        used = power_of_two_above(step)
+        zero = math.ceil(-low / used)
+        if (zero <= top and (top - zero) * used >= high) or used >= 2.0**127:
+            return used, min(zero, top)
+        step = used * 1.5  # the zero point took a code that a bound needs: one octave more
 
 
 def shift_exponents(ranges: Tensor, groups: int) -> tuple[Tensor, float]:

@@ -14,5 +14,6 @@ from netsuke.pipeline.explain import explain
 from netsuke.pipeline.inspect import inspect
 from netsuke.pipeline.plan import plan
 from netsuke.pipeline.small import Small
+from netsuke.pipeline.train import TrainResult, train
 
-__all__ = ["Small", "compress", "explain", "inspect", "plan"]
+__all__ = ["Small", "TrainResult", "compress", "explain", "inspect", "plan", "train"]

@@ -1,0 +1,236 @@
+"""`netsuke.train`: a training loop around a method of integer training.
+
+Any torch optimizer and schedule; checkpoints hold everything that decides the next bit (weights, ranges, optimizer,
+schedule, generators, position), so a resumed run gives the bytes of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from netsuke.core.errors import FileError, Problem, UsageError
+from netsuke.core.method import find
+from netsuke.core.options import configure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+CHECKPOINT_SCHEMA = 1
+
+
+@dataclass
+class TrainResult:
+    """model: trained, in eval mode. history: one row an epoch (epoch, loss, seconds, and accuracy when evaluated)."""
+
+    model: nn.Module
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """One line on the last epoch."""
+        last = self.history[-1] if self.history else {}
+        return "  ".join(f"{k} {v:.4g}" for k, v in last.items())
+
+
+def samples(data: Any, where: str) -> tuple[Tensor, Tensor]:
+    """All inputs and labels in memory, from a pair of arrays or tensors, a Dataset, or a name like "digits:train"."""
+    import torch
+
+    from netsuke.data import load_data
+
+    if isinstance(data, tuple) and len(data) == 2:
+        return torch.as_tensor(data[0]), torch.as_tensor(data[1])
+    parts = list(load_data(data).batches(256))
+    if not parts or len(parts[0]) < 2:
+        raise UsageError(Problem("training needs labels", where=where, hint="pass (inputs, labels)"))
+    x = torch.from_numpy(np.concatenate([np.asarray(p[0]) for p in parts]))
+    return x, torch.from_numpy(np.concatenate([np.asarray(p[1], np.int64) for p in parts]))
+
+
+@dataclass
+class _Run:
+    """What a checkpoint restores."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    order: torch.Generator
+    identity: dict[str, Any]
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        import torch
+
+        state = {
+            "schema": CHECKPOINT_SCHEMA,
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "history": self.history,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "order": self.order.get_state(),
+            "torch": torch.get_rng_state(),
+        }
+        part = path.with_name(path.name + ".part")
+        torch.save(state, part)
+        part.replace(path)  # a reader sees the old file or the new one
+
+    def load(self, path: Path) -> None:
+        import torch
+
+        try:
+            state = torch.load(path, weights_only=True)
+            found, schema = state["identity"], state["schema"]
+        except Exception as error:
+            raise FileError(Problem("not a checkpoint of netsuke.train", where=str(path), got=str(error))) from error
+        if schema != CHECKPOINT_SCHEMA:
+            raise FileError(Problem("checkpoint of another version", str(path), str(schema), str(CHECKPOINT_SCHEMA)))
+        wrong = [
+            Problem(f"the checkpoint was trained with another {key}", str(path), str(found.get(key)), str(value))
+            for key, value in self.identity.items()
+            if found.get(key) != value
+        ]
+        if wrong:
+            raise UsageError(wrong, "this run cannot continue that checkpoint: remove the file or use its settings")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.order.set_state(state["order"])
+        torch.set_rng_state(state["torch"])
+        self.epoch, self.history = state["epoch"], state["history"]
+
+
+@contextlib.contextmanager
+def _progress(total: int, text: str, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    if not shown:
+        yield lambda _text: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda note: bar.update(task, advance=1, description=note)
+
+
+def accuracy(model: nn.Module, x: Tensor, y: Tensor, batch: int = 256) -> float:
+    """Share of samples whose largest logit is the label, in eval mode; the mode is restored."""
+    import torch
+
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        right = sum(int((model(a).argmax(1) == b).sum()) for a, b in zip(x.split(batch), y.split(batch), strict=True))
+    model.train(training)
+    return right / len(x)
+
+
+def _epoch(run: _Run, x: Tensor, y: Tensor, batch: int, loss_of: Any, augment: Any, *, shown: bool) -> float:
+    import torch
+
+    run.model.train()
+    groups = torch.randperm(len(x), generator=run.order).split(batch)
+    losses = []
+    with _progress(len(groups), f"epoch {run.epoch + 1}", shown=shown) as step:
+        for rows in groups:
+            images = augment(x[rows], run.order) if augment is not None else x[rows]
+            loss = loss_of(run.model(images), y[rows])
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+            if run.schedule is not None:
+                run.schedule.step()
+            losses.append(float(loss.detach()))
+            step(f"epoch {run.epoch + 1}  loss {losses[-1]:.4f}")
+    return float(np.mean(losses))
+
+
+def train(
+    model: nn.Module,
+    data: Any,
+    *,
+    method: str = "integer/shiftquant",
+    options: dict[str, Any] | None = None,
+    epochs: int = 1,
+    batch: int = 128,
+    optimizer: Callable[[Any], torch.optim.Optimizer] | None = None,
+    schedule: Callable[[torch.optim.Optimizer, int], Any] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    evaluate: Any = None,
+    checkpoint: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> TrainResult:
+    """Train a network in place with an integer method ("" trains in float) and return it with its history.
+
+    data, evaluate   (inputs f32 [N, ...], labels [N]), a Dataset, or a name like "digits:train"
+    options          of the method, e.g. {"weight_bits": 6, "keep_float": "conv1|fc"}
+    optimizer        parameters -> torch optimizer; SGD with lr 0.05, momentum 0.9 and weight decay 1e-4 by default
+    schedule         (optimizer, steps in all) -> a schedule that is stepped after every batch
+    augment          (images, generator) -> images; draws from that generator only
+    checkpoint       written after every epoch; an existing one is continued, refused when method, options, data size,
+                     batch, seed or epochs differ
+    """
+    import torch
+
+    problems = [
+        Problem(f"{name} must be at least 1", got=str(value))
+        for name, value in (("epochs", epochs), ("batch", batch))
+        if value < 1
+    ]
+    if problems:
+        raise UsageError(problems)
+    x, y = samples(data, "data")
+    config = None
+    if method:
+        record = find(method)
+        if "train" not in record.tags:
+            raise UsageError(Problem("the method does not train", got=method, allowed="methods tagged 'train'"))
+        config = configure(record.config, options or {}, method)
+        record.apply(model, config)
+    made = (optimizer or _default_optimizer)(model.parameters())
+    steps = epochs * -(-len(x) // batch)
+    identity = {
+        "method": method,
+        "options": {} if config is None else {k: str(v) for k, v in dataclasses.asdict(config).items()},
+        "samples": len(x),
+        "batch": batch,
+        "seed": seed,
+        "epochs": epochs,
+        "network": type(model).__name__,
+    }
+    order = torch.Generator().manual_seed(seed)
+    run = _Run(model, made, schedule(made, steps) if schedule else None, order, identity)
+    path = Path(checkpoint) if checkpoint else None
+    if path is not None and path.is_file():
+        run.load(path)
+    held = samples(evaluate, "evaluate") if evaluate is not None else None
+    while run.epoch < epochs:
+        started = time.perf_counter()
+        mean = _epoch(run, x, y, batch, loss or torch.nn.functional.cross_entropy, augment, shown=progress)
+        run.epoch += 1
+        row = {"epoch": float(run.epoch), "loss": mean, "seconds": time.perf_counter() - started}
+        if held is not None:
+            row["accuracy"] = accuracy(model, *held)
+        run.history.append(row)
+        if path is not None:
+            run.save(path)
+    return TrainResult(model.eval(), run.history)
+
+
+def _default_optimizer(parameters: Any) -> torch.optim.Optimizer:
+    import torch
+
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-4)

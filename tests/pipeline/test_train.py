@@ -1,0 +1,91 @@
+"""netsuke.train: learning, resuming bit for bit, refusing what cannot continue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import netsuke
+from netsuke.core.errors import FileError, UsageError
+from netsuke.pipeline.train import TrainResult
+
+OPTIONS = {"keep_float": "0", "weight_bits": 6, "activation_bits": 6, "gradient_bits": 6}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    from netsuke.pipeline.train import samples
+
+    x, y = samples("digits:train", "data")
+    return x[:256], y[:256]
+
+
+def run(epochs: int = 3, **keywords: object) -> TrainResult:
+    return netsuke.train(network(), data(), options=OPTIONS, epochs=epochs, batch=32, progress=False, **keywords)
+
+
+def weights(result: TrainResult) -> bytes:
+    return b"".join(v.contiguous().numpy().tobytes() for v in result.model.state_dict().values())
+
+
+def test_it_learns_and_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(evaluate=data())
+    assert whole.history[-1]["accuracy"] > 0.9
+    path = tmp_path / "run.pt"
+    import sys
+
+    import netsuke.pipeline.train  # noqa: F401  the module, which its function shadows in the package
+
+    module = sys.modules["netsuke.pipeline.train"]
+    original, calls = module._epoch, []
+
+    def interrupted(*arguments: object, **keywords: object) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return float(original(*arguments, **keywords))
+
+    monkeypatch.setattr(module, "_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=path)
+    monkeypatch.setattr(module, "_epoch", original)
+    resumed = run(checkpoint=path)
+    assert weights(resumed) == weights(whole)
+    assert [r["loss"] for r in resumed.history] == [r["loss"] for r in whole.history]
+
+
+def test_another_width_cannot_continue(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    run(1, checkpoint=path)
+    with pytest.raises(UsageError, match="another options"):
+        netsuke.train(
+            network(), data(), options={**OPTIONS, "weight_bits": 4}, batch=32, progress=False, checkpoint=path
+        )
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(FileError, match="not a checkpoint"):
+        run(1, checkpoint=path)
+
+
+def test_wrong_use_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="epochs"):
+        run(0)
+    with pytest.raises(UsageError, match="does not train"):
+        netsuke.train(network(), data(), method="quantize/minmax", progress=False)
+    with pytest.raises(UsageError, match="weight_bits"):
+        netsuke.train(network(), data(), options={"weight_bits": 12}, progress=False)
