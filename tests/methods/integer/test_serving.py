@@ -45,7 +45,7 @@ def test_trained_network_compiles_to_its_own_forward(bits: int) -> None:
     assert kinds.count("qconv") == 3, kinds
     assert kinds.count("qlinear") == 1, kinds
     x = torch.rand(64, 1, 8, 8, generator=rng)
-    ours = engine.load(program).run({program.inputs[0].name: x.numpy()})[program.outputs[0]]
+    ours = engine.load(program).run({program.inputs[0].name: x.numpy()})[program.outputs[0].name]
     with torch.no_grad():
         trained = net(x).numpy()
     assert np.array_equal(ours, trained)
