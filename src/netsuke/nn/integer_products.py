@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from torch.nn import functional
 from netsuke.core.errors import EnvironmentProblem, Problem, UnsupportedError, UsageError
 from netsuke.nn import stochastic
 from netsuke.nn.qtensor import QTensor
+
+_GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,13 @@ class Simulation:
             shifts = top - g.exponents.to(torch.int32)
             values = values * torch.ldexp(torch.ones(len(shifts), dtype=torch.float64), shifts).view(1, -1, 1, 1)
         shape = (x[0], x[3], x[1], x[2])
-        acc = torch.nn.grad.conv2d_input(shape, self._values(w), values, *self._settings(window))
+        acc = _GRAD.conv2d_input(shape, self._values(w), values, *self._settings(window))
         return (acc.permute(0, 2, 3, 1).to(torch.float32) * mult).contiguous()
 
     def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor:
         """[O, kh, kw, I] f32."""
         shape = (w[0], w[3], w[1], w[2])
-        acc = torch.nn.grad.conv2d_weight(self._values(x), shape, self._values(g), *self._settings(window))
+        acc = _GRAD.conv2d_weight(self._values(x), shape, self._values(g), *self._settings(window))
         return (acc.permute(0, 2, 3, 1).to(torch.float32) * mult.view(-1, 1, 1, 1)).contiguous()
 
 

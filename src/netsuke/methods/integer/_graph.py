@@ -75,6 +75,7 @@ def _insert(graph: ir.Graph, name: str, codes: Any, scales: Any, scale: float, z
             array, values.T if turned else values
         ):
             continue
+        assert weight is not None
         _quantize_input(graph, node, name, scale, zero, bits)
         stored = new_constant(graph, f"{name}.codes", np.ascontiguousarray(codes.T if turned else codes))
         step = new_constant(graph, f"{name}.scales", scales)
