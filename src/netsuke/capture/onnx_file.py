@@ -83,6 +83,13 @@ def parse_onnx(data: bytes, *, where: str = "model", folder: Path | None = None)
 
 def check_proto(proto: onnx.ModelProto, *, where: str = "model", folder: Path | None = None) -> ir.Model:
     """Check a parsed model and turn it into an onnx_ir model; FileError with everything that is wrong."""
+    try:
+        return _checked(proto, where, folder)
+    except UnicodeDecodeError as error:  # protobuf raises it where a text field is read
+        raise FileError(Problem("a text of the model is not UTF-8", where=where, got=str(error)[:120])) from None
+
+
+def _checked(proto: onnx.ModelProto, where: str, folder: Path | None) -> ir.Model:
     problems: list[Problem] = []
     if not proto.opset_import:
         problems.append(Problem("the model names no opset", where=where, hint="is this an ONNX model?"))
