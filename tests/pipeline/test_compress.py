@@ -326,3 +326,12 @@ def test_inspect_counts_work_for_the_shape_given() -> None:
     pytest.importorskip("torch")
     found = netsuke.inspect("models:digits_cnn")
     assert all(item.macs for item in found.items if item.op == "Conv")
+
+
+def test_weights_only_need_no_data_also_with_token_inputs() -> None:
+    result = compress("models:char_lm_tiny", recipe="weight-only-int4", measure=False)
+    kinds = [node.op for node in result.program.nodes]
+    assert kinds.count("wlinear") == 9
+    if runtime_available():
+        assert result.exactness is not None
+        assert result.exactness.exact

@@ -14,6 +14,7 @@ from netsuke import program as files
 from netsuke.core.plan import Plan
 from netsuke.data import Dataset
 from netsuke.measure import environment
+from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, timing
 from netsuke.pipeline.evaluate import Evaluation
@@ -75,6 +76,10 @@ def _samples(work: Work) -> Array:
     """A few inputs to verify and time with: calibration data, or the synthetic inputs that stood in for them."""
     from netsuke.methods.quantize import data_free
 
+    ports = work.floating.inputs
+    if work.calib is None and len(ports) == 1 and ports[0].dtype != "f32":  # indices: any that every table has
+        shapes = concrete_shapes(ports, batch=fixed_batch(ports) or VERIFY_SAMPLES)
+        return random_feeds(ports, shapes, work.seed)[ports[0].name]
     data = work.calib if work.calib is not None else data_free.dataset(work.graph, work.seed)
     return np.asarray(next(iter(data.batches(VERIFY_SAMPLES)))[0])
 
