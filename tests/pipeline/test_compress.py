@@ -15,6 +15,7 @@ import netsuke
 from netsuke.core.budget import Budget
 from netsuke.core.errors import FileError, UsageError
 from netsuke.core.plan import Plan
+from netsuke.data import Dataset
 from netsuke.pipeline import compress, interrupt
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.small import Small, meets
@@ -335,3 +336,12 @@ def test_weights_only_need_no_data_also_with_token_inputs() -> None:
     if runtime_available():
         assert result.exactness is not None
         assert result.exactness.exact
+
+
+def test_one_bit_layers_are_counted_as_such():
+    calib = np.random.default_rng(0).random((16, 3, 32, 32), dtype=np.float32)
+    result = compress("models:bireal_small", calib=Dataset.from_arrays(calib), effort="fast", measure=False)
+    binary = [row for row in result.layers if row.weight_bits == 1]
+    assert len(binary) == sum(node.op == "bconv" for node in result.program.nodes) > 0
+    assert {(row.status, row.activation_bits) for row in binary} == {("packed", 1)}
+    assert f"{len(binary)} packed binary" in result.summary()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
 
+ONE_BIT = ("bconv", "blinear")  # signs of weights and activations
 _LAYERS = ("conv", "conv_transpose", "linear", "matmul", "lstm", "gru")
 
 

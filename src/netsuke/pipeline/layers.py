@@ -10,12 +10,14 @@ from typing import Any
 
 from netsuke.core.plan import Plan, Row
 from netsuke.passes import packed_report
+from netsuke.passes.report import ONE_BIT
 from netsuke.program.file import stored_bytes
 from netsuke.program.model import Node, Program
+from netsuke.program.opset import OPERATORS
 from netsuke.verify.parity import LayerParity
 
 PACKED, SIMULATED, FLOAT, FALLBACK = "packed", "simulated", "float", "fallback"
-_CONVERSIONS = ("quantize", "dequantize", "transpose")
+_CONVERSIONS = ("quantize", "dequantize", "sign_pack", "transpose")
 
 
 @dataclass
@@ -114,13 +116,13 @@ def by_layer(program: Program, names: Sequence[str]) -> dict[str, list[Node]]:
 def _main(nodes: Sequence[Node]) -> Node | None:
     """The node that does the layer's work: not a conversion, the integer one first."""
     work = [n for n in nodes if n.op not in _CONVERSIONS] or list(nodes)
-    integer = [n for n in work if n.op.startswith("q") or n.op == "lut"]
+    integer = [n for n in work if is_integer(n)]
     return (integer or work or [None])[0]  # type: ignore[list-item]
 
 
 def is_integer(node: Node) -> bool:
     """True when the node computes on codes."""
-    return node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
+    return node.op not in _CONVERSIONS and OPERATORS[node.op].group == "integer"
 
 
 def layer_table(
@@ -155,7 +157,11 @@ def _layer(row: Row, nodes: Sequence[Node], kinds: Mapping[str, str]) -> Layer:
     main = _main(nodes)
     kind = kinds[main.name] if main else ""
     status, reason = row.status, row.reason
-    if kind == "simulated":
+    weight_bits, activation_bits = row.weight_bits, row.activation_bits
+    if main is not None and main.op in ONE_BIT:  # the network is binary already: no plan made it so
+        status, reason = PACKED, "signs of weights and activations"
+        weight_bits = activation_bits = 1
+    elif kind == "simulated":
         status, reason = SIMULATED, "quantized, but the compiler computes it in float"
     elif row.status == PACKED and kind == "float":
         status, reason = FALLBACK, "planned packed, but the compiler left it in float"
@@ -164,8 +170,8 @@ def _layer(row: Row, nodes: Sequence[Node], kinds: Mapping[str, str]) -> Layer:
         op=row.op,
         kernel=main.op if main else "fused",
         status=status,
-        weight_bits=row.weight_bits,
-        activation_bits=row.activation_bits,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
         bytes_before=0,
         bytes=0,
         macs=row.macs,

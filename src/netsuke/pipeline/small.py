@@ -97,7 +97,9 @@ class Small:
             if row.status == "packed":
                 weight = row.weight_bits or row.activation_bits
                 same = weight == row.activation_bits
-                name = f"int{weight}" if same else f"w{weight}a{row.activation_bits}"
+                name = (
+                    "binary" if same and weight == 1 else f"int{weight}" if same else f"w{weight}a{row.activation_bits}"
+                )
                 found[name] = found.get(name, 0) + 1
         return ", ".join(f"{n} packed {name}" for name, n in sorted(found.items())) or "0 packed"
 

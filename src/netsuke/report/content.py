@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
+from netsuke.passes.report import ONE_BIT
 from netsuke.program.file import stored_bits, stored_bytes
 from netsuke.program.model import Node, Program
+from netsuke.program.opset import OPERATORS
 
 SCHEMA = "netsuke.report/1"
-_CONVERSIONS = ("quantize", "dequantize", "transpose")
+_CONVERSIONS = ("quantize", "dequantize", "sign_pack", "transpose")
 NOT_TESTED = (
     "Robustness to shifted, noisy or adversarial inputs, calibration of confidence, and behaviour out of distribution "
     "were not tested.",
@@ -269,14 +271,16 @@ def _file_layer(program: Program, node: Node) -> dict[str, Any]:
     """One operator as a row of the layer table: only what the file itself says."""
     names = dict.fromkeys(n for n in node.inputs if n in program.constants)
     stored = stored_bytes(program, names)
-    packed = node.op not in _CONVERSIONS and (node.op.startswith("q") or node.op == "lut")
+    packed = node.op not in _CONVERSIONS and (OPERATORS[node.op].group == "integer" or node.op == "wlinear")
+    one_bit = node.op in ONE_BIT
+    exact_input = packed and node.op != "wlinear"
     return {
         "name": node.name,
         "op": node.op,
         "kernel": node.op,
         "status": "packed" if packed else "float",
-        "weight_bits": _weight_bits(program, node) if packed else None,
-        "activation_bits": 8 if packed else 32,
+        "weight_bits": 1 if one_bit else _weight_bits(program, node) if packed else None,
+        "activation_bits": 1 if one_bit else 8 if exact_input else 32,
         "bytes_before": None,
         "bytes": stored,
         "reason": "",
