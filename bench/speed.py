@@ -21,6 +21,7 @@ from netsuke.data import Dataset
 from netsuke.measure import bench
 from netsuke.pipeline import compress
 
+KEYS = ("network", "engine", "precision", "threads")
 NETWORKS = ("resnet18", "resnet50", "mobilenetv2", "vit_tiny", "resnet20")
 
 
@@ -35,9 +36,8 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--name", default="speed", help="name of the result file")
+    parser.add_argument("--engines", help="comma-separated; default: every engine installed")
     options = parser.parse_args()
-    table: list[dict[str, Any]] = []
-    layers: list[dict[str, Any]] = []
     threads = [int(t) for t in options.threads.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         for name in options.networks.split(","):
@@ -49,13 +49,15 @@ def main() -> None:
             print(small.summary(), flush=True)
             calib = {small.program.inputs[0].name: x}
             settings: dict[str, Any] = {"threads": threads, "calib": calib, "seconds": options.seconds, "layers": True}
+            if options.engines:
+                settings["names"] = options.engines.split(",")
             result = bench(out, vs=module, shape=item.shape, **settings)
             print(result, flush=True)
-            table.extend({"network": name, **flat(row.as_json())} for row in result.rows)
-            layers += [{"network": name, **layer} for layer in result.layers]
-    command = f"python bench/speed.py --networks {options.networks} --threads {options.threads}"
-    print(result_rows.write(options.name, command, table))
-    print(result_rows.write(f"{options.name}_layers", command, layers))
+            table = [{"network": name, "quiet": result.verdict["valid"], **flat(row.as_json())} for row in result.rows]
+            layers = [{"network": name, **layer} for layer in result.layers]
+            command = f"python bench/speed.py --networks {options.networks} --threads {options.threads}"
+            print(result_rows.write(options.name, command, table, keys=KEYS))
+            print(result_rows.write(f"{options.name}_layers", command, layers, keys=("network", "name")))
 
 
 if __name__ == "__main__":
