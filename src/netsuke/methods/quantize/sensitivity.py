@@ -145,7 +145,6 @@ def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
         row.reason = f"raised: output change {before:.4f} with {method}, {row.output_change:.4f} now"
         return
     _rows.keep(row, f"output change {before:.4f} alone, the network is over its limit {limit:g}")
-    _rows.in_bfloat16(row, context.placement.layers[row.name])
 
 
 def _narrow(row: Row) -> bool:
