@@ -44,7 +44,7 @@ def test_limits_are_cached_and_keep_the_best(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"schema": "netsuke.limits/0"}', '{"schema": "netsuke.limits/1", "limits": {"a": {}}}']
+    "text", ["", "{", '{"schema": "netsuke.limits/0"}', '{"schema": "netsuke.limits/2", "limits": {"a": {}}}']
 )
 def test_a_damaged_cache_counts_as_none(text: str) -> None:
     machine.cache_folder().mkdir(parents=True)

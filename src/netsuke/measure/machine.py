@@ -1,7 +1,7 @@
 """The limits of this machine: what one core computes and reads at best. Measured once by `netsuke doctor`, cached per
 CPU.
 
-The loops are in runtime/base/limits: register-resident multiply-adds and streaming reads. No kernel can beat them, so a
+The loops are in runtime/limits: register-resident multiply-adds and streaming reads. No kernel can beat them, so a
 layer's rate over its limit says how much is left. Under a busy machine the loops measure too little; the cache keeps
 the larger of old and new.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 from netsuke.measure import environment
 
-SCHEMA = "netsuke.limits/1"
+SCHEMA = "netsuke.limits/2"  # goes up when the loops change: limits of other loops are not comparable
 
 
 @dataclass(frozen=True)

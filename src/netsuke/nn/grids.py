@@ -22,14 +22,9 @@ import torch
 from torch import Tensor
 
 from netsuke.core.errors import Problem, UsageError, near
+from netsuke.formats import minifloat as minifloats
 
-# name -> (exponent bits, mantissa bits, bias, largest magnitude)
-MINIFLOATS = {
-    "E4M3": (4, 3, 7, 448.0),
-    "E5M2": (5, 2, 15, 57344.0),
-    "E3M2": (3, 2, 3, 28.0),
-    "E2M1": (2, 1, 1, 6.0),
-}
+MINIFLOATS = {name.upper(): form for name, form in minifloats.MINIFLOATS.items()}
 NAMES = ("integer", "power2", *MINIFLOATS, "codebook", "sign", "ternary")
 INTEGER_BITS = range(2, 9)
 
@@ -138,17 +133,11 @@ class TableGrid:
 
 def minifloat(name: str) -> TableGrid:
     """All finite values of a minifloat; a code is its bit pattern (sign, exponent, mantissa). -0 is left out."""
-    exponent_bits, mantissa_bits, bias, largest = MINIFLOATS[name]
-    magnitudes = []
-    for pattern in range(1 << (exponent_bits + mantissa_bits)):
-        exponent, mantissa = pattern >> mantissa_bits, pattern & ((1 << mantissa_bits) - 1)
-        fraction = mantissa / (1 << mantissa_bits)
-        value = (1 + fraction) * 2.0 ** (exponent - bias) if exponent else fraction * 2.0 ** (1 - bias)
-        if value <= largest:
-            magnitudes.append(value)
-    sign, count = 1 << (exponent_bits + mantissa_bits), len(magnitudes)
-    entries = [-m for m in magnitudes[:0:-1]] + magnitudes
-    return TableGrid(entries, [sign + i for i in range(count - 1, 0, -1)] + list(range(count)), ties=True)
+    form = MINIFLOATS[name]
+    codes = minifloats.finite_codes(form)
+    values = minifloats.decode(codes, form)
+    pairs = sorted((float(v), int(c)) for v, c in zip(values, codes, strict=True) if v or not c)
+    return TableGrid([v for v, _ in pairs], [c for _, c in pairs], ties=True)
 
 
 def power_of_two(bits: int, signed: bool) -> TableGrid:

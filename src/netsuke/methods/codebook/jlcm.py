@@ -122,7 +122,7 @@ METHOD = register(
         apply=apply,
         needs=("data",),
         touches=("weights",),
-        exports=("qconv", "qlinear"),
+        exports=(),
         cost="a few seconds a layer, torch",
         tags=("weights", "learned"),
     )
