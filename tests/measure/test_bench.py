@@ -11,9 +11,9 @@ import pytest
 
 from netsuke.core.errors import EnvironmentProblem, UsageError
 from netsuke.measure import bench, engines
-from netsuke.measure.bench import Result
 from netsuke.measure.engines.base import Engine, Session, Subject, Unavailable
 from netsuke.measure.probe import probe
+from netsuke.measure.result import Result
 from netsuke.verify.runners import runtime_available
 from tiny_network import inputs, network, write_all
 

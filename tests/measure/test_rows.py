@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from netsuke.core.errors import FileError, UsageError
-from netsuke.measure import compare, table, verdict
-from netsuke.measure.bench import Result, Settings
+from netsuke.measure import compare, verdict
 from netsuke.measure.environment import Disturbance, capture
+from netsuke.measure.result import Result, Settings, render
 from netsuke.measure.rows import Row, add_ratios
 from netsuke.measure.stats import summarize
 
@@ -88,16 +88,16 @@ def test_formats_agree() -> None:
         row("a", "f32", 4.0),
         Row("b", "f32", 1, 1, status="missing", reason="not installed"),
     )
-    records = list(csv.DictReader(io.StringIO(table.render(made, "csv"))))
-    lines = [json.loads(line) for line in table.render(made, "jsonl").splitlines()]
-    whole = json.loads(table.render(made, "json"))
+    records = list(csv.DictReader(io.StringIO(render(made, "csv"))))
+    lines = [json.loads(line) for line in render(made, "jsonl").splitlines()]
+    whole = json.loads(render(made, "json"))
     assert [r["engine"] for r in records] == [r["engine"] for r in lines] == [r["engine"] for r in whole["rows"]]
     assert float(records[0]["median_ms"]) == lines[0]["median_ms"] == whole["rows"][0]["median_ms"]
-    text = table.render(made, "md")
+    text = render(made, "md")
     assert "4.00x" in text
     assert "b f32: not installed" in text
     with pytest.raises(UsageError, match="did you mean json"):
-        table.render(made, "jsn")
+        render(made, "jsn")
 
 
 def test_verdict_names_reason_and_cause() -> None:

@@ -70,10 +70,11 @@ def bench(
         raise UsageError(Problem("one file to time", got=" ".join(items), hint="--vs MODEL for the float network"))
     from netsuke.measure import bench as measure
     from netsuke.measure import engines as known
-    from netsuke.measure import table
     from netsuke.measure.doctor import known_isas as available_isas
+    from netsuke.measure.result import FORMATS, render
+    from netsuke.measure.table import verdict_text
 
-    choices(form, "--format", table.FORMATS)
+    choices(form, "--format", FORMATS)
     arrays = common.calibration_arrays(calib, data_root) if calib else None
     names = choices(engines, "--engines", known.NAMES)
     if isa:
@@ -85,10 +86,10 @@ def bench(
             precisions=precisions, calib=arrays, shape=shape, weights=weights, seconds=seconds, memory=memory,
             layers=layers, progress=progress,
         )  # fmt: skip
-    say(table.render(result, form))
+    say(render(result, form))
     common.write_json(json, result.as_json())
     if not result.verdict["valid"] and form != "md":
-        note(table.verdict_text(result.verdict))
+        note(verdict_text(result.verdict))
 
 
 def register(app: typer.Typer) -> None:

@@ -12,8 +12,9 @@ A network with several inputs gets structured arrays, one field per input: `pack
     load_data("calib.npz"), load_data("images/"), load_data("digits"), load_data("cifar10:test", root="...")
 """
 
-from netsuke.data.dataset import Dataset, fields, overlap, pack
+from netsuke.data.dataset import Dataset, overlap
 from netsuke.data.load import load_data
 from netsuke.data.preprocess import Preprocess
+from netsuke.data.samples import fields, pack
 
 __all__ = ["Dataset", "Preprocess", "fields", "load_data", "overlap", "pack"]

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from netsuke.core.errors import FileError, Problem, UsageError, near
-from netsuke.data.dataset import Dataset, Reader
+from netsuke.data.dataset import Dataset
 from netsuke.data.preprocess import Preprocess
 from netsuke.data.readers import IdxReader, NpzReader
+from netsuke.data.samples import Reader
 
 IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

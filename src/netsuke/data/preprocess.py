@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from netsuke.core.errors import FileError, Problem, UsageError, near
-from netsuke.data.dataset import AnyArray
+from netsuke.data.samples import AnyArray
 
 LAYOUTS = ("nchw", "nhwc")
 SIDECAR = "preprocess.toml"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numpy.lib import format as npy
 
 from netsuke.core.errors import FileError, Problem, UsageError
-from netsuke.data.dataset import AnyArray, fields, pack
+from netsuke.data.samples import AnyArray, fields, pack
 
 Rows = npt.NDArray[np.int64]
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")

@@ -13,68 +13,17 @@ from typing import Any
 import numpy as np
 
 from netsuke.core.errors import EnvironmentProblem, Problem, UsageError
-from netsuke.measure import engines, environment, machine, table, verdict
+from netsuke.measure import engines, environment, machine, verdict
 from netsuke.measure.engines.base import Array, Engine, Session, Subject, Unavailable
 from netsuke.measure.interleave import interleave
 from netsuke.measure.layers import layer_table
 from netsuke.measure.probe import probe
-from netsuke.measure.rows import SCHEMA, Row, add_ratios
+from netsuke.measure.result import Result, Settings
+from netsuke.measure.rows import Row, add_ratios
 from netsuke.measure.stats import summarize
 from netsuke.measure.subject import Prepared, prepare
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass
-class Settings:
-    """What was asked for; the rows say what happened."""
-
-    threads: tuple[int, ...]
-    batch: tuple[int, ...]
-    engines: tuple[str, ...]
-    precisions: tuple[str, ...]
-    seconds: float
-    memory: bool
-    layers: bool
-    seed: int
-
-
-@dataclass
-class Result:
-    """Rows, what they were compared with, the machine, and whether to believe them. `str()` is the table."""
-
-    rows: list[Row]
-    baselines: list[dict[str, Any]]
-    settings: Settings
-    environment: dict[str, Any]
-    verdict: dict[str, Any]
-    notes: list[str] = field(default_factory=list)
-    layers: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[str, Any] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """The versioned form, keys documented in docs/json.md."""
-        return {
-            "schema": SCHEMA,
-            "rows": [r.as_json() for r in self.rows],
-            "baselines": self.baselines,
-            "settings": dict(self.settings.__dict__),
-            "environment": self.environment,
-            "verdict": self.verdict,
-            "notes": self.notes,
-            "layers": self.layers,
-            "files": self.files,
-        }
-
-    def row(self, engine: str, precision: str, threads: int | None = None) -> Row:
-        """The first row of that engine, precision and thread count; KeyError when there is none."""
-        for row in self.rows:
-            if (row.engine, row.precision) == (engine, precision) and threads in (None, row.threads):
-                return row
-        raise KeyError(f"{engine} {precision} {threads}")
-
-    def __str__(self) -> str:
-        return table.markdown(self)
 
 
 def _version(engine: Engine) -> str:

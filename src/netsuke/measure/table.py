@@ -1,26 +1,12 @@
-"""A benchmark result as Markdown, CSV, JSON or JSON lines."""
+"""Tables of a benchmark for the eye, in Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from netsuke.core.errors import Problem, UsageError, near
 from netsuke.measure.rows import Row
 from netsuke.measure.stats import Ratio
 
-if TYPE_CHECKING:
-    from netsuke.measure.bench import Result
-
-FORMATS = ("md", "csv", "json", "jsonl")
-_CSV = (
-    *("engine", "precision", "threads", "batch", "status"),
-    *("median_ms", "p10_ms", "p90_ms", "p99_ms", "min_ms", "spread", "runs", "rounds", "throughput"),
-    *("ratio_to_best_float", "ratio_to_best_int8", "load_ms", "first_ms", "peak_bytes"),
-    *("effective_threads", "busy_cores", "cosine", "version", "note", "reason"),
-)
 DEFINITIONS = (
     "Latency: wall time of one call, inputs and outputs in host memory, model loaded, one batch. Ratios are speeds: "
     "above 1 is faster than the best competitor's float32 or INT8 at the same threads and batch, with a 95% bootstrap "
@@ -106,7 +92,7 @@ def layers_markdown(layers: list[dict[str, Any]]) -> str:
     return _grid(head, [_layer(r) for r in layers], left=3)
 
 
-def _environment_line(env: dict[str, Any]) -> str:
+def environment_line(env: dict[str, Any]) -> str:
     cpu = env["cpu"]
     parts = [
         cpu["name"],
@@ -128,36 +114,3 @@ def verdict_text(verdict: dict[str, Any]) -> str:
     lines = ["Measurement: NOISY. Do not quote these numbers.", *(f"- {r}" for r in shown)]
     lines += [f"- and {more} more"] if more else []
     return "\n".join(lines + [f"- likely cause: {c}" for c in verdict["causes"]])
-
-
-def markdown(result: Result) -> str:
-    """The whole result for the eye."""
-    parts = [rows_markdown(result.rows)]
-    if result.layers:
-        parts.append("### Layers, netsuke int8\n\n" + layers_markdown(result.layers))
-    parts.append(verdict_text(result.verdict))
-    parts += [f"Note: {n}." for n in result.notes]
-    parts += [DEFINITIONS, "Machine: " + _environment_line(result.environment)]
-    return "\n\n".join(parts)
-
-
-def render(result: Result, form: str) -> str:
-    """The result in one of FORMATS; UsageError for another."""
-    if form == "md":
-        return markdown(result)
-    if form == "json":
-        return json.dumps(result.as_json(), indent=1)
-    if form == "jsonl":
-        common = {
-            "schema": result.as_json()["schema"],
-            "environment": result.environment,
-            "valid": result.verdict["valid"],
-        }
-        return "\n".join(json.dumps(r.as_json() | common) for r in result.rows)
-    if form == "csv":
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, _CSV, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(r.as_json() for r in result.rows)
-        return stream.getvalue().rstrip("\n")
-    raise UsageError(Problem("unknown format", where="--format", got=form, allowed=near(form, FORMATS)))

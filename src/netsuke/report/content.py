@@ -17,6 +17,8 @@ from netsuke.passes.report import ONE_BIT
 from netsuke.program.file import stored_bits, stored_bytes
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
+from netsuke.report.amounts import amount
+from netsuke.report.page import render
 
 SCHEMA = "netsuke.report/1"
 _CONVERSIONS = ("quantize", "dequantize", "sign_pack", "transpose")
@@ -53,8 +55,6 @@ class Report:
 
     def html(self) -> str:
         """The page as text."""
-        from netsuke.report.page import render
-
         return render(self.content)
 
     def save(self, path: str | Path) -> list[Path]:
@@ -82,17 +82,6 @@ def schema() -> dict[str, Any]:
     text = resources.files("netsuke.report").joinpath("schema", "report-1.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
-
-
-def amount(value: float | None, unit: str) -> str:
-    """A number with its unit, as people read it."""
-    if value is None:
-        return "–"
-    if unit == "B":
-        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-    if unit == "ms":
-        return f"{value:.3g} ms" if value < 100 else f"{value:.0f} ms"
-    return f"{value:.2f}{unit}"
 
 
 def _standing(bench: dict[str, Any] | None) -> list[str]:

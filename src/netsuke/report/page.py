@@ -7,8 +7,8 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from netsuke.report.amounts import amount
 from netsuke.report.charts import Bar, growth_line, paired_bars, ratio_bar
-from netsuke.report.content import amount
 
 DEPARTS_DB = 20.0  # as in netsuke.verify.parity
 _MOST_BARS = 40

@@ -15,7 +15,7 @@ from netsuke.methods.quantize import sensitivity
 from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, along, clone, number, set_constant
-from netsuke.methods.quantize.placement import Layer
+from netsuke.methods.quantize._layer import Layer
 
 Table = Mapping[tuple[str, Format], float]
 Double = npt.NDArray[np.float64]

@@ -28,10 +28,10 @@ from netsuke.methods.codebook._codebook import Codebook, kmeans
 from netsuke.methods.quantize._codes import weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import along, number
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._rows import stored_bytes
 from netsuke.methods.quantize._units import layer_units, weighted
-from netsuke.methods.quantize.placement import Layer
 
 
 @dataclass(frozen=True)

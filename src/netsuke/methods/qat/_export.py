@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -18,9 +18,6 @@ from netsuke.methods.qat._insert import PerModule
 from netsuke.nn.qlayers import INF, Grid8, QuantLayer, served
 from netsuke.nn.qlayers_elementwise import _Linked
 from netsuke.nn.quantizer import Quantizer
-
-if TYPE_CHECKING:
-    from netsuke.methods.qat._network import QatNetwork
 
 
 class Pair(nn.Module):
@@ -97,9 +94,9 @@ class Elementwise(nn.Module):
         return out
 
 
-def served_network(network: QatNetwork) -> nn.Module:
+def served_network(network: nn.Module) -> nn.Module:
     """A copy of the network in which every quantized module is replaced by its ONNX form."""
-    net = copy.deepcopy(network.net).eval()
+    net = copy.deepcopy(network).eval()
     if isinstance(net, fx.GraphModule):
         for node in list(net.graph.nodes):
             if "moved" in node.meta:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import fx, nn
 
 from netsuke.methods.qat import _trace
+from netsuke.methods.qat._request import LAYERS, Request, row
 from netsuke.methods.qat._rules import input_spec
 from netsuke.methods.qat._trace import Unit, find_units, kind, nonnegative, shape_of, trace, without_residual
 from netsuke.nn.qlayers import FoldedNorm, QuantLayer
 from netsuke.nn.qlayers_elementwise import QuantAdd, QuantAvgPool, QuantMean, QuantMul, QuantTable
 from netsuke.nn.quantizer import Quantizer
-
-if TYPE_CHECKING:
-    from netsuke.methods.qat._network import Request
-
 
 FREE = (-_trace.INF, _trace.INF)
 
@@ -121,8 +118,6 @@ def _join(groups: Groups, source: fx.Node, node: fx.Node, queue: list[fx.Node], 
 
 
 def _rows(gm: fx.GraphModule, units: list[Unit], request: Request) -> None:
-    from netsuke.methods.qat._network import LAYERS, row
-
     reasons = {u.name: u.reason for u in units if u.kind == "layer"}
     for name, module in gm.named_modules():
         if isinstance(module, LAYERS):
@@ -276,8 +271,6 @@ class PerModule(nn.Module):
 
 
 def _per_module(model: nn.Module, request: Request) -> nn.Module:
-    from netsuke.methods.qat._network import LAYERS, row
-
     for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LAYERS)]:
         plain = not isinstance(getattr(layer, "padding", 0), str)
         why = "kept in float, as asked" if name in request.keep else "" if plain else "padding is not a number"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,38 +21,16 @@ from torch import Tensor, nn
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.core.method import find
 from netsuke.core.options import configure
-from netsuke.core.plan import Plan, Row
+from netsuke.core.plan import Plan
 from netsuke.methods.qat import _insert
+from netsuke.methods.qat._export import served_network
+from netsuke.methods.qat._request import BITS, LAYERS, Bits, Request
 from netsuke.methods.qat._rules import Rules
 from netsuke.nn.qlayers import FoldedNorm, QuantLayer
 from netsuke.nn.quantizer import Quantizer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
-BITS = (2, 3, 4, 5, 6, 7, 8)
-
-
-@dataclass(frozen=True)
-class Bits:
-    """Widths of one layer: of its weights, and of the tensor it reads."""
-
-    weight: int
-    activation: int
-
-
-@dataclass
-class Request:
-    """What `prepare` was asked for, checked."""
-
-    rules: Rules
-    method: str
-    bits: dict[str, Bits]
-    default: Bits
-    keep: list[str]
-    shape: tuple[int, ...]
-    plan: Plan = field(default_factory=Plan)
 
 
 class QatNetwork(nn.Module):
@@ -142,9 +119,8 @@ class QatNetwork(nn.Module):
     def export(self) -> ir.Model:
         """The canonical ONNX graph with QuantizeLinear/DequantizeLinear; `compile_program` takes it."""
         from netsuke.capture import capture
-        from netsuke.methods.qat._export import served_network
 
-        return capture(served_network(self), shape=self.shape)
+        return capture(served_network(self.net), shape=self.shape)
 
 
 def prepare(
@@ -209,15 +185,3 @@ def _match(pattern: str, names: Sequence[str], where: str, problems: list[Proble
     if not found:
         problems.append(Problem("no layer matches", where=where, got=pattern, allowed=near(pattern, names)))
     yield from found
-
-
-def row(request: Request, name: str, op: str, layer: nn.Module, reason: str = "", *, kept: bool = False) -> Row:
-    """A plan row of a layer."""
-    width, count = request.bits[name], sum(p.numel() for p in layer.parameters())
-    if kept:
-        return Row(name, op, 32, 32, reason=reason, bytes_before=4 * count, bytes_after=4 * count)
-    made = Row(name, op, width.weight, width.activation, method=request.method, granularity="channel", reason=reason)
-    weights = layer.weight.numel()  # type: ignore[operator]
-    made.bytes_before, made.status = 4 * count, "packed"
-    made.bytes_after = (int(weights) * width.weight + 7) // 8 + 4 * (count - int(weights))
-    return made

@@ -16,10 +16,11 @@ from netsuke.core.recipe import Step
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._context import Context, Feeds, data_inputs
 from netsuke.methods.quantize._graph import clone, constant, dims
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize._widths import widths
-from netsuke.methods.quantize.placement import Layer, Placement
+from netsuke.methods.quantize.placement import Placement
 
 _BUDGET = 512 * 2**20  # bytes of activations held at a time; the batch is chosen to stay below
 

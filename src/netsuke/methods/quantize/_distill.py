@@ -14,8 +14,7 @@ from netsuke.core.errors import Problem, UsageError
 from netsuke.core.seeds import generator
 from netsuke.methods.quantize import _torch_nodes
 from netsuke.methods.quantize._context import data_input
-from netsuke.methods.quantize._graph import Array, bn_statistics
-from netsuke.methods.quantize.zeroq import normalized
+from netsuke.methods.quantize._graph import Array, bn_statistics, normalized
 
 SMALLEST = 1e-3  # share of the largest |gamma|: channels that hardly vary are compared in this unit
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import onnx_ir as ir
 
 from netsuke.capture.binary_forms import is_binary_layer
 from netsuke.methods.quantize._graph import attribute, channel_axis, constant, dims, is_float, only_use, same_shape
-
-if TYPE_CHECKING:
-    from netsuke.methods.quantize.placement import Layer
-
+from netsuke.methods.quantize._layer import Layer
 
 CLAMPING = ("qconv", "conv_transpose", "qlinear", "qmatmul", "qadd", "qmul", "qavgpool", "qmean")
 
 
 def weighted(node: ir.Node, name: str) -> Layer | None:
     """The layer of a Conv, ConvTranspose, Gemm or MatMul; `blocked` says why it has no integer kernel."""
-    from netsuke.methods.quantize.placement import Layer
-
     if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul") or not is_float(node.outputs[0]):
         return None
     data, weight = node.inputs[0], node.inputs[1]

@@ -184,3 +184,8 @@ def _sample(value: ir.Value | None, shapes: Mapping[str, Sequence[int]]) -> list
     shape = list(known) if known is not None else (dims(value) or [None, None])[1:]
     sizes = [d for d in shape if d is not None]
     return sizes if len(sizes) == len(shape) else None
+
+
+def normalized(model: ir.Model) -> list[ir.Node]:
+    """Layers whose output's mean and deviation per channel are known."""
+    return [node for node in model.graph if bn_statistics(node) is not None]

@@ -11,10 +11,10 @@ import torch
 
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, attribute, integer, number
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._torch_nodes import unfolded
 from netsuke.methods.quantize._units import stream
 from netsuke.methods.quantize.insert import layer_codes
-from netsuke.methods.quantize.placement import Layer
 
 Matrix = npt.NDArray[np.float64]
 

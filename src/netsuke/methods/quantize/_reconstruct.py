@@ -22,10 +22,10 @@ from netsuke.methods.quantize._codes import affine
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._fisher import squared_scores
 from netsuke.methods.quantize._graph import Array, along, clone, number
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._units import Unit, collect, layer_units, prefix, roots_read
 from netsuke.methods.quantize._variables import VARIABLES, ActivationRange, CodebookIndex
 from netsuke.methods.quantize.insert import layer_codes
-from netsuke.methods.quantize.placement import Layer
 
 
 @dataclass(frozen=True)

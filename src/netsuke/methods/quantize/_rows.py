@@ -13,8 +13,9 @@ from netsuke.core.budget import Budget
 from netsuke.core.plan import BFLOAT16, KEEP, Plan, Row
 from netsuke.formats import packed_bytes
 from netsuke.methods.quantize._graph import constant, macs
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._widths import DECIDING
-from netsuke.methods.quantize.placement import Layer, Placement, place
+from netsuke.methods.quantize.placement import Placement, place
 
 FLOAT_KERNELS = {"qconv": "conv", "qlinear": "linear", "qmatmul": "matmul", "qadd": "binary", "qmul": "binary"}
 FLOAT_KERNELS |= {"qavgpool": "avgpool", "qmean": "reduce", "lut": "unary"}

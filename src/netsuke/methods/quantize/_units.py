@@ -17,7 +17,8 @@ import onnx_ir as ir
 from netsuke.methods.quantize import insert
 from netsuke.methods.quantize._context import Context, Feeds
 from netsuke.methods.quantize._graph import clone, constant, is_float
-from netsuke.methods.quantize.placement import Layer, Placement, place
+from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize.placement import Placement, place
 
 HELD = 256 * 2**20  # bytes of activations held for one unit
 LARGEST = 12  # weighted layers of a block; larger stretches are fitted layer by layer

@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from netsuke.core.errors import Problem
 from netsuke.core.plan import Plan, Row
-from netsuke.methods.quantize.placement import Layer, Placement
+from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize.placement import Placement
 
 DECIDING = ("qconv", "qlinear", "qmatmul")
 

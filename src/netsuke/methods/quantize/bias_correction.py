@@ -41,8 +41,8 @@ from netsuke.methods.quantize._graph import (
     number,
     replace_parameters,
 )
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize.insert import layer_codes
-from netsuke.methods.quantize.placement import Layer
 
 Mean = npt.NDArray[np.float64]
 

@@ -28,7 +28,7 @@ from netsuke.core.seeds import generator
 from netsuke.data import Dataset
 from netsuke.methods.quantize._context import Context, data_input
 from netsuke.methods.quantize._graph import Array, bn_statistics, dims
-from netsuke.methods.quantize.placement import Layer
+from netsuke.methods.quantize._layer import Layer
 
 SOURCE = "data-free (synthetic inputs)"
 SAMPLES = 32

@@ -18,7 +18,8 @@ from netsuke.core.plan import BFLOAT16, Plan, Row
 from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, constant, new_constant
-from netsuke.methods.quantize.placement import Layer, is_move
+from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize.placement import is_move
 
 REQUANT_KEY = "netsuke.requant"
 WEIGHTS_KEY = "netsuke.weights"  # of a node: "bf16" asks for weights in bfloat16, absent for float32

@@ -26,11 +26,11 @@ import onnx_ir as ir
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import clone, number
+from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._learned import check
 from netsuke.methods.quantize._units import layer_units, prefix, stream, weighted
 from netsuke.methods.quantize.bias_correction import add_to_bias
 from netsuke.methods.quantize.insert import layer_codes
-from netsuke.methods.quantize.placement import Layer
 
 Vector = npt.NDArray[np.float64]
 LIMIT = 2.0

@@ -24,7 +24,7 @@ from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
 from netsuke.data import Dataset
 from netsuke.methods.quantize._context import data_input
-from netsuke.methods.quantize._graph import bn_statistics, dims
+from netsuke.methods.quantize._graph import dims, normalized
 from netsuke.methods.quantize._learned import check, require_torch
 
 SOURCE = "data-free (distilled inputs)"
@@ -46,11 +46,6 @@ class ZeroQ:
 
     def __post_init__(self) -> None:
         check("quantize/zeroq", self)
-
-
-def normalized(model: ir.Model) -> list[ir.Node]:
-    """Layers whose output's mean and deviation per channel are known."""
-    return [node for node in model.graph if bn_statistics(node) is not None]
 
 
 def input_shape(model: ir.Model) -> tuple[int, ...]:
