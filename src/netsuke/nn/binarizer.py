@@ -232,9 +232,10 @@ class Binarizer(nn.Module):
 
     def at(self, progress: float) -> None:
         """Take the form of this share of training, 0 to 1."""
-        surrogate = getattr(self.levels, "surrogate", None)
-        if surrogate is not None:
-            surrogate.at(progress)
+        for part in (getattr(self.levels, "surrogate", None), self.transform):
+            move = getattr(part, "at", None)
+            if move is not None:
+                move(progress)
 
 
 class TwoBases(Binarizer):

@@ -10,7 +10,7 @@ the surrogate is. Some sharpen while training goes on: `at(progress)` sets them,
     Tanh         k t (1 - tanh(t z)^2), t from 0.1 to 10, k = max(1/t, 1)    IR-Net (arXiv 1909.10788)
     Power        (1/o) |z|^((1-o)/o), o from 1 to `end`, rectified           ReSTE (arXiv 2308.06689)
     Fourier      (0.4/pi) sum_i cos((2i+1) 0.1 z) for |z| <= 1               FDA (NeurIPS 2021)
-    Ramp         k max(0, sqrt(2) t - t^2 |z|), k = 1                        RBNN (arXiv 2009.13055)
+    Ramp         k max(0, sqrt(2) t - t^2 |z|), k = max(1/t, 1)              RBNN (arXiv 2009.13055)
 """
 
 from __future__ import annotations
@@ -120,9 +120,10 @@ class Ramp:
 
     def at(self, progress: float) -> None:
         self.t = self.first * (self.last / self.first) ** progress
+        self.k = max(1 / self.t, 1.0)
 
     def slope(self, z: Tensor) -> Tensor:
-        return (math.sqrt(2) * self.t - self.t**2 * z.abs()).clamp(min=0)
+        return self.k * (math.sqrt(2) * self.t - self.t**2 * z.abs()).clamp(min=0)
 
 
 class _Sign(torch.autograd.Function):

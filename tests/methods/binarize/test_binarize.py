@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from netsuke.core.errors import UsageError
-from netsuke.methods.binarize import biper, bitnet158, elastic, reste
+from netsuke.methods.binarize import biper, bitnet158, elastic, recu, reste
+from netsuke.nn.binarizer_rotation import Clamped, Rotated, update_rotation
 from netsuke.nn.binary_layers import layers
 
 
@@ -93,3 +94,46 @@ def test_elastic_levels_are_as_many_as_asked(levels: int, signed: bool) -> None:
     codes = layer.inputs.codes(x if signed else x.abs() * 3)
     assert len(codes.unique()) == levels
     assert len(layer.weights.codes(layer.weight).unique()) == levels
+
+
+def test_recu_clamps_at_a_quantile_that_grows_and_keeps_signs() -> None:
+    clamped = Clamped()
+    w = torch.distributions.Laplace(0.0, 1.0).sample(torch.Size([4, 20_000]))
+    u = clamped.standardized(w)
+    for progress, tau in ((0.0, 0.85), (1.0, 0.99)):
+        clamped.at(progress)
+        inside = (u.abs() < clamped.quantile(u)).float().mean()
+        assert float(inside) == pytest.approx(2 * tau - 1, abs=0.01)  # both tails of a Laplace law
+        assert bool((torch.sign(clamped(w)) == torch.sign(u)).all())
+    latent = w.clone().requires_grad_()
+    clamped(latent).sum().backward()
+    assert latent.grad is not None
+    with pytest.raises(UsageError, match="quantiles"):
+        recu.apply(perceptron(), recu.Config(first=0.4))
+
+
+def test_rbnn_rotation_closes_the_angle_to_the_signs() -> None:
+    x = torch.randn(16, 6, 8, generator=torch.Generator().manual_seed(0))
+    first, second = torch.eye(6), torch.eye(8)
+    before = float(x.abs().sum())  # sum_n tr(B^T X) without a rotation
+    sums = [before]
+    for _ in range(4):
+        first, second = update_rotation(x, first, second, 1)
+        sums.append(float((first.T @ x @ second).abs().sum()))
+    assert sums == sorted(sums)
+    assert sums[-1] > 1.02 * before
+    torch.testing.assert_close(first @ first.T, torch.eye(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(second @ second.T, torch.eye(8), atol=1e-5, rtol=0)
+
+
+def test_rbnn_turns_only_while_it_trains() -> None:
+    turned = Rotated(8, 48)
+    assert turned.rows == 6
+    w = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    u = turned.standardized(w)
+    torch.testing.assert_close(turned.eval()(w), u)
+    moved = turned.train()(w)
+    assert not torch.allclose(moved, u)
+    torch.testing.assert_close(moved.flatten(1).norm(dim=1), u.flatten(1).norm(dim=1))
+    again = turned(2 * w + 1)  # standardized alike; no new rotation before the next epoch
+    torch.testing.assert_close(again, moved, atol=1e-3, rtol=1e-3)

@@ -14,7 +14,9 @@ from netsuke.nn.binary_layers import freeze
 from netsuke.passes import compile_program
 from netsuke.program import interpreter
 
-ONE_BIT = ["bi_real", "biper", "bnn", "fda", "ir_net", "reactnet", "reste", "xnor_net", "xnor_net_pp"]
+ONE_BIT = [
+    "bi_real", "biper", "bnn", "fda", "ir_net", "rbnn", "reactnet", "recu", "reste", "xnor_net", "xnor_net_pp",
+]  # fmt: skip
 
 
 def trained(name: str) -> torch.nn.Module:
