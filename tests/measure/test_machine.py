@@ -14,7 +14,8 @@ from netsuke.measure import environment, layers, machine
 from netsuke.measure.doctor import doctor
 from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.measure.machine import Limits
-from netsuke.program.model import Port
+from netsuke.program.model import Node, Port, Program
+from netsuke.program.ranges import input_ranges
 
 RATES = {k: 1.0 for k in Limits.__dataclass_fields__ if k != "isa"}
 
@@ -122,3 +123,16 @@ def test_feeds_have_the_right_types_and_repeat() -> None:
     assert feeds["ids"].max() <= 1
     again = random_feeds(ports, shapes, seed=3)
     assert all(np.array_equal(feeds[n], again[n]) for n in feeds)
+
+
+def test_feeds_stay_within_what_the_codes_of_an_input_can_hold() -> None:
+    nodes = [
+        Node("transpose", "t", ["x"], ["xt"], {"perm": [1, 0]}),
+        Node("quantize", "q", ["xt"], ["codes"], {"scale": 0.5, "zero": 3, "lo": 0, "hi": 15}),
+    ]
+    ports = [Port("x", "f32", (20, 30)), Port("free", "f32", (4,))]
+    ranges = input_ranges(Program("net", ports, [Port("codes", "u8", (30, 20))], nodes))
+    assert ranges == {"x": (-1.5, 6.0)}
+    feeds = random_feeds(ports, concrete_shapes(ports), ranges=ranges)
+    assert feeds["x"].dtype == np.float32
+    assert (-1.5 <= feeds["x"].min() < -1) & (5.5 < feeds["x"].max() <= 6)

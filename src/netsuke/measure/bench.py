@@ -189,7 +189,7 @@ def bench(
     vs          the float network: ONNX path, file.py:factory, .pt2, torch module or onnx_ir.Model
     threads     thread counts, each its own group of rows; batch likewise
     names       engines, default all (`netsuke.measure.engines.NAMES`); precisions: "f32", "bf16", "int8", default all
-    calib       arrays by input name for the competitors' own INT8; random normal inputs otherwise
+    calib       arrays by input name for the competitors' own INT8; random inputs otherwise
     seconds     timed seconds per engine and setting
     memory      also load time, first call and peak memory, each in a process of its own
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,19 @@ def concrete_shapes(
     return shapes
 
 
-def random_feeds(ports: Sequence[Port], shapes: Shapes, seed: int = 0) -> dict[str, Array]:
-    """Standard normal float inputs; codes over their whole range; indices 0 and 1, which every table has."""
+def random_feeds(
+    ports: Sequence[Port], shapes: Shapes, seed: int = 0, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Array]:
+    """Float inputs uniform over their range where one is known, else standard normal; codes over their whole range;
+    indices 0 and 1, which every table has.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     feeds: dict[str, Array] = {}
     for port in ports:
         shape, dtype = tuple(shapes[port.name]), _DTYPES[port.dtype]
-        if port.dtype == "f32":
+        if port.dtype == "f32" and port.name in (ranges or {}):
+            feeds[port.name] = rng.uniform(*(ranges or {})[port.name], shape).astype(np.float32)
+        elif port.dtype == "f32":
             feeds[port.name] = rng.standard_normal(shape, dtype=np.float32)
         elif port.dtype in ("u8", "s8"):
             feeds[port.name] = rng.integers(0, 128, shape).astype(dtype)

@@ -14,6 +14,7 @@ from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.measure.engines.base import Subject
 from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.program.model import Port, Program
+from netsuke.program.ranges import input_ranges
 from netsuke.verify.source import Shapes, capture_model, export_model, format_shapes, is_torch, model_name, parse_shapes
 
 CALIBRATION_SAMPLES = 32  # for the competitors' own INT8; speed does not depend on more
@@ -31,10 +32,11 @@ class Prepared:
     module: Any = None
     notes: list[str] = field(default_factory=list)
     seed: int = 0
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def subject(self, batch: int) -> Subject:
         shapes = concrete_shapes(self.ports, self.shapes, batch)
-        feeds = random_feeds(self.ports, shapes, self.seed)
+        feeds = random_feeds(self.ports, shapes, self.seed, self.ranges)
         return Subject(folder=self.folder, feeds=feeds, torch_spec=self.torch_spec, module=self.module, **self.files)
 
 
@@ -94,11 +96,13 @@ def _add_float(ready: Prepared, vs: Any, shape: Any, weights: Any) -> list[Port]
 
 
 def _add_calibration(ready: Prepared, calib: Mapping[str, Any] | None) -> None:
-    """Write calibration arrays by input name; random normal inputs where none are given, which is enough for speed."""
+    """Write calibration arrays by input name; random inputs where none are given, which is enough for speed."""
     path = ready.folder / "calibration.npz"
     if calib is None:
         shapes = concrete_shapes(ready.ports, ready.shapes, 1)
-        samples = [random_feeds(ready.ports, shapes, ready.seed + 1 + i) for i in range(CALIBRATION_SAMPLES)]
+        samples = [
+            random_feeds(ready.ports, shapes, ready.seed + 1 + i, ready.ranges) for i in range(CALIBRATION_SAMPLES)
+        ]
         arrays = {p.name: np.concatenate([s[p.name] for s in samples]) for p in ready.ports}
         ready.notes.append(
             f"competitors' INT8 calibrated on {CALIBRATION_SAMPLES} random inputs: judge its speed, not its accuracy"
@@ -141,7 +145,7 @@ def prepare(
         )
     if compressed is not None:
         ready.files["nsk"] = _write_nsk(item, compressed, folder).resolve()
-        ready.ports = compressed.inputs
+        ready.ports, ready.ranges = compressed.inputs, input_ranges(compressed)
         known = compressed.meta.get("sample_shape", "")
         if not ready.shapes and known:
             ready.shapes = parse_shapes(known)

@@ -11,7 +11,7 @@ DEFINITIONS = (
     "Latency: wall time of one call, inputs and outputs in host memory, model loaded, one batch. Ratios are speeds: "
     "above 1 is faster than the best competitor's float32 or INT8 at the same threads and batch, with a 95% bootstrap "
     "interval over interleaved rounds. Load, first call and peak memory: a process of its own. Cosine: against the "
-    "first float32 row, random input."
+    "first float32 row, random input within the range the compressed network was calibrated for."
 )
 
 

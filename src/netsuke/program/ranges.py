@@ -1,4 +1,4 @@
-"""What the nodes say about the codes they produce: ranges for the accumulator bounds (numerics.md section 3)."""
+"""What the nodes say about values: ranges of codes for the accumulator bounds (numerics.md section 3), of inputs."""
 
 from __future__ import annotations
 
@@ -44,6 +44,24 @@ def code_ranges(program: Program) -> dict[str, tuple[int, int]]:
             continue
         for name in node.outputs:
             ranges[name] = found
+    return ranges
+
+
+def input_ranges(program: Program) -> dict[str, tuple[float, float]]:
+    """[lowest, highest] float value that the codes of an input can hold, of every input that is quantized."""
+    source = {port.name: port.name for port in program.inputs}
+    ranges: dict[str, tuple[float, float]] = {}
+    for node in program.nodes:
+        name = source.get(node.inputs[0]) if node.inputs else None
+        if name is None:
+            continue
+        if node.op in _COPIES:
+            source.update(dict.fromkeys(node.outputs, name))
+        elif node.op == "quantize":
+            attrs = attributes(node)
+            scale, zero = float(attrs["scale"]), int(attrs["zero"])  # type: ignore[arg-type]
+            low, high = int(attrs.get("lo", 0)), int(attrs.get("hi", 255))  # type: ignore[arg-type]
+            ranges[name] = (scale * (low - zero), scale * (high - zero))
     return ranges
 
 
