@@ -53,12 +53,24 @@ def residual_block(requant: str = "float") -> onnx.ModelProto:
         "hi": f32(6.0),
     }
     model = build("float[N,3,H,W] x, float[N,4,H,W] r", body, "float[N,4,H,W] y", constants)
-    if requant != "float":
-        model.metadata_props.add(key="netsuke.requant", value=requant)
+    model.metadata_props.add(key="netsuke.requant", value=requant)
     return model
 
 
 SIZES = [{"N": 1, "H": 5, "W": 7}, {"N": 3, "H": 8, "W": 4}]
+
+
+def test_a_file_of_another_tool_gets_the_multipliers_and_whole_biases_of_its_engine() -> None:
+    foreign = residual_block()
+    del foreign.metadata_props[:]
+    program = check(foreign, SIZES, atol=0.0501)
+    conv = next(node for node in program.nodes if node.op == "qconv")
+    sw = np.asarray([0.01, 0.002, 0.005, 0.003], np.float32)
+    steps = np.float32(0.02) * sw
+    np.testing.assert_array_equal(program.constants[conv.inputs[2]], steps / np.float32(0.05))
+    assert conv.inputs[3] == ""
+    whole = np.rint(np.asarray([0.5, -0.25, 0, 1]) / steps).astype(np.int32)
+    np.testing.assert_array_equal(program.constants[conv.inputs[4]], whole)
 
 
 def test_conv_residual_clip_is_one_node_with_the_numbers_of_the_specification() -> None:

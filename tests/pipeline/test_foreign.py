@@ -51,9 +51,8 @@ def test_its_outputs_are_the_other_tools(quantized: Path) -> None:
     import onnxruntime
 
     x = inputs(16, seed=3)
-    # Its fused INT8 kernels saturate 16-bit sums on CPUs without VNNI; unfused it computes what the file says.
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturating sums on CPUs without VNNI
     session = onnxruntime.InferenceSession(str(quantized), options, providers=["CPUExecutionProvider"])
     theirs = session.run(None, {"x": x})[0]
     ours = open_runner(compress(quantized, measure=False).program).outputs({"x": x})[0]
@@ -61,7 +60,7 @@ def test_its_outputs_are_the_other_tools(quantized: Path) -> None:
     step = gaps[gaps > 1e-4].min()
     codes = np.rint((ours - theirs) / step)
     assert np.abs(codes).max() <= 1, "at most one code off"
-    assert (codes != 0).mean() <= 0.05
+    assert (codes != 0).mean() < 0.01
     assert (ours.argmax(axis=1) == theirs.argmax(axis=1)).all()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from netsuke.capture.arithmetic import quantized_elsewhere, quantized_here
 from netsuke.capture.onnx_file import check_proto, read_onnx
 from netsuke.core.errors import FileError, Problem, UsageError, near
 
@@ -20,7 +21,7 @@ def load(model: Any, *, shape: Any, weights: Any, dtype: Any, free_image: bool =
     if isinstance(model, onnx.ModelProto):
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
-        return _fixed(check_proto(copy), shape)
+        return _fixed(quantized_elsewhere(check_proto(copy)), shape)
     if isinstance(model, (str, Path)):
         return _from_text(str(model), shape, weights, dtype, free_image)
     if hasattr(model, "forward") and hasattr(model, "state_dict"):
@@ -54,7 +55,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: Any, free_image: bool
     if path.suffix in (".onnx", ".onnxtxt", ".pb") or path.is_file():
         if weights is not None:
             raise UsageError(Problem("an ONNX file has its own weights", got=str(weights), hint="leave weights out"))
-        return _fixed(read_onnx(path), shape)
+        return _fixed(quantized_elsewhere(read_onnx(path)), shape)
     if text in MODELS:
         from netsuke.models import build
 
@@ -79,7 +80,7 @@ def _export(module: Any, shape: Any, weights: Any, dtype: Any, free_image: bool)
         from netsuke.models import load_weights
 
         load_weights(module, Path(weights))
-    model = export_module(module, shape, dtype, free_image=free_image)
+    model = quantized_here(export_module(module, shape, dtype, free_image=free_image))
     if free_image:
         model.metadata_props["netsuke.exported"] = "1"
     return model

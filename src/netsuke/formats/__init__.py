@@ -25,6 +25,7 @@ from netsuke.formats.integer import (
     requantize_f32,
     rne,
     shift_rne,
+    single_multiplier,
 )
 from netsuke.formats.minifloat import E2M1, E3M2, E4M3, E5M2, MINIFLOATS, Minifloat, round_minifloat, search_bias
 from netsuke.formats.packing import (
@@ -75,6 +76,7 @@ __all__ = [
     "round_minifloat",
     "search_bias",
     "shift_rne",
+    "single_multiplier",
     "spare_bits_clear",
     "unpack",
     "unpack_bits",

@@ -70,6 +70,12 @@ def make_multiplier(x_scale: Array | float, w_scale: Array | float, y_scale: flo
     return np.asarray((product / np.float64(y_scale)).astype(F32))
 
 
+def single_multiplier(x_scale: Array | float, w_scale: Array | float, y_scale: float) -> Array:
+    """Section 4, networks quantized elsewhere: `f32(f32(x_scale * w_scale) / y_scale)`, one f32 operation a step."""
+    product = np.asarray(x_scale, F32) * np.asarray(w_scale, F32)
+    return np.asarray(product / F32(y_scale), F32)
+
+
 def _accumulator_to_real(
     acc: Array, mult: Array | float, bias: Array | None, residual: Array | None, r_mult: float | None
 ) -> Array:

@@ -18,7 +18,7 @@ from netsuke.formats.integer import dyadic, make_multiplier
 from netsuke.passes.lower_qlinear import constant_codes
 from netsuke.passes.nodes import U8, Codes, codes_of, from_nhwc, ns, reshaped, to_nhwc
 from netsuke.passes.pools import pool_window
-from netsuke.passes.tail import Tail, find_tail, last_member, place
+from netsuke.passes.tail import Tail, find_tail, last_member, multiplier, place
 
 
 def lower_qelementwise(graph: ir.Graph) -> int:
@@ -60,7 +60,7 @@ def _binary(node: ir.Node, tail: Tail) -> bool:
         attrs["b_zero"] = b.zero
     op = "qmul" if node.op_type == "Mul" else "qadd"
     if node.op_type == "Mul":
-        attrs["mult"] = float(make_multiplier(a.scale, b.scale, scale))
+        attrs["mult"] = float(multiplier(node, a.scale, b.scale, scale))
     elif graph_is_dyadic(node):
         op = "qadd_dyadic"
         attrs["a_m"], attrs["a_e"] = _dyadic(node, a.scale / scale)

@@ -10,9 +10,17 @@ import onnx_ir as ir
 from netsuke.capture.graph import attr, constant, dims_of, is_constant, made_by, operand
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.formats.bound import ACC_LIMIT, matmul_bound
-from netsuke.formats.integer import make_multiplier
 from netsuke.passes.nodes import F32, U8, Codes, codes_of, ns
-from netsuke.passes.tail import Tail, as_constant, find_tail, last_member, layer_bias, place, requantization
+from netsuke.passes.tail import (
+    Tail,
+    as_constant,
+    find_tail,
+    last_member,
+    layer_bias,
+    multiplier,
+    place,
+    requantization,
+)
 from netsuke.passes.weights import WeightCodes, weight_codes
 
 
@@ -81,7 +89,7 @@ def _matmul(node: ir.Node) -> bool:
     if tail.bounds != (-float("inf"), float("inf")) and not tail.codes:
         tail = Tail(node.outputs[0])
         gain = 1.0
-    mult = float(make_multiplier(a.scale, np.float64(b.scale) * gain, tail.grid.scale if tail.grid else 1.0))
+    mult = float(multiplier(node, a.scale, np.float64(b.scale) * gain, tail.grid.scale if tail.grid else 1.0))
     limits: dict[str, Any] = tail.limits() if tail.codes else {"out": "f32"}
     attrs = {"a_zero": a.zero, "b_zero": b.zero, "mult": mult, **limits}
     at = last_member(node, tail)

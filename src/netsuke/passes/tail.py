@@ -14,7 +14,7 @@ import onnx_ir as ir
 from netsuke.capture.graph import Array, array_of, constant, dead, is_op, only_user, operand, replace, source_of
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.formats.bound import ACC_LIMIT, accumulator_bound
-from netsuke.formats.integer import dyadic, make_multiplier
+from netsuke.formats.integer import dyadic, make_multiplier, single_multiplier
 from netsuke.passes.nodes import Codes, Grid, bounds_of, clamp_codes, codes_of, float_constant, grid_of, same_dims
 from netsuke.passes.weights import WeightCodes
 
@@ -147,7 +147,10 @@ def requantization(
     w: codes [O, ...] with scales [O]; bias: real f32 [O]; acc_bias: int32 [O] in units of x_scale * w_scale; gain:
     factor on the product. A layer whose accumulator could leave int32 is refused by name.
     """
-    steps = np.float64(x.scale) * w.scale.astype(np.float64) * gain
+    steps: Array = np.float64(x.scale) * w.scale.astype(np.float64) * gain
+    if is_single(layer):
+        steps = single_multiplier(x.scale, w.scale, 1.0) * np.float32(gain)
+        bias, acc_bias = _whole_bias(x, w, tail, steps, bias, acc_bias)
     real = None if bias is None and tail.shift is None else np.zeros(w.codes.shape[0])
     for part in (bias, tail.shift):
         if real is not None and part is not None:
@@ -173,13 +176,39 @@ def requantization(
     return found
 
 
+def is_single(node: ir.Node) -> bool:
+    """True for a graph quantized by another tool (numerics.md section 4)."""
+    return node.graph is not None and node.graph.meta.get("requant") == "single"
+
+
+def multiplier(node: ir.Node, x_scale: float, w_scale: Array | float, y_scale: float) -> Array:
+    """The multiplier of a product of codes, rounded as the graph asks for."""
+    if is_single(node):
+        return single_multiplier(x_scale, w_scale, y_scale)
+    return make_multiplier(x_scale, w_scale, y_scale)
+
+
+def _whole_bias(
+    x: Codes, w: WeightCodes, tail: Tail, steps: Array, bias: Array | None, acc_bias: Array | None
+) -> tuple[Array | None, Array | None]:
+    """(None, bias in whole steps) where the result is codes and the accumulator has room, else as given."""
+    if bias is None or acc_bias is not None or tail.grid is None:
+        return bias, acc_bias
+    whole = np.rint(bias.astype(np.float64) / steps)
+    if not (np.abs(whole) <= ACC_LIMIT).all():
+        return bias, acc_bias
+    found = np.broadcast_to(whole, steps.shape).astype(np.int32)
+    fits = accumulator_bound(w.codes, x.zero, 0, 255, found).max(initial=0) <= ACC_LIMIT
+    return (None, found) if fits else (bias, None)
+
+
 def _real(tail: Tail, steps: Array, real: Array | None, acc_bias: Array | None) -> Requantization:
     y_scale = tail.grid.scale if tail.grid is not None else 1.0
     attrs: dict[str, Any] = {}
     if tail.residual is not None:
         attrs = {"r_zero": tail.residual.zero, "r_mult": float(make_multiplier(tail.residual.scale, 1.0, y_scale))}
     bias = None if real is None or not np.any(real) else (real / y_scale).astype(np.float32)
-    mult = make_multiplier(1.0, steps, y_scale)
+    mult = (single_multiplier if steps.dtype == np.float32 else make_multiplier)(1.0, steps, y_scale)
     return Requantization(False, {"mult": mult, "bias": bias, "acc_bias": acc_bias}, attrs)
 
 
