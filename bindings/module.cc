@@ -221,7 +221,7 @@ nb::list nodes(const Engine& engine) {
   for (size_t i = 0; i < engine.program().nodes.size(); ++i) {
     const netsuke::NodeInfo& node = engine.program().nodes[i];
     const char* kernel = engine.op(static_cast<int>(i)).kernel_name();
-    out.append(nb::make_tuple(node.name, node.op, kernel, netsuke::kernel_isa(kernel)));
+    out.append(nb::make_tuple(node.name, node.op, kernel, netsuke::kernel_isa(kernel), engine.stored(i)));
   }
   return out;
 }

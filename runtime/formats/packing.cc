@@ -1,6 +1,7 @@
 #include "formats/packing.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace netsuke {
 namespace {
@@ -66,8 +67,30 @@ void unpack_u8(const uint8_t* data, int64_t count, int bits, uint8_t* out) {
     case 3: return plain_codes<3>(data, count, out);
     case 4: return plain_codes<4>(data, count, out);
     case 5: return plain_codes<5>(data, count, out);
-    default: return plain_codes<6>(data, count, out);
+    case 6: return plain_codes<6>(data, count, out);
+    case 7: return plain_codes<7>(data, count, out);
+    default: return plain_codes<8>(data, count, out);
   }
+}
+
+int index_bits(int64_t entries) {
+  int bits = 1;
+  while (int64_t{1} << bits < entries) ++bits;
+  return bits;
+}
+
+bool unpack_indices(const uint8_t* table, int64_t entries, int64_t vector, const uint8_t* data, int64_t count, int bits, uint8_t* out) {
+  constexpr int64_t kBlock = 4096;  // a multiple of 8: every block starts at a whole byte
+  uint8_t indices[kBlock];
+  for (int64_t first = 0; first < count; first += kBlock) {
+    const int64_t part = std::min(kBlock, count - first);
+    unpack_u8(data + first / 8 * bits, part, bits, indices);
+    for (int64_t i = 0; i < part; ++i) {
+      if (indices[i] >= entries) return false;
+      std::memcpy(out + (first + i) * vector, table + indices[i] * vector, static_cast<size_t>(vector));
+    }
+  }
+  return true;
 }
 
 int fewest_bits_s8(const int8_t* codes, int64_t count) {

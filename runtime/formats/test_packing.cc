@@ -53,10 +53,34 @@ void test_widths() {
   CHECK(packed_size(0, 3) == 0 && packed_size(8, 3) == 3 && packed_size(9, 3) == 4);
 }
 
+void test_indices() {
+  for (int64_t k : {2, 3, 4, 5, 128, 129, 256}) {
+    const int bits = index_bits(k);
+    CHECK(int64_t{1} << bits >= k && (bits == 1 || int64_t{1} << (bits - 1) < k));
+  }
+  for (int bits = 1; bits <= 8; ++bits) {  // indices 0, 1, 2, ... of vectors of 3 bytes; more than one block
+    const int64_t entries = int64_t{1} << bits, count = 9001;
+    std::vector<uint8_t> data(static_cast<size_t>(packed_size(count, bits)) + 8), table(static_cast<size_t>(3 * entries));
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t value = static_cast<uint64_t>(i % entries) << (i * bits % 8);
+      data[static_cast<size_t>(i * bits / 8)] |= static_cast<uint8_t>(value);
+      data[static_cast<size_t>(i * bits / 8 + 1)] |= static_cast<uint8_t>(value >> 8);
+    }
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<uint8_t>(i * 7 + 1);
+    std::vector<uint8_t> out(static_cast<size_t>(3 * count));
+    CHECK(unpack_indices(table.data(), entries, 3, data.data(), count, bits, out.data()));
+    bool same = true;
+    for (int64_t i = 0; i < 3 * count; ++i) same = same && out[static_cast<size_t>(i)] == table[static_cast<size_t>(i / 3 % entries * 3 + i % 3)];
+    CHECK(same);
+    CHECK(!unpack_indices(table.data(), entries - 1, 3, data.data(), count, bits, out.data()));
+  }
+}
+
 }  // namespace
 }  // namespace netsuke
 
 int main() {
+  netsuke::test_indices();
   netsuke::test_vectors();
   netsuke::test_widths();
   return netsuke::check_result();

@@ -148,17 +148,28 @@ Status Engine::stable_constants(const SafeTensors& file) {
   return Status();
 }
 
-// Codes as bytes, for the operator that is being built.
+// Codes as bytes (or f32 from a table), for the operator that is being built.
 Status Engine::unpack_constant(size_t constant) {
   const PackedInfo& packed = program_.packed[constant];
   if (packed.bits == 0 || constants_[constant].data != nullptr) return Status();
   const int64_t count = packed.shape.elements();
-  NETSUKE_TRY(unpacked_[constant].allocate(static_cast<size_t>(count)));
+  const int64_t bytes = count * static_cast<int64_t>(dtype_size(packed.dtype));
+  if (bytes > max_bytes_) {
+    return error(Code::kOutOfMemory, "weights of %lld bytes once decoded; at most %lld are allowed", static_cast<long long>(bytes),
+                 static_cast<long long>(max_bytes_));
+  }
+  NETSUKE_TRY(unpacked_[constant].allocate(static_cast<size_t>(bytes)));
   uint8_t* codes = count == 0 ? empty_tensor : unpacked_[constant].data();
-  if (packed.dtype == DType::kS8) {
-    unpack_s8(packed_data_[constant], count, packed.bits, reinterpret_cast<int8_t*>(codes));
+  const uint8_t* data = packed_data_[constant];
+  if (packed.entries > 0) {
+    const int64_t vector = packed.table_bytes() / packed.entries;
+    if (!unpack_indices(data, packed.entries, vector, data + packed.table_bytes(), count / packed.length, packed.bits, codes)) {
+      return error(Code::kCorruptFile, "an index of the weights points behind their %lld entries", static_cast<long long>(packed.entries));
+    }
+  } else if (packed.dtype == DType::kS8) {
+    unpack_s8(data, count, packed.bits, reinterpret_cast<int8_t*>(codes));
   } else {
-    unpack_u8(packed_data_[constant], count, packed.bits, codes);
+    unpack_u8(data, count, packed.bits, codes);
   }
   constants_[constant].data = codes;
   return Status();
@@ -249,13 +260,29 @@ void Engine::drop_packed(size_t i, std::vector<int>* readers, std::vector<bool>*
     if (const PackedInfo& packed = program_.packed[c]; packed.bits != 0) {
       unpacked_[c].release();
       constants_[c].data = empty_tensor;  // never read again, but still a constant for the planner
-      file_.drop(packed_data_[c], packed_data_[c] + packed_size(packed.shape.elements(), packed.bits));
+      file_.drop(packed_data_[c], packed_data_[c] + packed.bytes());
       continue;
     }
     const auto* begin = static_cast<const uint8_t*>(constants_[c].data);
     const bool in_file = begin >= file_.data() && begin < file_.data() + file_.size();
     if (in_file) file_.drop(begin, begin + constants_[c].shape.elements() * static_cast<int64_t>(dtype_size(constants_[c].dtype)));
   }
+}
+
+std::string Engine::stored(size_t node) const {
+  std::string text;
+  for (int number : program_.nodes[node].in) {
+    if (number < 0 || program_.values[static_cast<size_t>(number)].kind != ValueKind::kConstant) continue;
+    const PackedInfo& packed = program_.packed[static_cast<size_t>(program_.values[static_cast<size_t>(number)].index)];
+    if (packed.bits == 0) continue;
+    text += (text.empty() ? "" : "; ") + std::to_string(packed.bits);
+    if (packed.entries == 0) {
+      text += "-bit codes";
+    } else {
+      text += "-bit indices, " + std::to_string(packed.entries) + " entries of " + std::to_string(packed.length) + ", decoded at load";
+    }
+  }
+  return text;
 }
 
 size_t Engine::packed_bytes() const {

@@ -38,6 +38,8 @@ class Engine {
   int threads() const { return pool_->threads(); }
   size_t file_bytes() const { return file_size_; }
   size_t packed_bytes() const;
+  // How the file holds the packed constants that a node reads: "3-bit codes"; "2-bit indices, 4 entries of 1, decoded at load"; "".
+  std::string stored(size_t node) const;
   int find_value(const std::string& name) const;  // -1 when unknown
 
   // Makes a plan, or finds it among the last few. Safe to call from several threads.

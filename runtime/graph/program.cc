@@ -16,6 +16,7 @@ constexpr int kMaxDepth = 32;
 constexpr size_t kMaxNodes = 1'000'000;
 constexpr int kMaxName = 1024;  // characters
 constexpr int64_t kMaxCodes = int64_t{1} << 48;  // of a packed constant
+constexpr int64_t kMaxVector = 64;               // elements of an entry
 
 Status bad(const char* where, const std::string& what, const char* problem) {
   return error(Code::kCorruptFile, "%s '%.200s': %s", where, what.c_str(), problem);
@@ -190,17 +191,24 @@ class Reader {
   }
 
   Status packed_form(const std::string& name, const Json& entry, const FileTensor& tensor, PackedInfo* out) {
-    NETSUKE_TRY(check_keys("packed", name, entry, {"bits", "dtype", "shape"}));
+    NETSUKE_TRY(check_keys("packed", name, entry, {"bits", "dtype", "shape", "entries"}));
+    const Json* table = entry.find("entries");
+    if (table != nullptr) NETSUKE_TRY(packed_table(name, *table, out));
     const Json* bits = entry.find("bits");
-    if (bits == nullptr || !bits->is(Json::Kind::kInt) || !packed_width(bits->integer)) return bad("packed", name, "bits is none of 1 to 6");
+    const bool whole = bits != nullptr && bits->is(Json::Kind::kInt);
+    if (table == nullptr && (!whole || !packed_width(bits->integer))) return bad("packed", name, "bits is none of 1 to 6");
+    if (table != nullptr && (!whole || bits->integer != index_bits(out->entries))) {
+      return bad("packed", name, "bits is not the fewest that tell the entries apart");
+    }
     std::string dtype;
     NETSUKE_TRY(read_text("packed", entry, "dtype", true, &dtype));
-    if (dtype != "s8" && dtype != "u8") return bad("packed", name, "dtype is neither s8 nor u8");
+    const bool floats = table != nullptr && dtype == "f32";
+    if (dtype != "s8" && dtype != "u8" && !floats) return bad("packed", name, "dtype is neither s8 nor u8");
     const Json* shape = entry.find("shape");
     if (shape == nullptr || !shape->is(Json::Kind::kArray) || shape->items.size() > kMaxRank) {
       return bad("packed", name, "shape is not a list of at most 8 sizes");
     }
-    out->dtype = dtype == "s8" ? DType::kS8 : DType::kU8;
+    out->dtype = floats ? DType::kF32 : dtype == "s8" ? DType::kS8 : DType::kU8;
     int64_t bound = 1;  // with empty dimensions counted as 1
     for (const Json& dim : shape->items) {
       if (!dim.is(Json::Kind::kInt) || dim.integer < 0) return bad("packed", name, "a dimension is not a non-negative integer");
@@ -210,12 +218,28 @@ class Reader {
       }
     }
     out->bits = static_cast<int>(bits->integer);
-    const int64_t count = out->shape.elements(), size = packed_size(count, out->bits);
+    const int64_t count = out->shape.elements();
+    if (count % out->length != 0) return bad("packed", name, "the elements are not whole vectors");
+    const int64_t size = out->bytes();
     if (tensor.dtype != DType::kU8 || tensor.shape.rank != 1 || tensor.shape.dim[0] != size) {
       return error(Code::kCorruptFile, "packed '%.200s': %lld codes of %d bits are a list of %lld bytes (U8)", name.c_str(),
-                   static_cast<long long>(count), out->bits, static_cast<long long>(size));
+                   static_cast<long long>(count / out->length), out->bits, static_cast<long long>(size));
     }
-    if (!packed_tail_clear(tensor.data, count, out->bits)) return bad("packed", name, "an unused bit behind the last code is set");
+    if (!packed_tail_clear(tensor.data + out->table_bytes(), count / out->length, out->bits)) {
+      return bad("packed", name, "an unused bit behind the last code is set");
+    }
+    return Status();
+  }
+
+  // Limits keep a small file from standing for endless weights: an index byte decodes to at most 8 * 64 elements.
+  Status packed_table(const std::string& name, const Json& table, PackedInfo* out) {
+    const bool two = table.is(Json::Kind::kArray) && table.items.size() == 2 && table.items[0].is(Json::Kind::kInt) &&
+                     table.items[1].is(Json::Kind::kInt);
+    if (!two) return bad("packed", name, "entries is not a list of two integers");
+    out->entries = table.items[0].integer;
+    out->length = table.items[1].integer;
+    if (out->entries < 2 || out->entries > 256) return bad("packed", name, "there are not 2 to 256 entries");
+    if (out->length < 1 || out->length > kMaxVector) return bad("packed", name, "an entry has not 1 to 64 elements");
     return Status();
   }
 

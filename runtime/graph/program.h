@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/packing.h"
 #include "graph/json.h"
 #include "graph/safetensors.h"
 
@@ -44,11 +45,16 @@ struct NodeInfo {
   Json attrs;
 };
 
-// A constant whose codes take fewer than 8 bits in the file. bits 0: not packed.
+// A constant that the file holds packed: codes of fewer than 8 bits, or with entries > 0 a table of that many vectors of
+// `length` elements followed by an index of `bits` bits for each vector. bits 0: not packed.
 struct PackedInfo {
   int bits = 0;
-  DType dtype = DType::kS8;  // of the codes, s8 or u8
+  DType dtype = DType::kS8;  // s8 or u8; f32 too with a table
   Shape shape;
+  int64_t entries = 0, length = 1;
+
+  int64_t table_bytes() const { return entries * length * static_cast<int64_t>(dtype_size(dtype)); }
+  int64_t bytes() const { return table_bytes() + packed_size(shape.elements() / length, bits); }  // in the file
 };
 
 struct ProgramInfo {

@@ -133,6 +133,22 @@ inline std::string sample_packed() {
                       {"w", "U8", "[11]", bytes_of(w)}});
 }
 
+// Weights as indices: five entries of two s8 codes, three of one f32.
+inline std::string sample_tables() {
+  const std::string nodes = sample_node("qlinear", "[\"x\",\"w\",\"mult\",\"\",\"\",\"\"]", "[\"h\"]",
+                                        "{\"acc_bound\":1000000,\"out\":\"f32\",\"x_zero\":3}") +
+                            "," + sample_node("linear", "[\"h\",\"v\",\"\",\"\"]", "[\"y\"]");
+  const std::vector<uint8_t> w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 250, 0x88, 0x46, 0x44, 0x23, 0x02};  // 12 indices of 3 bits
+  std::string v = bytes_of<float>({0.5f, -1, 2});
+  v += "$$$$";  // 16 indices of 2 bits
+  return sample_file(sample_program(sample_port("x", "u8", "[\"N\",6]"), sample_port("y", "f32", "[\"N\",4]"), nodes, "{}",
+                                    "{\"v\":{\"bits\":2,\"dtype\":\"f32\",\"entries\":[3,1],\"shape\":[4,4]},"
+                                    "\"w\":{\"bits\":3,\"dtype\":\"s8\",\"entries\":[5,2],\"shape\":[4,6]}}"),
+                     {{"mult", "F32", "[4]", bytes_of<float>({0.01f, 0.02f, 0.005f, 0.03f})},
+                      {"v", "U8", "[16]", v},
+                      {"w", "U8", "[15]", bytes_of(w)}});
+}
+
 }  // namespace netsuke
 
 #endif  // NETSUKE_GRAPH_SAMPLE_H_

@@ -154,6 +154,33 @@ void test_packed() {
   refused(file("[]", two), "not an object");
 }
 
+void test_tables() {
+  CHECK_OK(load(sample_tables()));
+  const std::string node = sample_node("qlinear", "[\"x\",\"w\",\"m\",\"\",\"\",\"\"]", "[\"y\"]", "{\"acc_bound\":1000,\"out\":\"f32\",\"x_zero\":0}");
+  const auto file = [&](const std::string& form, const std::string& data) {
+    const std::string packed = "{\"w\":{" + form + "}}";
+    const std::string program = sample_program(sample_port("x", "u8", "[\"N\",4]"), sample_port("y", "f32", "[\"N\",1]"), node, "{}", packed);
+    return sample_file(program, {{"m", "F32", "[1]", bytes_of<float>({1})}, {"w", "U8", "[" + std::to_string(data.size()) + "]", data}});
+  };
+  const auto form = [](const char* bits, const char* entries, const char* dtype = "s8") {
+    return std::string("\"bits\":") + bits + ",\"dtype\":\"" + dtype + "\",\"entries\":" + entries + ",\"shape\":[1,4]";
+  };
+  const std::string three = std::string("\x05\x07\xf9", 3) + std::string(1, 0x24);  // 0 1 2 0 of 5, 7, -7
+  CHECK_OK(load(file(form("2", "[3,1]"), three)));
+  CHECK_OK(load(file(form("2", "[3,2]"), std::string("\1\2\3\4\5\6", 6) + std::string(1, 0x09))));
+  refused(file(form("2", "[3,1]"), std::string("\x05\x07\xf9", 3) + std::string(1, 0x34)), "points behind");
+  refused(file(form("2", "[3,2]"), std::string("\1\2\3\4\5\6", 6) + std::string(1, 0x19)), "unused bit");
+  refused(file(form("2", "[3,3]"), three), "whole vectors");
+  refused(file(form("2", "[3,1]"), three + "a"), "4 bytes");
+  refused(file(form("2", "[3,1]", "f32"), three), "13 bytes");
+  refused(file(form("3", "[3,1]"), three), "fewest");
+  refused(file(form("2", "[2,1]"), three), "fewest");
+  for (const char* table : {"[1,1]", "[257,1]", "[-3,1]"}) refused(file(form("2", table), three), "2 to 256");
+  for (const char* table : {"[3,0]", "[3,65]", "[3,9223372036854775807]"}) refused(file(form("2", table), three), "1 to 64");
+  for (const char* table : {"3", "[3]", "[3,1,1]", "[3,1.0]", "null"}) refused(file(form("2", table), three), "list of two");
+  refused(file(form("2", "[3,1]", "i32"), three), "neither s8 nor u8");
+}
+
 void test_missing_files() {
   std::unique_ptr<Engine> engine;
   CHECK(Engine::load_file("/nonexistent/model.nsk", {}, &engine).message().find("cannot open") != std::string::npos);
@@ -170,6 +197,7 @@ int main() {
   netsuke::test_containers();
   netsuke::test_programs();
   netsuke::test_packed();
+  netsuke::test_tables();
   netsuke::test_missing_files();
   return netsuke::check_result();
 }

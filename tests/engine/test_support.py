@@ -32,3 +32,13 @@ def test_what_no_operator_takes_is_simulated(rows):
     for layer in ("conv", "depthwise conv"):
         for form in ("int4 in groups", "e4m3"):
             assert (rows[layer, form, "float32"].status, rows[layer, form, "float32"].kernels) == ("simulated", {})
+
+
+def test_codebooks_take_the_bits_of_their_indices_and_are_decoded_at_load(rows):
+    here = {name for name, present in instruction_sets().items() if present}
+    for layer in ("conv", "depthwise conv", "linear"):
+        for form, bits in (("16 x 1 int8", 4), ("8 x 1 int8", 3), ("16 x 4 int8", 1)):
+            row = rows[layer, form, "uint8"]
+            assert (row.status, row.stored, row.loaded, set(row.kernels)) == ("packed", bits, "decoded", here)
+    assert rows["conv", "64 x 4 float32", "float32"].loaded == "decoded"
+    assert rows["conv", "int4", "uint8"].loaded == ""

@@ -8,9 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netsuke.core.errors import FileError
+from netsuke import engine
+from netsuke.core.errors import FileError, NetsukeError
 from netsuke.formats import accumulator_bound, f32_to_bf16
-from netsuke.program import Node, Port, Program, Value, from_bytes, read, stored_bits, stored_bytes, to_bytes, write
+from netsuke.program import (
+    Node,
+    Port,
+    Program,
+    Value,
+    from_bytes,
+    interpreter,
+    read,
+    stored_bits,
+    stored_bytes,
+    to_bytes,
+    write,
+)
 from netsuke.program.model_json import shortest
 
 
@@ -305,3 +318,72 @@ def test_damaged_packed_forms_are_refused(form, what):
     spoiled[-1] |= 0x80  # 35 codes of 3 bits leave 7 bits of the last byte
     with pytest.raises(FileError, match="unused bit"):
         from_bytes(bytes(spoiled))
+
+
+def test_codes_of_few_vectors_are_stored_as_indices_and_run_as_codes():
+    rng = np.random.default_rng(0)
+    entries = rng.integers(-127, 128, (13, 4)).astype(np.int8)
+    w = entries[rng.integers(0, 13, (40, 24))].reshape(40, 96)
+    program = low_bit_program(w)
+    data = to_bytes(program)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    form = json.loads(header["__metadata__"]["netsuke"])["packed"]["w"]
+    assert form == {"bits": 4, "dtype": "s8", "entries": [13, 4], "shape": [40, 96]}
+    assert header["w"]["shape"] == [13 * 4 + 40 * 24 * 4 // 8]
+    assert stored_bytes(program, ["w"]) == header["w"]["shape"][0]
+    assert stored_bits(program, "w") == 1
+    back = from_bytes(data)
+    np.testing.assert_array_equal(back.constants["w"], w)
+    assert to_bytes(back) == data
+    ours = engine.load(program)
+    x = rng.integers(0, 256, (5, 96)).astype(np.uint8)
+    np.testing.assert_array_equal(ours(x), next(iter(interpreter.run(program, {"x": x}).values())))
+    assert ours.kernels()[0]["stored"] == "4-bit indices, 13 entries of 4, decoded at load"
+
+
+def test_float_weights_of_few_vectors_too_and_ordinary_ones_are_left_alone():
+    rng = np.random.default_rng(1)
+    table = rng.standard_normal((32, 2)).astype(np.float32)
+    w = table[rng.integers(0, 32, (20, 33))].reshape(20, 66)
+
+    def program(weights):
+        ports = [Port("x", "f32", ("N", 66))], [Port("y", "f32", ("N", 20))]
+        return Program("f", *ports, [Node("linear", "l", ["x", "w", "", ""], ["y"])], {"w": weights})
+
+    assert stored_bytes(program(w), ["w"]) == 32 * 2 * 4 + (660 * 5 + 7) // 8
+    back = from_bytes(to_bytes(program(w)))
+    np.testing.assert_array_equal(back.constants["w"], w)
+    x = rng.standard_normal((3, 66)).astype(np.float32)
+    plain = engine.load(program(w))
+    np.testing.assert_allclose(plain(x), x @ w.T, rtol=1e-4, atol=1e-4)
+    ordinary = rng.standard_normal((20, 66)).astype(np.float32)
+    assert stored_bytes(program(ordinary), ["w"]) == ordinary.nbytes
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"entries": [257, 4]}, "entries"),
+        ({"entries": [13, 65]}, "entries"),
+        ({"entries": [13.0, 4]}, "entries"),
+        ({"entries": [13]}, "entries"),
+        ({"bits": 5}, "fewest bits"),
+        ({"entries": [14, 4]}, "take 296 bytes"),
+        ({"entries": [13, 7]}, "no vectors of 7"),
+        ({"dtype": "i32"}, "s8, u8 or f32"),
+    ],
+)
+def test_damaged_tables_are_refused(change, what, tmp_path):
+    rng = np.random.default_rng(0)
+    w = rng.integers(-127, 128, (13, 4)).astype(np.int8)[rng.integers(0, 13, (20, 24))].reshape(20, 96)
+    data = to_bytes(low_bit_program(w))
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:size])
+    document = json.loads(header["__metadata__"]["netsuke"])
+    document["packed"]["w"] |= change
+    header["__metadata__"]["netsuke"] = json.dumps(document)
+    with pytest.raises(FileError, match=what):
+        from_bytes(container(header, data[size:]))
+    (tmp_path / "bad.nsk").write_bytes(container(header, data[size:]))
+    with pytest.raises(NetsukeError):
+        engine.load(tmp_path / "bad.nsk")

@@ -62,6 +62,7 @@ def _support(json: Path | None) -> None:
     for row in rows:
         stored = "-" if row.stored is None else str(row.stored)
         kernel = next(iter(row.kernels.values()), "none: computed as float32")
+        kernel += ", table decoded at load" if row.loaded else ""
         say(f"{row.layer:26}{row.weights:16}{row.activations:18}{stored:14}{row.status:11}{kernel}")
     say(f"\nThe same formats run on: {', '.join(isas)}. Activations of few bits stay in bytes.")
     document = [{**asdict(row), "status": row.status} for row in rows]

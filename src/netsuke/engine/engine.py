@@ -101,8 +101,13 @@ class Engine:
         return dict(zip([*names, *taps], found, strict=True))
 
     def kernels(self) -> list[dict[str, str]]:
-        """For each node: node, op, kernel (its name says formats, instruction set and tile) and isa."""
-        return [dict(zip(("node", "op", "kernel", "isa"), row, strict=True)) for row in self._handle.nodes]
+        """For each node: node, op, kernel (its name says formats, instruction set and tile), isa, and stored.
+
+        stored: how the file holds the node's packed weights: "3-bit codes"; "2-bit indices, 4 entries of 1, decoded at
+        load"; empty where they stand as they are.
+        """
+        names = ("node", "op", "kernel", "isa", "stored")
+        return [dict(zip(names, row, strict=False)) for row in self._handle.nodes]  # an older runtime has no `stored`
 
     def profile(self, feeds: Feeds, *, runs: int = 20) -> list[dict[str, Any]]:
         """Time of every node that runs, over `runs` runs after one that is not counted.

@@ -28,7 +28,8 @@ class Support:
     """One row.
 
     layer, weights, activations  what is asked for
-    stored      bits of a weight in the file; None without a kernel
+    stored      bits of a weight in the file, rounded up; None without a kernel
+    loaded      "decoded": indices into a table ("16 x 4 int8": 16 entries of 4 codes), decoded by the loader
     kernels     instruction set -> kernel that runs it; empty: no kernel, the format can only be simulated
     """
 
@@ -37,6 +38,7 @@ class Support:
     activations: str
     stored: int | None = None
     kernels: dict[str, str] = field(default_factory=dict)
+    loaded: str = ""
 
     @property
     def status(self) -> str:
@@ -44,11 +46,19 @@ class Support:
 
 
 def _codes(bits: int, shape: tuple[int, ...]) -> Array:
-    """Codes that need exactly `bits` bits."""
-    if bits == 1:
-        return np.where(np.arange(np.prod(shape)) % 2, 1, -1).astype(np.int8).reshape(shape)
+    """All symmetric codes of `bits` bits, mixed, so that neither fewer bits nor a table holds them."""
     high = 2 ** (bits - 1) - 1
-    return np.resize(np.array([high, 0, -high], np.int8), shape)
+    every = np.array([-1, 1]) if bits == 1 else np.arange(-high, high + 1)
+    drawn = np.random.default_rng(0).choice(every, shape).astype(np.int8)
+    drawn.reshape(-1)[:2] = every[0], every[-1]
+    return drawn
+
+
+def _table(entries: int, length: int, shape: tuple[int, ...], dtype: type) -> Array:
+    """Weights made of a few different vectors."""
+    rng = np.random.default_rng(0)
+    table: Array = rng.integers(-127, 128, (entries, length)).astype(dtype)
+    return table[rng.integers(0, entries, int(np.prod(shape)) // length)].reshape(shape)
 
 
 def _integer(op: str, w: Array, bits: int, activation: int) -> Program:
@@ -85,6 +95,9 @@ def _probes() -> Iterator[tuple[Support, Program]]:
                 yield Support(layer, f"int{bits}", f"uint{activation}"), _integer(op, w, bits, activation)
         w = _codes(8, shape)
         yield Support(f"{layer}, dyadic", "int8", "uint8"), _integer(f"{op}_dyadic", w, 8, 8)
+        for entries, length in ((16, 1), (8, 1), (16, 4)):
+            probe = _integer(op, _table(entries, length, shape, np.int8), 8, 8)
+            yield Support(layer, f"{entries} x {length} int8", "uint8"), probe
     node = Node("qmatmul", "m", ["x", "x"], ["y"], {"a_zero": 0, "b_zero": 0, "mult": 0.01, "trans_b": 1})
     product = Program("p", [Port("x", "u8", ("M", 64))], [Port("y", "u8", ("M", "M"))], [node])
     yield Support("batched matmul", "uint8", "uint8"), product
@@ -93,19 +106,21 @@ def _probes() -> Iterator[tuple[Support, Program]]:
             w = _codes(bits, (CHANNELS, CHANNELS))
             yield Support("linear, weights in groups", f"int{bits}", word), _wlinear(w, "int", compute)
     for form in MINIFLOATS:
-        w = np.resize(
-            np.array([1, MINIFLOATS[form].largest_code, 2 ** (MINIFLOATS[form].bits - 1)], np.uint8),
-            (CHANNELS, CHANNELS),
-        )
+        finite = np.arange(MINIFLOATS[form].largest_code + 1)
+        codes = np.concatenate([finite, finite + 2 ** (MINIFLOATS[form].bits - 1)])
+        w = np.random.default_rng(0).choice(codes, (CHANNELS, CHANNELS)).astype(np.uint8)
         yield Support("linear, weights in groups", form, "float32"), _wlinear(w, form, "f32")
     for layer in ("conv", "depthwise conv"):
         for form in ("int4 in groups", *MINIFLOATS):
             w = _codes(4, shapes[layer]) if form not in MINIFLOATS else np.ones(shapes[layer], np.uint8)
             yield Support(layer, form, "float32"), _float_conv(w)
 
+    floats = _table(64, 4, shapes["conv"], F32)
+    yield Support("conv", "64 x 4 float32", "float32"), _float_conv(floats)
+
 
 def _float_conv(w: Array) -> Program:
-    """A float convolution with codes for weights: no operator takes it today, and the runtime says so."""
+    """A float convolution; codes for weights no operator takes today, and the runtime says so."""
     attrs: dict[str, Any] = {"strides": [1, 1], "pads": [1, 1, 1, 1], "groups": CHANNELS // w.shape[3]}
     return _program(Node("conv", "c", ["x", "w", "", ""], ["y"], attrs), {"w": w}, "f32", image=True)
 
@@ -117,9 +132,11 @@ def support(isas: Iterable[str] | None = None) -> list[Support]:
     for row, program in _probes():
         for isa in found:
             try:
-                row.kernels[isa] = load(program, threads=1, isa=isa).kernels()[0]["kernel"]
+                found_kernel = load(program, threads=1, isa=isa).kernels()[0]
             except NetsukeError:  # refused: that is the answer
                 continue
+            row.kernels[isa] = found_kernel["kernel"]
+            row.loaded = "decoded" if "decoded" in found_kernel.get("stored", "") else ""
         weights = program.nodes[0].inputs[1]
         row.stored = stored_bits(program, weights) if row.kernels and weights in program.constants else None
         rows.append(row)

@@ -11,9 +11,9 @@ from typing import Any
 from netsuke.core.plan import Plan, Row
 from netsuke.passes import packed_report
 from netsuke.passes.report import ONE_BIT
-from netsuke.program.file import stored_bytes
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
+from netsuke.program.storage import stored_bytes
 from netsuke.verify.parity import LayerParity
 
 PACKED, SIMULATED, FLOAT, FALLBACK = "packed", "simulated", "float", "fallback"

@@ -12,16 +12,15 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from netsuke.core.errors import FileError, Problem
-from netsuke.formats import fewest_bits, pack_codes, unpack_codes
 from netsuke.program.model import Program
-from netsuke.program.model_json import MAX_NAME, MAX_RANK, Packed, parse_json, program_from_text, program_text
+from netsuke.program.model_json import MAX_NAME, MAX_RANK, parse_json, program_from_text, program_text
+from netsuke.program.storage import encode, stored_forms, unpack_constants
 from netsuke.program.verify import verify
 
 _DTYPES: dict[str, str] = {"F32": "<f4", "BF16": "<u2", "U8": "u1", "I8": "i1", "I32": "<i4", "I64": "<i8", "BOOL": "?"}
@@ -42,7 +41,8 @@ def producer() -> str:
 def to_bytes(program: Program) -> bytes:
     """The bytes of the .nsk file. The same program gives the same bytes. Raises FileError where `verify` would."""
     verify(program)
-    packed = packed_forms(program)
+    forms = stored_forms(program)
+    packed = {name: form.packed for name, form in forms.items()}
     header: dict[str, Any] = {"__metadata__": {_KEY: program_text(program, producer(), packed)}}
     blobs: list[bytes] = []
     offset = 0
@@ -50,9 +50,9 @@ def to_bytes(program: Program) -> bytes:
     order = sorted(program.constants, key=lambda name: (-program.constants[name].itemsize, name))
     for name in order:
         array = program.constants[name]
-        if name in packed:
-            array = pack_codes(array, packed[name].bits)
-        tag = "BF16" if name in program.bf16 else _TAGS[array.dtype.newbyteorder("=")]
+        if name in forms:
+            array = encode(array, forms[name])
+        tag = "BF16" if name in program.bf16 and name not in forms else _TAGS[array.dtype.newbyteorder("=")]
         blob = np.ascontiguousarray(array, _DTYPES[tag]).tobytes()
         header[name] = {"dtype": tag, "shape": list(array.shape), "data_offsets": [offset, offset + len(blob)]}
         blobs.append(blob)
@@ -64,35 +64,6 @@ def to_bytes(program: Program) -> bytes:
             Problem("the program text is too long", got=f"{len(text)} bytes", allowed=f"{_MAX_HEADER} bytes")
         )
     return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
-
-
-def stored_bits(program: Program, name: str) -> int:
-    """Bits that an element of a constant takes in the file.
-
-    Codes (s8, and the u8 minifloats of `wlinear`) take the fewest that hold all of them, everything else whole bytes.
-    """
-    array = program.constants[name]
-    if array.dtype == np.uint8:
-        is_code = any(node.op == "wlinear" and node.inputs[1] == name for node in program.nodes)
-    else:
-        is_code = array.dtype == np.int8
-    return fewest_bits(array) if is_code and array.size else 8 * array.itemsize
-
-
-def packed_forms(program: Program) -> dict[str, Packed]:
-    """The constants that the file holds in fewer than 8 bits an element."""
-    bits = {name: stored_bits(program, name) for name in program.constants}
-    return {
-        name: Packed("s8" if program.constants[name].dtype == np.int8 else "u8", program.constants[name].shape, count)
-        for name, count in bits.items()
-        if count < 8
-    }
-
-
-def stored_bytes(program: Program, names: Iterable[str]) -> int:
-    """Bytes that the constants named take in the file; names that are no constants, and repetitions, count nothing."""
-    known = [name for name in dict.fromkeys(names) if name in program.constants]
-    return sum((program.constants[name].size * stored_bits(program, name) + 7) // 8 for name in known)
 
 
 def write(program: Program, path: str | os.PathLike[str]) -> int:
@@ -127,7 +98,7 @@ def _umask() -> int:
 
 def from_bytes(data: bytes | memoryview, where: str = "bytes", *, check: bool = True) -> Program:
     """The program of the bytes of a .nsk file; constants are read-only views of `data`, but for
-    those that it holds in fewer than 8 bits a code, which are decoded.
+    those that it holds packed, which are decoded.
 
     `check` runs `verify` as well; without it only the container and the JSON are checked. Raises FileError.
     """
@@ -156,30 +127,10 @@ def from_bytes(data: bytes | memoryview, where: str = "bytes", *, check: bool = 
     constants, bf16 = _tensors(header, view[8 + length :], where)
     program, packed = program_from_text(metadata[_KEY], where)
     program.constants, program.bf16 = constants, bf16
-    _unpack(program, packed, where)
+    unpack_constants(program, packed, where)
     if check:
         verify(program, where)
     return program
-
-
-def _unpack(program: Program, packed: dict[str, Packed], where: str) -> None:
-    """Decode the packed constants in place. Raises FileError listing every form that its bytes do not fit."""
-    problems: list[Problem] = []
-    for name, form in packed.items():
-        data, place = program.constants.get(name), f"{where}: packed {name[:80]!r}"
-        if data is None or data.dtype != np.uint8 or data.ndim != 1:
-            got = "no such tensor" if data is None else f"{data.dtype} {list(data.shape)}"
-            problems.append(Problem("a packed constant is stored as a list of bytes (U8)", where=place, got=got))
-            continue
-        try:
-            codes = unpack_codes(data, form.bits, form.shape, signed=form.dtype == "s8")
-        except ValueError as error:
-            problems.append(Problem(str(error), where=place))
-            continue
-        codes.flags.writeable = False
-        program.constants[name] = codes
-    if problems:
-        raise FileError(problems[:50])
 
 
 def read(path: str | os.PathLike[str], *, check: bool = True) -> Program:

@@ -13,6 +13,7 @@ import numpy as np
 
 from netsuke.core.errors import FileError, Problem
 from netsuke.formats import STORED_BITS
+from netsuke.formats.codebook import MAX_ENTRIES, MAX_LENGTH
 from netsuke.program.model import AttrValue, Node, Port, Program, Value
 
 FORMAT, VERSION = "netsuke-program", 1
@@ -22,11 +23,21 @@ INT64 = range(-(2**63), 2**63)
 
 @dataclass(frozen=True)
 class Packed:
-    """How a constant stands in the file when its codes take fewer than 8 bits: what its bytes stand for."""
+    """How a constant stands in the file when it is packed: what its bytes stand for.
 
-    dtype: str  # s8 or u8
+    dtype    s8 or u8 of codes; f32 too where there are entries
+    bits     of a code, or of an index into the entries
+    entries  (k, length): k vectors of `length` consecutive elements stand before the indices; None for plain codes
+    """
+
+    dtype: str
     shape: tuple[int, ...]
     bits: int
+    entries: tuple[int, int] | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"bits": self.bits, "dtype": self.dtype, "shape": list(self.shape)}
+        return found if self.entries is None else found | {"entries": list(self.entries)}
 
 
 def shortest(value: float) -> float:
@@ -85,9 +96,7 @@ def program_text(program: Program, producer: str, packed: Mapping[str, Packed]) 
         "meta": {str(key): str(value) for key, value in program.meta.items()},
     }
     if packed:
-        document["packed"] = {
-            name: {"bits": form.bits, "dtype": form.dtype, "shape": list(form.shape)} for name, form in packed.items()
-        }
+        document["packed"] = {name: form.as_json() for name, form in packed.items()}
     try:
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     except ValueError as error:
@@ -208,17 +217,22 @@ class _Reader:
         return Node(self.text(item["op"], where), self.text(item["name"], where), ins, outs, plain)
 
     def packed(self, item: Any, where: str) -> Packed | None:
-        if not self.keys(item, where, ("bits", "dtype", "shape")):
+        if not self.keys(item, where, ("bits", "dtype", "shape"), ("entries",)):
             return None
-        bits, dtype, shape = item["bits"], item["dtype"], item["shape"]
-        if type(bits) is not int or bits not in STORED_BITS[:-1] or dtype not in ("s8", "u8"):
+        bits, dtype, shape, entries = item["bits"], item["dtype"], item["shape"], item.get("entries")
+        if "entries" in item:
+            if not _is_table(entries) or type(bits) is not int or dtype not in ("s8", "u8", "f32"):
+                what = "expected entries [2 to 256, 1 to 64] of s8, u8 or f32 and whole bits"
+                self.say(what, where, f"{entries}, {bits} bits of {dtype}")
+                return None
+        elif type(bits) is not int or bits not in STORED_BITS[:-1] or dtype not in ("s8", "u8"):
             self.say("expected 1, 2, 3, 4, 5 or 6 bits of s8 or u8", where, f"{bits} bits of {dtype}")
             return None
         sizes = isinstance(shape, list) and len(shape) <= MAX_RANK and all(_is_dim(d) for d in shape)
         if not sizes or any(isinstance(d, str) for d in shape) or math.prod(max(d, 1) for d in shape) >= 2**48:
             self.say(f"expected a shape of at most {MAX_RANK} sizes", where, shape)
             return None
-        return Packed(dtype, tuple(shape), bits)
+        return Packed(dtype, tuple(shape), bits, tuple(entries) if entries else None)
 
     def value(self, item: Any, where: str) -> Value | None:
         if not self.keys(item, where, ("dtype",), ("scale", "zero", "source")):
@@ -232,6 +246,13 @@ class _Reader:
             return None
         scale = None if scale is None else float(np.float32(scale))
         return Value(self.text(item["dtype"], where), scale, zero, self.text(item.get("source", ""), where, None))
+
+
+def _is_table(value: Any) -> bool:
+    """Numbers of entries and of elements in one."""
+    if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
+        return False
+    return bool(2 <= value[0] <= MAX_ENTRIES and 1 <= value[1] <= MAX_LENGTH)
 
 
 def _is_dim(value: Any) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 
 from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.passes.report import ONE_BIT
-from netsuke.program.file import stored_bits, stored_bytes
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
+from netsuke.program.storage import stored_bits, stored_bytes
 from netsuke.report.amounts import amount
 from netsuke.report.page import render
 

@@ -4,7 +4,8 @@ Belongs here: codebooks, how their entries and assignments are found. Does not b
 (`quantize`), the compiler, the file format.
 Contract: `Codebook` (in `_codebook`) is entries, assignment and their packed form; a method is a step of
 post-training quantization with the signature of the room `quantize` (tags "weights", "learned"): it sets the
-context's scales and codes, codes being table values on the 8-bit grid, so that every kernel runs them. Stored as
-indices they take the bytes that `Codebook.stored_bytes` says; program files keep the decoded codes so far, and the
-rows and notes of the plan say so. To add: a file with a record; its test in tests/methods/codebook.
+context's scales and codes, codes being table values on the 8-bit grid, so that every kernel runs them. The file holds
+indices and entries (docs/format.md section 3, `netsuke.formats.codebook`), found by its writer and decoded when it is
+loaded: vectors lie along the input channels, the last axis of stored weights. To add: a file with a record; its test in
+tests/methods/codebook.
 """
