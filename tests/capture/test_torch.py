@@ -123,3 +123,12 @@ def test_factory_with_weights_and_saved_program(tmp_path: Path) -> None:
         capture(tmp_path / "bad.pt2")
     with pytest.raises(UsageError, match="no such factory"):
         capture(f"{source}:nothing", shape=(1, 3, 4, 4))
+
+
+def test_a_product_that_stretches_its_input_is_no_batch_norm() -> None:
+    class Outer(torch.nn.Module):
+        def forward(self, t: torch.Tensor) -> torch.Tensor:
+            return torch.relu(t).unsqueeze(1) * torch.arange(4.0) + 1.0
+
+    graph = capture(Outer(), shape=(3,))
+    assert next(list(v.shape) for v in graph.graph.outputs)[1] == 4

@@ -253,3 +253,11 @@ def test_free_dimension_has_one_size() -> None:
         engine.run({**feeds, "b": np.zeros((1, 3), np.float32)})
     with pytest.raises(UsageError, match="one array given"):
         engine.run(feeds["a"])
+
+
+def test_a_field_of_a_record_array_may_start_anywhere() -> None:
+    record = np.zeros(1, np.dtype([("flag", np.uint8), ("x", np.float32, (8,))]))
+    record["x"] = X[:1]
+    assert not record["x"].flags.aligned
+    engine = load(network())
+    assert np.array_equal(engine.run(record["x"])["logits"], engine.run(X[:1])["logits"])

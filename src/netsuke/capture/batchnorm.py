@@ -110,8 +110,8 @@ def _channel_vector(x: ir.Value, array: Array | None) -> Array | None:
     if not isinstance(channels, int) or not np.isfinite(array).all():
         return None
     full = array.reshape([1] * (len(dims) - array.ndim) + list(array.shape))
-    if any(n != 1 for i, n in enumerate(full.shape) if i != axis):
-        return None
+    if any(n != 1 for i, n in enumerate(full.shape) if i != axis) or full.size not in (1, channels):
+        return None  # of another channel for every position, or stretching x itself
     return np.broadcast_to(full.reshape(-1).astype(np.float64), (channels,)).copy()
 
 

@@ -60,7 +60,7 @@ def _from_text(text: str, shape: Any, weights: Any, dtype: Any, free_image: bool
         from netsuke.models import build
 
         entry = MODELS[text]
-        return _export(build(text, weights=weights), shape or entry.shape, None, entry.dtype, free_image)
+        return _export(build(text, weights=weights), shape or entry.shapes, None, entry.dtypes, free_image)
     raise FileError(
         Problem(
             "no such file or reference network",

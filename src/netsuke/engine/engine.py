@@ -181,7 +181,8 @@ class Engine:
                 got = f"{array.dtype} {list(array.shape)}"
                 hint = f"array.astype({_NUMPY[port.dtype]!r})" if array.dtype != _NUMPY[port.dtype] else ""
                 problems.append(Problem("wrong input", where=port.name, got=got, allowed=_port_text(port), hint=hint))
-            arrays.append(np.ascontiguousarray(array) if array.ndim else array)
+            # A field of a record array may be contiguous and still start anywhere.
+            arrays.append(np.require(array, requirements=["C", "A"]) if array.ndim else array)
         if problems:
             raise UsageError(problems)
         return arrays

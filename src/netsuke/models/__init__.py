@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """Where a network is defined, the shape of its input (batch first) and its input dtype ("f32" or "i64" token
+    """Where a network is defined, the shape of its (first) input, batch first, and its dtype ("f32" or "i64" token
     ids)."""
 
     factory: str
@@ -35,9 +35,21 @@ class ModelEntry:
     dtype: str = "f32"
     purpose: str = ""
     weights: str = ""  # file beside this one with trained weights that ship
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...] = ()  # of networks with several: name, shape, dtype
+
+    @property
+    def shapes(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """What `capture` takes: the shape of the only input, or shapes by input name."""
+        return {name: shape for name, shape, _ in self.inputs} or self.shape
+
+    @property
+    def dtypes(self) -> str | dict[str, str]:
+        """The dtype of the only input, or dtypes by input name."""
+        return {name: dtype for name, _, dtype in self.inputs} or self.dtype
 
 
 _IMAGE = (1, 3, 224, 224)
+_DENOISER = (("image", (1, 1, 8, 8), "f32"), ("time", (1,), "f32"), ("label", (1,), "i64"))
 
 MODELS: Mapping[str, ModelEntry] = {
     "bert_tiny": ModelEntry("bert:bert_tiny", (1, 64), "i64", "text encoder, 2 layers of width 128"),
@@ -54,6 +66,27 @@ MODELS: Mapping[str, ModelEntry] = {
         (1, 1, 8, 8),
         purpose="the demo: trained on scikit-learn's digits",
         weights="digits_cnn.safetensors",
+    ),
+    "digits_dit": ModelEntry(
+        "dit:digits_dit",
+        (1, 1, 8, 8),
+        purpose="diffusion transformer, trained on scikit-learn's digits",
+        weights="digits_dit.safetensors",
+        inputs=_DENOISER,
+    ),
+    "digits_prompt_unet": ModelEntry(
+        "diffusion_unet:digits_prompt_unet",
+        (1, 1, 8, 8),
+        purpose="digits_unet with the class as a prompt of tokens",
+        weights="digits_prompt_unet.safetensors",
+        inputs=_DENOISER,
+    ),
+    "digits_unet": ModelEntry(
+        "diffusion_unet:digits_unet",
+        (1, 1, 8, 8),
+        purpose="diffusion U-Net, trained on scikit-learn's digits",
+        weights="digits_unet.safetensors",
+        inputs=_DENOISER,
     ),
     "efficientnet_b0": ModelEntry("efficientnet:efficientnet_b0", _IMAGE),
     "espcn": ModelEntry("espcn:espcn", (1, 1, 64, 64), purpose="super-resolution x3"),
@@ -162,6 +195,10 @@ def _settle_batchnorm(network: nn.Module, item: ModelEntry) -> None:
     network.train()
     size = (4, item.shape[1], *(min(s, 96) for s in item.shape[2:]))
     with torch.no_grad():
-        network(torch.randn(size))
+        network(torch.randn(size), *(_zeros(torch, shape, dtype) for _, shape, dtype in item.inputs[1:]))
     for norm in norms:
         norm.momentum = 0.1
+
+
+def _zeros(torch: Any, shape: tuple[int, ...], dtype: str) -> Any:
+    return torch.zeros((4, *shape[1:]), dtype=torch.int64 if dtype == "i64" else torch.float32)

@@ -107,7 +107,7 @@ def _sample(model: Any, shape: Any) -> dict[str, tuple[int, ...]]:
     from netsuke.models import MODELS
 
     name = str(model_name(model))
-    given = shape or (MODELS[name].shape if name in MODELS else None)
+    given = shape or (MODELS[name].shapes if name in MODELS else None)
     if isinstance(given, str):
         return {key: dims[1:] for key, dims in parse_shapes(given).items()}
     if isinstance(given, Mapping):
