@@ -31,6 +31,10 @@ class IntegerConfig:
                  very codes the engine's fused requantization gives; "free": any f32, up to one bit more precision
     forget       share by which the input range shrinks a step when no value reaches it
     stochastic   round gradients stochastically
+    chain        of "dfp": pairs of products that one int32 sum must hold; an operand whose largest mantissa is too
+                 large for that is shifted right until it is not (1: nothing is shifted, sums are short)
+    fraction     weights and activations are fixed point with this many fraction bits and saturate (AdaPT); None: their
+                 scales follow their values
     products     "kernels", or "simulation": the same integers in float64, for devices without kernels and for checks
     seed         of stochastic rounding
     """
@@ -43,6 +47,8 @@ class IntegerConfig:
     scale: str = "power-of-two"
     forget: float = 0.01
     stochastic: bool = True
+    chain: int = 1
+    fraction: int | None = None
     products: str = "kernels"
     seed: int = 0
 
@@ -59,6 +65,10 @@ class IntegerConfig:
                 problems.append(Problem(name, "IntegerConfig", str(value), f"{low} to {high} with {self.gradient!r}"))
         if not 1 <= self.groups <= 8:
             problems.append(Problem("groups", "IntegerConfig", str(self.groups), "1 to 8"))
+        if not 1 <= self.chain <= 4096:
+            problems.append(Problem("chain", "IntegerConfig", str(self.chain), "1 to 4096"))
+        if self.fraction is not None and not 0 <= self.fraction <= 30:
+            problems.append(Problem("fraction", "IntegerConfig", str(self.fraction), "0 to 30, or None"))
         if not 0 <= self.forget < 1:
             problems.append(Problem("forget", "IntegerConfig", str(self.forget), "[0, 1)"))
         if not 0 <= self.seed < 2**64:

@@ -16,6 +16,8 @@ Layers keep their parameters (float master weights, any torch optimizer), names 
 from __future__ import annotations
 
 import importlib
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -23,36 +25,53 @@ from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_config import IntegerConfig
+from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Window, products
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
+_INT32 = 2**31 - 1
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
 
 
-def weight_codes(weight: Tensor, bits: int) -> QTensor:
+def weight_codes(weight: Tensor, bits: int, chain: int = 1, fraction: int | None = None) -> QTensor:
     """Master weights [O, I, kh, kw] (or [O, I]) f32 -> codes [O, kh, kw, I], s8 (s16 above 8 bits), scale [O].
 
-    More than 8 bits: one power-of-two scale for the tensor (dynamic fixed point).
+    More than 8 bits: one power-of-two scale for the tensor (dynamic fixed point), with head-room for `chain`. fraction:
+    scale 2^-fraction, saturating.
     """
     w = weight.detach()
     rows = (w.permute(0, 2, 3, 1) if w.ndim == 4 else w[:, None, None, :]).contiguous()
     top = 2 ** (bits - 1) - 1
-    if bits > 8:
-        scale = _shared_exponent(float(rows.abs().max()), bits).expand(len(rows)).contiguous()
+    if fraction is not None:
+        scale = torch.full((len(rows),), 2.0**-fraction)
+    elif bits > 8:
+        shared, top = shared_exponent(float(rows.abs().max()), bits, chain)
+        scale = shared.expand(len(rows)).contiguous()
     else:
         largest = rows.abs().amax((1, 2, 3)) / top
         scale = torch.where(largest > 0, largest.clamp_min(_SMALLEST), torch.ones_like(largest))
     codes = torch.clamp(torch.round(rows / scale.view(-1, 1, 1, 1)), -top, top)
+    if fraction is not None and bits > 8:
+        top = int(codes.abs().max())  # sums of pairs convert to f32 no sooner than these codes need
     return QTensor(codes.to(torch.int8 if bits <= 8 else torch.int16), scale, 0, -top, top)
 
 
-def _shared_exponent(largest: float, bits: int) -> Tensor:
-    """2^E with largest * 2^-E < 2^(bits - 1): the shared exponent of dynamic fixed point, f32 [1]."""
+def shared_exponent(largest: float, bits: int, chain: int = 1) -> tuple[Tensor, int]:
+    """Dynamic fixed point of a tensor: its scale 2^E as f32 [1], and the largest mantissa that it makes.
+
+    E is the smallest exponent with largest * 2^-E <= 2^(bits - 1) - 1 after rounding up; where `chain` pairs of
+    products of that mantissa could leave int32, it is raised (every mantissa shifted right) until they cannot.
+    """
     if not largest > 0:
-        return torch.ones(1)
-    _, exponent = torch.frexp(torch.tensor(largest, dtype=torch.float64))
-    return torch.ldexp(torch.ones(1), torch.tensor(max(-126, int(exponent) - (bits - 1))))
+        return torch.ones(1), 0
+    exponent = max(-126, math.frexp(largest)[1] - (bits - 1))
+    limit = min(2 ** (bits - 1) - 1, math.isqrt(_INT32 // (2 * chain)))
+    top = round(math.ldexp(largest, -exponent))
+    while top > limit and chain > 1:
+        exponent += 1
+        top = round(math.ldexp(largest, -exponent))
+    return torch.ldexp(torch.ones(1), torch.tensor(exponent)), min(top, limit)
 
 
 class _Product(torch.autograd.Function):
@@ -60,9 +79,10 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: IntegerLayer) -> Tensor:
-        kit, config = products(layer.config.products), layer.config
-        w = weight_codes(weight, config.weight_bits)
+        kit, w = products(layer.config.products), layer.quantize_weight(weight)
         q = layer.quantize_input(x)
+        if layer.probe is not None:
+            layer.probe.inputs(layer.where, q)
         mult = (q.scale.double() * w.scale.double()).float()
         y = kit.forward(layer.window, q, w, mult, None if bias is None else bias.detach())
         ctx.layer, ctx.q, ctx.w, ctx.has_bias = layer, q, w, bias is not None
@@ -73,6 +93,8 @@ class _Product(torch.autograd.Function):
         g = gradients[0].contiguous()
         need_x, need_w, need_bias = ctx.needs_input_grad[:3]
         dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w)
+        if ctx.layer.controller is not None and dw is not None:
+            dw = ctx.layer.controller(ctx.layer, g.numel() // g.shape[-1], dw)
         db = g.reshape(-1, g.shape[-1]).sum(0) if ctx.has_bias and need_bias else None
         return dx, dw, db, None
 
@@ -88,15 +110,35 @@ class IntegerLayer(nn.Module):
     bias: Any
     input_range: Tensor
     draws: Tensor
+    probe: Probe | None = None
+    controller: Callable[[IntegerLayer, int, Tensor], Tensor] | None = None  # sees every weight gradient, may change it
 
     def set_up(self, config: IntegerConfig, window: Window, where: str, index: int) -> None:
         self.config, self.window, self.where, self.index = config, window, where, index
         self.register_buffer("input_range", torch.zeros(2))
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
 
+    def quantize_weight(self, weight: Tensor) -> QTensor:
+        """Codes of the master weights."""
+        config = self.config
+        return weight_codes(weight, config.weight_bits, config.chain, config.fraction)
+
+    def _fixed_fraction(self, x: Tensor, bits: int, fraction: int) -> QTensor:
+        """Codes of fixed point <bits, fraction>, nearest, saturating; a byte holds code + 2^(bits - 1)."""
+        kit, top, wide = products(self.config.products), 2 ** (bits - 1) - 1, bits > 8
+        ranges = kit.absmax(x.detach())
+        check_finite(ranges, self.where, "input")
+        scale, zero = torch.tensor([2.0**-fraction]), 0 if wide else top
+        codes = kit.quantize(x.detach(), scale, zero, -top, top, None, wide=wide)
+        if wide:
+            top = min(top, math.ceil(math.ldexp(float(ranges.max()), fraction)))
+        return QTensor(codes, scale, zero, zero - top, zero + top)
+
     def quantize_input(self, x: Tensor) -> QTensor:
         """f32 [N, H, W, C] -> codes with this layer's range, which training moves and evaluation does not."""
         config, kit = self.config, products(self.config.products)
+        if config.fraction is not None:
+            return self._fixed_fraction(x, config.activation_bits, config.fraction)
         if config.gradient == "dfp":
             return self._fixed_point(x, config.activation_bits)
         if self.training:
@@ -117,10 +159,10 @@ class IntegerLayer(nn.Module):
         return QTensor(kit.quantize(x.detach(), step, zero, -zero, top - zero, None), step, zero, 0, top)
 
     def _fixed_point(self, x: Tensor, bits: int) -> QTensor:
-        kit, top = products("kernels"), 2 ** (bits - 1) - 1
+        kit = products("kernels")
         ranges = kit.absmax(x.detach())
         check_finite(ranges, self.where)
-        scale = _shared_exponent(float(ranges.max()), bits)
+        scale, top = shared_exponent(float(ranges.max()), bits, self.config.chain)
         return QTensor(kit.quantize(x.detach(), scale, 0, -top, top, None, wide=True), scale, 0, -top, top)
 
     def quantize_gradient(self, g: Tensor, w: QTensor) -> QTensor | None:
@@ -163,6 +205,8 @@ class IntegerLayer(nn.Module):
         gq = self.quantize_gradient(g, w)
         if gq is None:
             return torch.zeros(x_shape) if need_x else None, torch.zeros_like(self.weight) if need_w else None
+        if self.probe is not None:
+            self.probe.gradient(self.where, g, gq)
         dx = dw = None
         if need_x and config.gradient == "channel":
             dx = self._float_gradients((gq.codes.float() - gq.zero) * gq.scale, q, w, True, False)[0]

@@ -81,14 +81,14 @@ def shift_exponents(ranges: Tensor, groups: int) -> tuple[Tensor, float]:
     return e.clamp(0, groups - 1).to(torch.uint8), float(top)
 
 
-def check_finite(ranges: Tensor, where: str) -> None:
-    """UsageError naming the channels whose gradients are NaN or Inf."""
+def check_finite(ranges: Tensor, where: str, what: str = "gradient") -> None:
+    """UsageError naming the channels whose values are NaN or Inf."""
     bad = torch.nonzero(~torch.isfinite(ranges)).flatten().tolist()
     if bad:
         shown = ", ".join(map(str, bad[:8])) + (", ..." if len(bad) > 8 else "")
         raise UsageError(
             Problem(
-                "the gradient is NaN or Inf",
+                f"the {what} is NaN or Inf",
                 where=where,
                 got=f"channels {shown}",
                 allowed="finite numbers",

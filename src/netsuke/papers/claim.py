@@ -21,10 +21,11 @@ PASSES, FAILS, NOT_REPRODUCED = "passes", "fails", "not reproduced at this scale
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one seed gave."""
+    """What one seed gave. curves: name -> one number an epoch (or step), kept in the result and drawn, not judged."""
 
     exact: dict[str, bool] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

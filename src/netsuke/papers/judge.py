@@ -34,7 +34,7 @@ def compare(rule: Compare, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def judge(claim: Claim, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
-    """`verdict`, the exact parts that failed (with seeds), every comparison, and each figure as mean and spread."""
+    """`verdict`, the exact parts that failed (with seeds), every comparison, each figure as mean and spread, curves."""
     runs = list(outcomes.values())
     broken = {
         name: [seed for seed, o in outcomes.items() if not o.exact.get(name, False)]
@@ -51,4 +51,12 @@ def judge(claim: Claim, outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
         mean, spread = _mean_and_spread(values)
         figures[name] = {"mean": mean, "spread": spread, "values": values}
     exact = sorted({key for o in runs for key in o.exact})
-    return {"verdict": verdict, "exact": exact, "broken": broken, "comparisons": comparisons, "figures": figures}
+    row = {"verdict": verdict, "exact": exact, "broken": broken, "comparisons": comparisons, "figures": figures}
+    curves = _curves(runs)
+    return {**row, "curves": curves} if curves else row
+
+
+def _curves(runs: Sequence[Outcome]) -> dict[str, list[list[float]]]:
+    """Name -> one list a seed, four digits."""
+    names = sorted({key for o in runs for key in o.curves})
+    return {name: [[float(f"{v:.4g}") for v in o.curves[name]] for o in runs if name in o.curves] for name in names}

@@ -3,7 +3,9 @@ again."""
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +14,8 @@ from netsuke.papers.ledger import Row
 from netsuke.papers.runner import recorded
 
 _WIDTH = 100
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_POINTS = 48
 
 
 def results(row: Row) -> list[dict[str, Any]]:
@@ -49,7 +53,23 @@ def figures(result: dict[str, Any]) -> list[str]:
     lines += [f"    {'held' if c['holds'] else 'not held'}: {c['rule']}" for c in result["comparisons"]]
     lines += [f"    exact: {name}" for name in result["exact"] if name not in result["broken"]]
     lines += [f"    BROKEN: {name} (seeds {seeds})" for name, seeds in result["broken"].items()]
+    curves = result.get("curves", {})
+    lines += [f"    {name:28} {picture(seeds[0])}" for name, seeds in curves.items() if seeds]
     return [*lines, f"    again: {result['command']}"]
+
+
+def picture(values: Sequence[float]) -> str:
+    """A curve as one line of blocks between its smallest and its largest value, with the first and the last number."""
+    known = [v for v in values if math.isfinite(v)]
+    if not known:
+        return "no finite value"
+    low, high, count = min(known), max(known), min(len(values), _POINTS)
+    shown = [values[i * (len(values) - 1) // max(count - 1, 1)] for i in range(count)]
+    blocks = "".join(
+        "?" if not math.isfinite(v) else _BLOCKS[round((len(_BLOCKS) - 1) * (v - low) / ((high - low) or 1.0))]
+        for v in shown
+    )
+    return f"{values[0]:.3g} {blocks} {values[-1]:.3g}"
 
 
 def text(row: Row) -> str:

@@ -29,7 +29,8 @@ CHECKPOINT_SCHEMA = 1
 
 @dataclass
 class TrainResult:
-    """model: trained, in eval mode. history: one row an epoch (epoch, loss, seconds, and accuracy when evaluated)."""
+    """model: trained, in eval mode. history: one row an epoch: epoch, loss, seconds; accuracy when evaluated; with
+    integer layers the means over layers, on the epoch's last batch, of `netsuke.nn.integer_probe`."""
 
     model: nn.Module
     history: list[dict[str, float]] = field(default_factory=list)
@@ -136,24 +137,31 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, batch: int = 256) -> float:
     return right / len(x)
 
 
-def _epoch(run: _Run, x: Tensor, y: Tensor, batch: int, loss_of: Any, augment: Any, *, shown: bool) -> float:
+def _epoch(
+    run: _Run, x: Tensor, y: Tensor, batch: int, loss_of: Any, augment: Any, *, shown: bool
+) -> tuple[float, dict[str, float]]:
+    """Mean loss, and what the integer layers lost on the last batch."""
     import torch
+
+    from netsuke.nn.integer_probe import probed
 
     run.model.train()
     groups = torch.randperm(len(x), generator=run.order).split(batch)
     losses = []
     with _progress(len(groups), f"epoch {run.epoch + 1}", shown=shown) as step:
-        for rows in groups:
+        for index, rows in enumerate(groups):
             images = augment(x[rows], run.order) if augment is not None else x[rows]
-            loss = loss_of(run.model(images), y[rows])
-            run.optimizer.zero_grad()
-            loss.backward()
+            last = index == len(groups) - 1
+            with probed(run.model) if last else contextlib.nullcontext() as probe:
+                loss = loss_of(run.model(images), y[rows])
+                run.optimizer.zero_grad()
+                loss.backward()
             run.optimizer.step()
             if run.schedule is not None:
                 run.schedule.step()
             losses.append(float(loss.detach()))
             step(f"epoch {run.epoch + 1}  loss {losses[-1]:.4f}")
-    return float(np.mean(losses))
+    return float(np.mean(losses)), probe.means() if probe is not None else {}
 
 
 def train(
@@ -219,9 +227,9 @@ def train(
     held = samples(evaluate, "evaluate") if evaluate is not None else None
     while run.epoch < epochs:
         started = time.perf_counter()
-        mean = _epoch(run, x, y, batch, loss or torch.nn.functional.cross_entropy, augment, shown=progress)
+        mean, lost = _epoch(run, x, y, batch, loss or torch.nn.functional.cross_entropy, augment, shown=progress)
         run.epoch += 1
-        row = {"epoch": float(run.epoch), "loss": mean, "seconds": time.perf_counter() - started}
+        row = {"epoch": float(run.epoch), "loss": mean, "seconds": time.perf_counter() - started, **lost}
         if held is not None:
             row["accuracy"] = accuracy(model, *held)
         run.history.append(row)

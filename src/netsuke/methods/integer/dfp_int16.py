@@ -3,16 +3,17 @@
 Paper: Das et al., "Mixed Precision Training of Convolutional Neural Networks using Integer Operations", 2018
 (arXiv 1802.00930).
 Idea: the exponent of a tensor's largest value serves all its values; products are INT16 x INT16 with INT32 sums.
-Equations: E = exponent(max|x|) - (P - 1), I = rne(x 2^-E), |I| <= 2^(P-1) - 1. A sum of pairs goes to INT32 for as many
-pairs as surely fit, floor((2^31 - 1) / (2 max|a| max|b|)), then is converted to f32 and added there. Exponents are
-those
-of the current tensors, so nothing saturates except a value that rounds up to 2^(P-1).
-Differences: the chain length follows from the widths (P = 16: one pair, P = 14: 15 pairs, P = 12: 255), where the paper
-reserves head-room it does not state; nothing is down-converted between layers, since normalization runs in float.
-Cost: half the products a cycle of 8-bit operands; at P = 16 the conversion to f32 halves that again.
-Limits: P = 8 stalls (small gradients round to zero). No 16-bit engine layer exists: the trained network is float and
-goes
-through post-training quantization like any other.
+Equations: E = exponent(max|x|) - (P - 1), I = rne(x 2^-E), |I| <= 2^(P-1) - 1. A sum of pairs goes to INT32 for
+as many pairs as surely fit, floor((2^31 - 1) / (2 max|a| max|b|)), then is converted to f32 and added there. Overflow:
+`chain` pairs must fit, so where a tensor's largest mantissa exceeds floor(sqrt((2^31 - 1) / (2 chain))) its exponent
+is raised and every mantissa shifted right, with rounding, before anything is multiplied. Exponents are those of the
+current tensors.
+Differences: the paper reserves head-room it does not state; here chain = 8, one or two bits as the tensor's largest
+value needs (it keeps 12.5 to 13.5 bits of magnitude). Nothing is down-converted between layers, since normalization
+runs in float.
+Cost: half the products a cycle of 8-bit operands, and one conversion to f32 a chain.
+Limits: narrow words round small gradients to zero. No 16-bit engine layer exists: the trained network is float
+and goes through post-training quantization like any other.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DynamicFixedPoint:
-    """bits  P, 9 to 16. keep_float: names or patterns of layers left alone, separated by "|", or "none"."""
+    """bits  P, 9 to 16. chain: pairs of products an INT32 sum must hold (1: no head-room is made). keep_float: names or
+    patterns of layers left alone, separated by "|", or "none"."""
 
     bits: int = 16
+    chain: int = 8
     keep_float: str = "none"
 
 
@@ -39,7 +42,9 @@ def apply(model: nn.Module, config: DynamicFixedPoint = DynamicFixedPoint()) -> 
     """Make every convolution and linear layer compute its three products in dynamic fixed point, in place."""
     from netsuke.nn.integer_swap import integer_
 
-    arithmetic = IntegerConfig(config.bits, config.bits, config.bits, gradient="dfp", stochastic=False)
+    arithmetic = IntegerConfig(
+        config.bits, config.bits, config.bits, gradient="dfp", stochastic=False, chain=config.chain
+    )
     return integer_(model, arithmetic, keep_float=kept(config.keep_float))
 
 
