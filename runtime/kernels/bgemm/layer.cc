@@ -209,9 +209,15 @@ void Layer::drop_padding(int64_t unit, const int64_t range[4], int32_t* count) c
 
 void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
   const uint8_t* base[kBlockRows];
+  int32_t inside[kBlockRows];  // taps inside the image
+  const int64_t taps = g_.kh * g_.kw, reach_h = (g_.kh - 1) * g_.dil_h, reach_w = (g_.kw - 1) * g_.dil_w;
+  int64_t range[4];
   int64_t ox = task.m0 % e.ow, oy = task.m0 / e.ow % e.oh, image = task.m0 / (e.ow * e.oh);
   for (int64_t i = 0; i < task.rows; ++i) {
     base[i] = task.a + ((image * b.hp + oy * g_.stride_h) * b.wp + ox * g_.stride_w) * b.pixel_bytes;
+    const int64_t top = oy * g_.stride_h - g_.pad_top, left = ox * g_.stride_w - g_.pad_left;
+    const bool whole = !zero_padded() || (top >= 0 && left >= 0 && top + reach_h < e.h && left + reach_w < e.w);
+    inside[i] = static_cast<int32_t>(whole ? taps : valid_taps(e, task.m0 + i, range));
     if (++ox == e.ow) {
       ox = 0;
       if (++oy == e.oh) {
@@ -220,12 +226,11 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
       }
     }
   }
-  const int64_t out_words = words_of(g_.out_channels), taps = g_.kh * g_.kw, element = f_.out_f32 ? 4 : 1;
+  const int64_t out_words = words_of(g_.out_channels), element = f_.out_f32 ? 4 : 1;
   if (task.bits != nullptr && !aligned()) std::memset(task.bits + task.m0 * out_words, 0, static_cast<size_t>(task.rows * out_words * 8));
   alignas(64) int32_t count[kMaxRows * kBlock];
   int32_t bases[kMaxRows];
   uint64_t words[kMaxRows];
-  int64_t range[4];
   Tile tile = {};
   tile.run_offset = task.run_offset;
   tile.runs = runs_;
@@ -249,12 +254,11 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
       tile.a = rows;
       kernels_->tile(tile);
       for (int i = 0; i < tile.rows; ++i) {
-        bases[i] = static_cast<int32_t>(g_.in_per_group() * taps);
-        if (!zero_padded()) continue;
-        const int32_t valid = valid_taps(e, task.m0 + r + i, range);
-        if (valid == taps) continue;
+        const int32_t valid = inside[r + i];
         bases[i] = static_cast<int32_t>(g_.in_per_group()) * valid;
+        if (valid == taps) continue;
         if (kernels_->layout == Layout::kWords) {
+          valid_taps(e, task.m0 + r + i, range);
           drop_padding(unit, range, count + i * kBlock);
         } else {
           bases[i] += static_cast<int32_t>(8 * tap_steps_ * (taps - valid));

@@ -16,9 +16,10 @@ import onnx_ir as ir
 from netsuke.capture.binary_forms import Signs, SignWeights, is_binary_layer, signs_of, weight_signs
 from netsuke.capture.graph import Array, attr, constant, dims_of, operand, replace, source_of
 from netsuke.formats import make_multiplier, pack_bits, word_count
+from netsuke.passes.binary_tail import BinaryTail, binary_tail
 from netsuke.passes.lower_qconv import conv_window, ohwi
 from netsuke.passes.nodes import F32, I64, U8, float_constant, from_nhwc, nhwc_dims, ns, to_nhwc
-from netsuke.passes.tail import Tail, as_constant, find_tail, last_member, place
+from netsuke.passes.tail import Tail, as_constant, last_member, place
 
 _MOST = 2**24  # products of one sum (format.md)
 
@@ -52,13 +53,14 @@ def _lower(node: ir.Node, packed: dict[tuple[int, float], ir.Value]) -> bool:
     thresholds = [signs.threshold]
     if signs.ties:
         thresholds.append(float(np.nextafter(np.float32(0), np.float32(1))))
-    tail = Tail(node.outputs[0]) if signs.ties else find_tail(node.outputs[0])
-    if tail.grid is None:
-        tail = Tail(node.outputs[0])
+    found = BinaryTail(Tail(node.outputs[0]))
+    if not signs.ties:
+        found = binary_tail(node.outputs[0], channels=len(layer.mult), axis=1 if layer.op == "bconv" else -1)
+    tail = found.tail
     previous: ir.Value | None = None
     for index, threshold in enumerate(thresholds):
         x = _packed(node, signs.x, threshold, packed, image=layer.op == "bconv")
-        previous = _emit(node, x, layer, tail, previous, len(thresholds), last=index + 1 == len(thresholds))
+        previous = _emit(node, x, layer, found, previous, len(thresholds), last=index + 1 == len(thresholds))
     assert previous is not None
     rank = len(dims_of(node.inputs[0]) or ())
     made = from_nhwc(last_member(node, tail), previous, rank) if layer.op == "bconv" else previous
@@ -125,12 +127,16 @@ def _packed(
 
 
 def _emit(
-    node: ir.Node, x: ir.Value, layer: _Layer, tail: Tail, previous: ir.Value | None, parts: int, *, last: bool
+    node: ir.Node, x: ir.Value, layer: _Layer, found: BinaryTail, previous: ir.Value | None, parts: int, *, last: bool
 ) -> ir.Value:
+    tail = found.tail
     at, name = last_member(node, tail), node.name or layer.op
     y_scale = np.float64(1.0 if tail.grid is None else tail.grid.scale)
     mult = make_multiplier(1.0, layer.mult / parts, float(y_scale))
-    bias = None if layer.bias is None or previous is not None else (layer.bias.astype(np.float64) / y_scale)
+    bias = None if layer.bias is None or previous is not None else layer.bias.astype(np.float64) / y_scale
+    if found.bias is not None:
+        bias = found.bias.astype(np.float64) / y_scale + (0 if bias is None else bias)
+    shift = None if found.shift is None else (found.shift.astype(np.float64) / y_scale).astype(np.float32)
     residual = previous
     attrs: dict[str, Any] = {**layer.attrs, "out": "f32"}
     if tail.grid is not None:
@@ -144,8 +150,8 @@ def _emit(
         as_constant(at, pack_bits(layer.positive), f"{name}.w"),
         as_constant(at, mult, f"{name}.mult"),
         as_constant(at, None if bias is None else bias.astype(np.float32), f"{name}.bias"),
-        None,
-        None,
+        as_constant(at, found.slope, f"{name}.slope"),
+        as_constant(at, shift, f"{name}.shift"),
         residual,
     ]
     dims = nhwc_dims(node.outputs[0]) if layer.op == "bconv" else dims_of(node.outputs[0])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from netsuke.capture.binary_forms import is_binary_layer
+from netsuke.methods.quantize._elementwise import per_channel
 from netsuke.methods.quantize._graph import attribute, channel_axis, constant, dims, is_float, only_use, same_shape
-from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize._layer import ONE_BIT, Layer
 
-CLAMPING = ("qconv", "conv_transpose", "qlinear", "qmatmul", "qadd", "qmul", "qavgpool", "qmean")
+CLAMPING = ("qconv", "conv_transpose", "qlinear", "qmatmul", "qadd", "qmul", "qavgpool", "qmean", *ONE_BIT)
 
 
 def weighted(node: ir.Node, name: str) -> Layer | None:
@@ -23,10 +24,9 @@ def weighted(node: ir.Node, name: str) -> Layer | None:
     if node.op_type == "MatMul" and array is None:
         blocked = "the left operand is a constant" if constant(data) is not None else ""
         return Layer(name, node, "qmatmul", [data, weight], node.outputs[0], [node], blocked=blocked)
+    if is_binary_layer(node):  # it reads packed signs whatever the plan says: only what it writes is planned
+        return Layer(name, node, "bconv" if node.op_type == "Conv" else "blinear", [], node.outputs[0], [node])
     layer = Layer(name, node, kernel, [data], node.outputs[0], [node], weight=weight, axis=channel_axis(node))
-    if is_binary_layer(node):
-        layer.blocked = "signs times weights of one magnitude: a one-bit layer, which reads packed signs"
-        return layer
     layer.blocked = _blocked(node, array is not None, layer.axis, constant(data) is not None)
     return layer
 
@@ -53,7 +53,42 @@ def extend(layer: Layer, taken: set[ir.Node]) -> None:
     if layer.kernel in ("qconv", "qlinear"):
         _bias(layer, taken)
         _residual(layer, taken)
+    if layer.kernel in ONE_BIT:
+        _one_bit(layer, taken)
     activation(layer, taken)
+
+
+def _one_bit(layer: Layer, taken: set[ir.Node]) -> None:
+    """A residual add, constants per channel and a PReLU: all of it runs in the epilogue of a one-bit layer."""
+    sloped = False
+    while (node := only_use(layer.output)) is not None and node not in taken:
+        if node.op_type == "Add":
+            other = _other(node, layer.output)
+            array, rank = constant(other), len(dims(layer.output) or ())
+            if array is not None and per_channel(array.shape, rank):
+                _join(layer, node, taken)
+                continue
+            if array is not None or other is None or layer.residual is not None or sloped:
+                return
+            if not _alike(other, layer.output):
+                return
+            layer.residual = other
+        elif node.op_type in ("PRelu", "LeakyRelu") and not sloped and node.inputs[0] is layer.output:
+            slope = constant(node.inputs[1]) if node.op_type == "PRelu" else None
+            if node.op_type == "PRelu" and (slope is None or not per_channel(slope.shape, len(dims(layer.output) or ()))):
+                return
+            sloped = True
+        else:
+            return
+        _join(layer, node, taken)
+
+
+def _alike(a: ir.Value, b: ir.Value) -> bool:
+    """True when no two known dimensions differ; a kernel given a residual of another shape reports an error."""
+    x, y = dims(a), dims(b)
+    if x is None or y is None or len(x) != len(y):
+        return False
+    return all(p == q or p is None or q is None for p, q in zip(x, y, strict=True))
 
 
 def _bias(layer: Layer, taken: set[ir.Node]) -> None:

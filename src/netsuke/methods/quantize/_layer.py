@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+ONE_BIT = ("bconv", "blinear")
+
 
 @dataclass
 class Layer:
@@ -30,6 +32,11 @@ class Layer:
     blocked: str = ""
     quantized: bool = False
     reached: bool = False
+
+    @property
+    def one_bit(self) -> bool:
+        """True for a layer of packed signs: its own operands need no quantizer."""
+        return self.kernel in ONE_BIT
 
     @property
     def reads(self) -> list[ir.Value]:

@@ -21,6 +21,9 @@ FLOAT_KERNELS = {"qconv": "conv", "qlinear": "linear", "qmatmul": "matmul", "qad
 FLOAT_KERNELS |= {"qavgpool": "avgpool", "qmean": "reduce", "lut": "unary"}
 
 
+UNREAD = {False: "no reader needs codes", True: "one-bit layer; no reader needs its sums as codes"}
+
+
 def rows(
     model: ir.Model, defaults: Mapping[str, str | int], shapes: Mapping[str, Sequence[int]] | None = None
 ) -> list[Row]:
@@ -41,11 +44,12 @@ def _row(layer: Layer, defaults: Mapping[str, str | int], first: str, last: str)
     row = Row(layer.name, layer.node.op_type)
     row.weight_bits = 32 if layer.weight is not None else None
     row.bytes_before = row.bytes_after = _stored(layer)
-    row.reason = layer.blocked or "no reader needs codes"
+    row.reason = layer.blocked or UNREAD[layer.one_bit]
     row.kernel = FLOAT_KERNELS.get(layer.kernel, layer.kernel)
     if layer.quantized:
         quantized(row, layer, _with_ends(defaults, layer.name in (first, last)))
         row.reason = {first: "first layer", last: "last layer"}.get(layer.name, "") if layer.weight is not None else ""
+        row.reason = "one-bit layer; its sums leave as codes" if layer.one_bit else row.reason
     return row
 
 
@@ -71,7 +75,7 @@ def follow(plan: Plan, placement: Placement) -> None:
     for row in plan.rows:
         layer = placement.layers[row.name]
         if not row.kept and not layer.quantized:
-            keep(row, layer.blocked or "no reader needs codes")
+            keep(row, layer.blocked or UNREAD[layer.one_bit])
         elif not row.kept and row.weight_bits is not None:
             row.bytes_after = stored_bytes(layer, row.weight_bits)
 
@@ -116,6 +120,10 @@ def _constants(layer: Layer) -> list[np.ndarray]:
 
 
 def _stored(layer: Layer) -> int:
+    if layer.one_bit:
+        weight = constant(layer.node.inputs[1])
+        floats = sum(a.size for a in _constants(layer)) - (0 if weight is None else weight.size)
+        return 0 if weight is None else packed_bytes(weight.size, 1) + 4 * (floats + weight.shape[0])
     if layer.weight is None:
         return 256 if layer.kernel == "lut" and layer.quantized else 0
     return sum(a.nbytes for a in _constants(layer))

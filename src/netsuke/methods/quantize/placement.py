@@ -14,6 +14,9 @@ quantizer of their input.
 - Inputs of a concat share one where that is exact and costs under one bit (decided with the ranges, `share_concats`).
 - An elementwise function of one tensor is a table, quantized on both sides, nothing inside.
 - Standalone add and mul read two quantized tensors.
+- One-bit layers read packed signs and demand nothing. Where their sums are demanded as codes, the residual, constants
+and PReLU behind them run in the layer and the residual is demanded in turn: so the stream between one-bit layers is
+INT8 from the first layer to the last.
 
 Source: the usual rules of integer inference as in Krishnamoorthi 2018, sections 3 and 4; the demand formulation is
 ours.
@@ -140,10 +143,13 @@ def find_layers(graph: ir.Graph) -> dict[str, Layer]:
     names, taken = layer_names(graph), set[ir.Node]()
     found: dict[ir.Node, Layer] = {}
     nodes = list(graph)
-    for node in reversed(nodes):  # from the end, so a residual add is fused into the later of its two branches
-        if node not in taken and (layer := _fusion.weighted(node, names[node])):
-            _fusion.extend(layer, taken)
-            found[node] = layer
+    weighted = {node: layer for node in nodes if (layer := _fusion.weighted(node, names[node]))}
+    # One-bit layers take their residual adds first: the signs of the sum come out of the same pass over memory. From the
+    # end, so a residual add is fused into the later of its two branches.
+    for node in sorted(reversed(weighted), key=lambda n: not weighted[n].one_bit):
+        if node not in taken:
+            _fusion.extend(weighted[node], taken)
+            found[node] = weighted[node]
     for node in nodes:
         if node not in taken and node not in found and (layer := _arithmetic(node, names[node])):
             _fusion.activation(layer, taken)

@@ -12,6 +12,8 @@ in float; each such row says so. A plan below 8 bits without a limit on the drop
 The limit is 10 x the allowed drop of the budget (0.1 when none is given): on the CIFAR ResNets a change of
 0.03 goes with 1.3 % changed top-1 answers and a tenth of that in accuracy (docs/calibration.md), so 0.1 stands for
 about 4 % changed answers.
+A network with one-bit layers and no limit on the drop is left as it was asked for, too: a sign near zero turns with
+any rounding, so its outputs move where its answers do not, and no layer of it is at fault.
 Cost: one run over a few samples per layer. Limits: measured on a few samples, additive effects are not modelled;
 it is the network's output that is judged, not the metric, which only an evaluation can measure.
 """
@@ -79,14 +81,23 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
     if not budget.drop and any(_narrow(row) for row in context.plan.rows):
         context.plan.note(f"output change of the whole network {total:.4f} on {samples} samples; bits are as asked for")
         return
+    if not budget.drop and any(layer.one_bit for layer in context.placement.layers.values()):
+        text = f"output change of the whole network {total:.4f} on {samples} samples; signs near zero turn with any rounding"
+        context.plan.note(f"{text}: give evaluation data and a limit on the drop to have it judged")
+        return
     tried: set[str] = set()
     for _ in range(ROUNDS):
-        rows = [r for r in context.plan.rows if not r.kept and r.name not in tried]
+        rows = [r for r in context.plan.rows if not r.kept and r.name not in tried and not _one_bit(context, r)]
         worst = max(rows, key=lambda r: r.output_change or 0.0, default=None)
-        if total <= limit or worst is None:
+        stream = [r for r in context.plan.rows if not r.kept and _one_bit(context, r)]
+        if total <= limit or (worst is None and not stream):
             break
-        tried.add(worst.name)
-        _improve(context, worst, samples, limit)
+        if stream:  # the values between one-bit layers first: every sign reads them
+            for row in stream:
+                _rows.keep(row, f"the stream stays float: the network is over its limit {limit:g}")
+        elif worst is not None:
+            tried.add(worst.name)
+            _improve(context, worst, samples, limit)
         _again(context)
         _rows.follow(context.plan, context.placement)
         total = whole(context, samples, finish)
@@ -95,8 +106,11 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
 
 
 def measure_all(context: Context, samples: int) -> None:
-    """sqnr_db and output_change of every planned row; the float network runs once per group of layers that fits."""
-    active = [row for row in context.plan.rows if not row.kept]
+    """sqnr_db and output_change of every planned row; the float network runs once per group of layers that fits.
+
+    One-bit layers have none: quantizing what they read changes nothing, and what they write is measured by its readers.
+    """
+    active = [row for row in context.plan.rows if not row.kept and not _one_bit(context, row)]
     done = 0
     for group in _groups(context, active, samples):
         names = [context.placement.layers[row.name].output.name or "" for row in group]
@@ -145,6 +159,10 @@ def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
         row.reason = f"raised: output change {before:.4f} with {method}, {row.output_change:.4f} now"
         return
     _rows.keep(row, f"output change {before:.4f} alone, the network is over its limit {limit:g}")
+
+
+def _one_bit(context: Context, row: Row) -> bool:
+    return context.placement.layers[row.name].one_bit
 
 
 def _narrow(row: Row) -> bool:
