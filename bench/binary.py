@@ -1,7 +1,8 @@
 """A binary ResNet-18 (Bi-Real style, INT8 stem and head) beside every engine installed running the ordinary ResNet-18,
 interleaved in one run, batch 1, 224x224, random weights.
 
-    python bench/binary.py [--threads 1,2] [--seconds 2]
+    python bench/binary.py [--threads 1,2] [--seconds 2] [--binary reactnet_a --ordinary mobilenetv2]
+    python bench/binary.py --compile file.nsk; python bench/binary.py --compiled file.nsk   # the timing alone, when quiet
 
 Rows say engine, precision, threads, median, p90, spread and ratios against the best INT8 and the best
 float32 engine.
@@ -18,6 +19,7 @@ import numpy as np
 import rows as result_rows
 
 from netsuke import models
+from netsuke import program as files
 from netsuke.data import Dataset
 from netsuke.measure import bench
 from netsuke.pipeline import compress
@@ -35,23 +37,31 @@ def main() -> None:
     parser.add_argument("--binary", default="bireal_resnet18")
     parser.add_argument("--ordinary", default="resnet18")
     parser.add_argument("--name", default="binary", help="name of the result file")
+    parser.add_argument("--engines", default="", help="engines to compare with, comma separated; all that are installed")
+    parser.add_argument("--compile", default="", help="only write this file")
+    parser.add_argument("--compiled", default="", help="time this file instead of compiling")
     options = parser.parse_args()
     item = models.entry(options.binary)
     x = np.random.default_rng(0).standard_normal((32, *item.shape[1:]), dtype=np.float32)
-    threads = [int(t) for t in options.threads.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / f"{options.binary}.nsk"
-        small = compress(models.build(options.binary), calib=Dataset.from_arrays(x), shape=item.shape, output=out)
-        print(small.summary(), flush=True)
-        calib = {small.program.inputs[0].name: x}
-        settings: dict[str, Any] = {"threads": threads, "calib": calib, "seconds": options.seconds, "layers": True}
-        result = bench(out, vs=models.build(options.ordinary), shape=item.shape, **settings)
-        print(result, flush=True)
-        table = [{"network": options.binary, **flat(row.as_json())} for row in result.rows]
-        layers = [{"network": options.binary, **layer} for layer in result.layers]
+        out = Path(options.compiled or options.compile or Path(folder) / f"{options.binary}.nsk")
+        if not options.compiled:
+            small = compress(models.build(options.binary), calib=Dataset.from_arrays(x), shape=item.shape, output=out)
+            print(small.summary(), flush=True)
+        if options.compile:
+            return
+        settings: dict[str, Any] = {"threads": [int(t) for t in options.threads.split(",")], "seconds": options.seconds}
+        if options.engines:
+            settings["names"] = options.engines.split(",")
+        calib = {files.read(out).inputs[0].name: x}
+        ordinary = models.build(options.ordinary)
+        result = bench(out, vs=ordinary, shape=item.shape, calib=calib, layers=True, **settings)
+    print(result, flush=True)
+    table = [{"network": options.binary, "beside": options.ordinary, **flat(row.as_json())} for row in result.rows]
+    layers = [{"network": options.binary, **layer} for layer in result.layers]
     command = f"python bench/binary.py --threads {options.threads} --seconds {options.seconds:g}"
-    print(result_rows.write(options.name, command, table))
-    print(result_rows.write(f"{options.name}_layers", command, layers))
+    print(result_rows.write(options.name, command, table, keys=("network", "engine", "precision", "threads")))
+    print(result_rows.write(f"{options.name}_layers", command, layers, keys=("network", "name")))
 
 
 if __name__ == "__main__":

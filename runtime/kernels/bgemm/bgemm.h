@@ -23,7 +23,8 @@ constexpr int kSlack = 64;     // bytes readable behind prepared rows
 //   kWords    A: 64-bit words; B: [block][width outputs a panel][run][word][width] words.
 //   kNibbles  A: a byte for each four channels, 8 * their nibble: half the offset of a 16-byte table that holds popcount(nibble xor n) for
 //             n = 0 .. 15, which one byte shuffle looks up for 32 output channels at once. 128 selects a table of twos: a position
-//             that contributes 0. B: [block][run][byte of x][64] bytes, the low nibble for its first four channels.
+//             that contributes 0. B: [block][run][nibble of x][64] bytes, one nibble each: splitting bytes in the loop would cost a
+//             sixth of its instructions, and these on the ports of the shuffles.
 //             Two shuffles and two byte additions make 256 products: twice what XOR and a nibble-table popcount reach with AVX2.
 enum class Layout : uint8_t { kWords, kNibbles };
 

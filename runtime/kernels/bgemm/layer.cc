@@ -54,7 +54,7 @@ Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const u
   runs_ = row_runs ? g.kh : g.kh * g.kw;
   steps_ = row_runs ? g.kw * tap_steps_ : tap_steps_;
   group_blocks_ = ceil_div(g.out_per_group(), kBlock);
-  block_bytes_ = g.kh * g.kw * tap_steps_ * kBlock * (kernels_->layout == Layout::kWords ? 8 : 1);
+  block_bytes_ = g.kh * g.kw * tap_steps_ * kBlock * (kernels_->layout == Layout::kWords ? 8 : 2);
   NETSUKE_TRY(packed_.allocate(static_cast<size_t>(g.groups * group_blocks_ * block_bytes_)));
   flip_.assign(static_cast<size_t>(g.groups * group_blocks_), 0);
   if (flip != nullptr) {
@@ -82,7 +82,10 @@ void Layer::write_taps(const uint64_t* w, int64_t unit) {
         for (int64_t i = 0; i < words; ++i) std::memcpy(panel + ((tap * words + i) * width + o % width) * 8, &from[i], 8);
       } else {
         for (int64_t i = 0; i < tap_steps_; ++i) {
-          block[(tap * tap_steps_ + i) * kBlock + o] = static_cast<uint8_t>(from[i / 8] >> (i % 8 * 8));
+          const uint8_t byte = static_cast<uint8_t>(from[i / 8] >> (i % 8 * 8));
+          uint8_t* to = block + 2 * (tap * tap_steps_ + i) * kBlock + o;
+          to[0] = byte & 15;
+          to[kBlock] = byte >> 4;
         }
       }
       if (tap_bits_.empty()) continue;

@@ -36,10 +36,11 @@ NETSUKE_LANE __m256i table_of(uint8_t offset) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(base + 2 * static_cast<uint64_t>(offset))));
 }
 
-// The empty asm keeps the sum where it is: the compiler adds pairs of lookups first otherwise, which needs more registers than there are.
+// In assembly, so that each sum stays in its register: the compiler would add pairs of lookups first, which needs more registers than
+// there are, or copy sums around.
 NETSUKE_LANE __m256i count(__m256i acc, __m256i table, __m256i nibbles) {
-  acc = _mm256_add_epi8(acc, _mm256_shuffle_epi8(table, nibbles));
-  __asm__("" : "+x"(acc));
+  const __m256i found = _mm256_shuffle_epi8(table, nibbles);
+  __asm__("vpaddb %1, %0, %0" : "+x"(acc) : "x"(found));
   return acc;
 }
 
@@ -70,7 +71,6 @@ void tile_of(const Tile& t, int row) {
     NK_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) acc[i][v] = _mm256_setzero_si256();
   }
-  const __m256i low = _mm256_set1_epi8(0x0f);
   const uint8_t* b = t.b;
   int64_t room = kPairs;
   for (int64_t run = 0; run < t.runs; ++run) {
@@ -79,26 +79,16 @@ void tile_of(const Tile& t, int row) {
     for (int i = 0; i < kRows; ++i) x[i] = t.a[row + i] + t.run_offset[run];
     for (int64_t left = t.steps; left > 0;) {
       const int64_t n = left < room ? left : room;
-      for (int64_t s = 0; s < n; ++s, b += kBlock) {
-        __m256i w[kVectors], part[kVectors];
+      NK_UNROLL(4)
+      for (int64_t s = 0; s < 2 * n; ++s, b += kBlock) {
+        __m256i w[kVectors];
         NK_UNROLL(8)
-        for (int v = 0; v < kVectors; ++v) {
-          w[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 32 * v));
-          part[v] = _mm256_and_si256(w[v], low);
-        }
+        for (int v = 0; v < kVectors; ++v) w[v] = _mm256_load_si256(reinterpret_cast<const __m256i*>(b + 32 * v));
         NK_UNROLL(8)
         for (int i = 0; i < kRows; ++i) {
-          const __m256i table = table_of(x[i][2 * s]);
+          const __m256i table = table_of(x[i][s]);
           NK_UNROLL(8)
-          for (int v = 0; v < kVectors; ++v) acc[i][v] = count(acc[i][v], table, part[v]);
-        }
-        NK_UNROLL(8)
-        for (int v = 0; v < kVectors; ++v) part[v] = _mm256_and_si256(_mm256_srli_epi16(w[v], 4), low);
-        NK_UNROLL(8)
-        for (int i = 0; i < kRows; ++i) {
-          const __m256i table = table_of(x[i][2 * s + 1]);
-          NK_UNROLL(8)
-          for (int v = 0; v < kVectors; ++v) acc[i][v] = count(acc[i][v], table, part[v]);
+          for (int v = 0; v < kVectors; ++v) acc[i][v] = count(acc[i][v], table, w[v]);
         }
       }
       NK_UNROLL(8)
