@@ -2,7 +2,7 @@
 interleaved in one run, batch 1, 224x224, random weights.
 
     python bench/binary.py [--threads 1,2] [--seconds 2] [--binary reactnet_a --ordinary mobilenetv2]
-    python bench/binary.py --compile file.nsk; python bench/binary.py --compiled file.nsk   # the timing alone, when quiet
+    python bench/binary.py --compile file.nsk; python bench/binary.py --compiled file.nsk   # timing alone
 
 Rows say engine, precision, threads, median, p90, spread and ratios against the best INT8 and the best
 float32 engine.
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--binary", default="bireal_resnet18")
     parser.add_argument("--ordinary", default="resnet18")
     parser.add_argument("--name", default="binary", help="name of the result file")
-    parser.add_argument("--engines", default="", help="engines to compare with, comma separated; all that are installed")
+    parser.add_argument("--engines", default="", help="engines to compare with, default all")
     parser.add_argument("--compile", default="", help="only write this file")
     parser.add_argument("--compiled", default="", help="time this file instead of compiling")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What follows a one-bit layer whose result becomes codes: constants per channel, a residual, a PReLU, a clip, a quantize.
+"""What follows a one-bit layer whose result becomes codes: constants, a residual, a PReLU, a clip, a quantize.
 
 All of it runs in the layer's epilogue (docs/numerics.md section 10): t = acc * mult + bias + r, PReLU, + shift, codes.
 """
@@ -39,11 +39,12 @@ def binary_tail(y: ir.Value, *, channels: int, axis: int) -> BinaryTail:
         if is_op(user, "Add"):
             other = user.inputs[1] if user.inputs[0] is value else user.inputs[0]
             vector, codes = _vector(other, value, channels, axis), codes_of(other)
+            fits = other is not None and same_dims(value, other)
             if vector is not None and slope is None:
                 bias = vector if bias is None else bias + vector
             elif vector is not None:
                 shift = vector if shift is None else shift + vector
-            elif codes is not None and residual is None and slope is None and other is not None and same_dims(value, other):
+            elif codes is not None and fits and residual is None and slope is None:
                 residual = codes
             else:
                 break

@@ -177,7 +177,7 @@ def test_concat_demands_all_inputs():
     assert len(place(model).concats) == 1
 
 
-def test_one_bit_layers_read_signs_and_stay_as_they_are():
+def test_one_bit_layers_read_signs_and_write_codes():
     b = Build()
     stem = b.conv("x", name="stem")
     above = b.op("GreaterOrEqual", stem, b.const(np.float32(0)), name="above")
@@ -186,7 +186,11 @@ def test_one_bit_layers_read_signs_and_stay_as_they_are():
     y = b.op("Conv", sign, b.const(weight, "binary.weight"), name="binary", pads=[1] * 4)
     found = b.model(b.conv(b.op("Add", y, stem, name="sum"), name="last"))
     layers = place(found).layers
-    assert "one-bit" in layers["binary"].blocked
+    assert layers["binary"].one_bit
+    assert layers["binary"].quantized  # its sums leave as codes, the residual in them
+    assert layers["binary"].residual is not None
+    assert layers["binary"].inputs == []
     assert layers["stem"].quantized
     assert layers["last"].quantized
     assert not {"sign_out", "above_out"} & set(quantized(found))
+    assert {"sum_out", "stem_out"} <= set(quantized(found))

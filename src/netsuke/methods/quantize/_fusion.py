@@ -73,14 +73,19 @@ def _one_bit(layer: Layer, taken: set[ir.Node]) -> None:
             if not _alike(other, layer.output):
                 return
             layer.residual = other
-        elif node.op_type in ("PRelu", "LeakyRelu") and not sloped and node.inputs[0] is layer.output:
-            slope = constant(node.inputs[1]) if node.op_type == "PRelu" else None
-            if node.op_type == "PRelu" and (slope is None or not per_channel(slope.shape, len(dims(layer.output) or ()))):
-                return
+        elif not sloped and _slopes(node, layer.output):
             sloped = True
         else:
             return
         _join(layer, node, taken)
+
+
+def _slopes(node: ir.Node, value: ir.Value) -> bool:
+    """True for a LeakyRelu, or a PRelu with one slope a channel, of the value."""
+    if node.op_type != "PRelu":
+        return node.op_type == "LeakyRelu"
+    slope = constant(node.inputs[1])
+    return node.inputs[0] is value and slope is not None and per_channel(slope.shape, len(dims(value) or ()))
 
 
 def _alike(a: ir.Value, b: ir.Value) -> bool:

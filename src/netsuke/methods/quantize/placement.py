@@ -144,9 +144,10 @@ def find_layers(graph: ir.Graph) -> dict[str, Layer]:
     found: dict[ir.Node, Layer] = {}
     nodes = list(graph)
     weighted = {node: layer for node in nodes if (layer := _fusion.weighted(node, names[node]))}
-    # One-bit layers take their residual adds first: the signs of the sum come out of the same pass over memory. From the
-    # end, so a residual add is fused into the later of its two branches.
-    for node in sorted(reversed(weighted), key=lambda n: not weighted[n].one_bit):
+    # From the end, so a residual add is fused into the later of its two branches; but one-bit layers take theirs first:
+    # the signs of the sum come out of the same pass over memory.
+    backward = list(reversed(weighted))
+    for node in sorted(backward, key=lambda n: not weighted[n].one_bit):
         if node not in taken:
             _fusion.extend(weighted[node], taken)
             found[node] = weighted[node]

@@ -82,8 +82,9 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
         context.plan.note(f"output change of the whole network {total:.4f} on {samples} samples; bits are as asked for")
         return
     if not budget.drop and any(layer.one_bit for layer in context.placement.layers.values()):
-        text = f"output change of the whole network {total:.4f} on {samples} samples; signs near zero turn with any rounding"
-        context.plan.note(f"{text}: give evaluation data and a limit on the drop to have it judged")
+        text = f"output change of the whole network {total:.4f} on {samples} samples"
+        why = "signs near zero turn with any rounding: give evaluation data and a limit on the drop to have it judged"
+        context.plan.note(f"{text}; {why}")
         return
     tried: set[str] = set()
     for _ in range(ROUNDS):
