@@ -10,6 +10,7 @@ from methods.quantize.graphs import data, resnet
 from methods.quantize.test_ptq import compress, db, run
 from netsuke.core.errors import UsageError
 from netsuke.methods.codebook._codebook import Codebook, kmeans, nearest
+from netsuke.methods.codebook._start import grouped
 from netsuke.methods.codebook.jlcm import codebook
 from netsuke.methods.quantize._variables import CodebookIndex
 
@@ -113,3 +114,31 @@ def test_layers_of_eight_bits_are_left_alone_and_one_scale_per_layer_is_refused(
     assert not np.array_equal(plain[1], made[1])
     with pytest.raises(UsageError, match="one scale per channel"):
         compress(model, ["quantize/uniform:weight_bits=3,granularity=tensor", "codebook/jlcm"], calib)
+
+
+def test_grouped_channels_share_scales_of_similar_size():
+    scales = np.array([1.0, 1.1, 0.9, 8.0, 9.0, 0.1], np.float32)
+    made = grouped(scales, 3, np.random.default_rng(0))
+    np.testing.assert_array_equal(made, np.array([1.1, 1.1, 1.1, 9.0, 9.0, 0.1], np.float32))
+    np.testing.assert_array_equal(grouped(scales, 6, np.random.default_rng(0)), scales)
+    model, calib = resnet(), data(32)
+    steps = ["quantize/uniform:weight_bits=3,ends=0", "codebook/jlcm:iterations=0,groups=2"]
+    made, _ = compress(model, steps, calib)
+    found = [n.inputs[1].const_value.numpy() for n in made.graph if n.name.endswith("/weight")]
+    assert all(len(np.unique(s)) <= 2 for s in found)
+    with pytest.raises(UsageError, match="groups"):
+        compress(model, ["quantize/uniform:weight_bits=3", "codebook/jlcm:groups=1"], calib)
+
+
+def test_tables_are_a_switch_of_gradient_ptq_and_fitted_ones_beat_kmeans():
+    model, calib = resnet(), data(64)
+    base, exact = "quantize/uniform:weight_bits=2", run(model, calib)
+    quality = {}
+    for step in ("codebook/jlcm:iterations=0", "quantize/gradient_ptq:grid=codebook,iterations=60"):
+        made, _ = compress(model, [base, step], calib)
+        quality[step] = db(exact, run(made, calib))
+        assert all(len(np.unique(c)) <= 4 for c in codes_of(made)[1:-1])
+    kmeans_only, fitted = quality.values()
+    assert fitted > kmeans_only + 3, quality
+    with pytest.raises(UsageError, match="grid"):
+        compress(model, [base, "quantize/gradient_ptq:grid=log"], calib)

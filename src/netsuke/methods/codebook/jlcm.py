@@ -9,8 +9,9 @@ Equations: per layer, weights in units of their channel's scale s = max|W| / 127
 Each weight has a position p, its value is s C[round(p)]; dL/dp = dL/dw s (C[i+1] - C[i-1]) / 2, C receives the sum
 of its members' gradients. Minimised per layer: E sum_c (y_c - y'_c)^2, inputs from the network as quantized so far.
 At the end C is rounded to integers, so codes lie on the 8-bit grid.
-Differences: known from abstract and reviews; the update rule is a reconstruction. One codebook a layer with a scale
-per channel stands for the grouping of similar neurons (no permutation of channels is stored either way).
+Differences: known from abstract and reviews; the update rule is a reconstruction. One codebook a layer;
+similar neurons (by the range of their weights) share a scale with `groups`, or each channel has its own. Neurons are
+not reordered: which channel has which scale is in the multipliers that the file holds anyway.
 Cost: a few seconds a layer of a CIFAR ResNet. Limits: needs torch. The file holds indices and entries (docs/format.md
 section 3) where that saves a quarter of the plain codes; they are decoded when it is loaded, so memory traffic is that
 of 8-bit weights.
@@ -24,12 +25,9 @@ import numpy as np
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
-from netsuke.core.seeds import generator
-from netsuke.methods.codebook._codebook import Codebook, kmeans
-from netsuke.methods.quantize._codes import weight_scales
+from netsuke.methods.codebook._codebook import Codebook
+from netsuke.methods.codebook._start import start
 from netsuke.methods.quantize._context import Context
-from netsuke.methods.quantize._graph import along, number
-from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize._learned import check, require_torch
 from netsuke.methods.quantize._rows import stored_bytes
 from netsuke.methods.quantize._units import layer_units, weighted
@@ -42,6 +40,7 @@ class Jlcm:
     iterations, batch  of Adam; 0 iterations leave k-means
     rate       of positions, in entries; entries: of the entries, in steps of the 8-bit grid
     samples    calibration samples used, at most
+    groups     channels whose weights have similar ranges share a scale, in this many groups; 0: a scale per channel
     """
 
     iterations: int = 200
@@ -49,8 +48,11 @@ class Jlcm:
     rate: float = 1e-2
     entries: float = 1e-2
     samples: int = 256
+    groups: int = 0
 
     def __post_init__(self) -> None:
+        if self.groups != 0 and not 2 <= self.groups <= 256:
+            raise UsageError(Problem("groups", "codebook/jlcm", str(self.groups), "0, or 2 to 256"))
         if self.iterations == 0:
             check("codebook/jlcm", Jlcm(1, self.batch, self.rate, self.entries, self.samples))
         else:
@@ -68,7 +70,7 @@ def apply(context: Context, config: Jlcm) -> None:
     if tensor:
         raise UsageError(tensor, "codebooks need one scale per channel")
     for layer in chosen:
-        start(context, layer, rows[layer.name].weight_bits or 8)
+        start(context, layer, rows[layer.name].weight_bits or 8, config.groups)
     if config.iterations:
         from netsuke.methods.quantize._reconstruct import Fit, reconstruct
 
@@ -95,18 +97,6 @@ def apply(context: Context, config: Jlcm) -> None:
     context.plan.note(
         f"jlcm: {len(chosen)} layers take {stored:,} bytes as indices and entries, {plain:,} as plain 8-bit codes"
     )
-
-
-def start(context: Context, layer: Layer, bits: int) -> None:
-    """k-means of the layer's weights in units of their channel's 8-bit step; sets scales and codes."""
-    weight = number(layer.weight)
-    assert weight is not None
-    scales = weight_scales(weight, layer.axis)
-    exact = weight.astype(np.float64) / along(scales.astype(np.float64), layer.axis or 0, weight.ndim)
-    book = kmeans(exact.reshape(-1, 1), 2**bits, generator(context.seed, "jlcm", layer.name))
-    entries = np.clip(np.rint(book.entries), -127, 127).astype(np.float32)
-    context.scales[layer.name] = scales
-    context.codes[layer.name] = Codebook(entries, book.indices).decode().reshape(weight.shape).astype(np.int8)
 
 
 def codebook(codes: np.ndarray) -> Codebook:

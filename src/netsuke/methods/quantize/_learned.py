@@ -10,6 +10,7 @@ from netsuke.core.errors import EnvironmentProblem, Problem, UsageError
 
 TORCH = "pip install netsuke[torch], or leave the step out"
 CHOICES = {
+    "grid": ("uniform", "codebook"),
     "inputs": ("quantized", "float"),
     "loss": ("l2", "l1", "fisher"),
     "variable": ("rounding", "weight"),
