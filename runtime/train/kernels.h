@@ -27,6 +27,7 @@ namespace train {
 enum class Lane : uint8_t { kU8, kS16 };
 constexpr int kWidth = 16;        // columns of a tile and of a panel of B
 constexpr int kMaxRows = 12;      // rows of the tallest tile
+constexpr int kMaxPanels = 2;     // panels of B that one tile reads side by side
 constexpr int64_t kGroupBytes = 64;
 constexpr int64_t kSlackBytes = 64;  // readable behind every operand
 
@@ -37,9 +38,10 @@ struct Tile {
   const int32_t* run_groups;  // groups of run q
   int64_t runs;
   const uint8_t* b;           // [runs][groups][64]
+  const uint8_t* b_next;      // null, or the panel of the next 16 columns, whose sums stand behind the first 16
   int rows;
   int64_t flush;              // kU8: groups that 16-bit sums hold; kS16: `chain`, 0 for int32 sums
-  void* acc;                  // [rows][16] int32, or f32 with a chain
+  void* acc;                  // [rows][16 or 32] int32, or f32 with a chain
   int64_t acc_stride;         // elements
   bool first;                 // start from 0 instead of what acc holds
 };
@@ -47,6 +49,7 @@ struct Tile {
 // y[r][n] = f32(acc[r][n] + corr[n]) * mult[n] (+ bias[n]): section 4 of docs/numerics.md with f32 output.
 struct Finish {
   const int32_t* acc;         // [rows][16]
+  int64_t acc_stride;         // elements
   int rows, columns;
   const int32_t* corr;        // [16]
   const float* mult;          // [16]
@@ -69,6 +72,7 @@ struct Quantize {
 struct Table {
   const char* name;
   int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
+  int panels;                 // of the widest u8 tile; kS16 tiles have one
   bool dot;                   // u8 x s8 products need no 16-bit bound
   void (*tile_u8)(const Tile&);
   void (*tile_s16)(const Tile&);

@@ -30,6 +30,12 @@ void tile_u8(const Tile& t) {
     }
     for (int n = 0; n < kWidth; ++n) acc[n] = static_cast<int32_t>(sum[n]);
   }
+  if (t.b_next != nullptr) {
+    Tile next = t;
+    next.b = t.b_next, next.b_next = nullptr;
+    next.acc = static_cast<int32_t*>(t.acc) + kWidth;
+    tile_u8(next);
+  }
 }
 
 void tile_s16(const Tile& t) {
@@ -77,7 +83,7 @@ void tile_s16(const Tile& t) {
 void finish(const Finish& f) {
   for (int r = 0; r < f.rows; ++r) {
     for (int n = 0; n < f.columns; ++n) {
-      const auto acc = static_cast<int32_t>(static_cast<uint32_t>(f.acc[r * kWidth + n]) + static_cast<uint32_t>(f.corr[n]));
+      const auto acc = static_cast<int32_t>(static_cast<uint32_t>(f.acc[r * f.acc_stride + n]) + static_cast<uint32_t>(f.corr[n]));
       const float y = static_cast<float>(acc) * f.mult[n];
       f.out[r][n] = f.bias != nullptr ? y + f.bias[n] : y;
     }
@@ -131,7 +137,7 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 
 }  // namespace
 
-const Table train_kernels_portable = {"portable", 6, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table train_kernels_portable = {"portable", 6, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
 
 }  // namespace train
 }  // namespace netsuke

@@ -76,6 +76,7 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
   const Stopwatch watch(&tiles_ns_);
   const int64_t rows = p.images * p.pixels_h * p.pixels_w, panels = panels_of(p.columns);
   const int64_t tall = p.lane == Lane::kU8 ? table_.rows : 6;
+  const int most = p.lane == Lane::kU8 ? table_.panels : 1;
   int64_t groups = 0;
   for (int32_t g : p.run_groups) groups += g;
   // A panel of B stays in the caches for a task's rows; enough tasks for every thread.
@@ -90,33 +91,41 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
       a[static_cast<size_t>(i)] = p.a + n * p.a_image + y * p.a_row + x * p.a_pixel;
       out[static_cast<size_t>(i)] = p.out + n * p.out_image + y * p.out_row + x * p.out_pixel;
     }
-    alignas(64) int32_t sums[kMaxRows * kWidth];
+    constexpr int kWide = kMaxPanels * kWidth;
+    alignas(64) int32_t sums[kMaxRows * kWide];
     alignas(64) float* to[kMaxRows];
-    for (int64_t panel = 0; panel < panels; ++panel) {
+    for (int64_t panel = 0; panel < panels; panel += most) {
+      const int together = static_cast<int>(std::min<int64_t>(most, panels - panel));
       const int64_t column = panel * kWidth;
-      const int columns = static_cast<int>(std::min<int64_t>(kWidth, p.columns - column));
-      int32_t corr[kWidth];
-      float scale[kWidth] = {}, offset[kWidth] = {};
-      for (int i = 0; i < kWidth; ++i) {
+      int32_t corr[kWide];
+      float scale[kWide] = {}, offset[kWide] = {};
+      for (int i = 0; i < together * kWidth; ++i) {
         const auto sum = static_cast<uint32_t>(p.sums[column + i]);
         corr[i] = p.lane == Lane::kU8 ? static_cast<int32_t>(0u - static_cast<uint32_t>(p.zero) * sum) : 0;
-        if (i < columns) scale[i] = mult[column + i];
-        if (i < columns && bias != nullptr) offset[i] = bias[column + i];
+        if (column + i < p.columns) scale[i] = mult[column + i];
+        if (column + i < p.columns && bias != nullptr) offset[i] = bias[column + i];
       }
+      const uint8_t* b = p.b + panel * groups * kGroupBytes;
       for (int64_t i = 0; i < count; i += tall) {
         const int tile_rows = static_cast<int>(std::min(tall, count - i));
         Tile tile = {a.data() + i, p.run_offset.data(), p.run_shift.empty() ? nullptr : p.run_shift.data(), p.run_groups.data(),
-                     static_cast<int64_t>(p.run_groups.size()), p.b + panel * groups * kGroupBytes, tile_rows, p.flush, sums, kWidth, true};
+                     static_cast<int64_t>(p.run_groups.size()), b, together > 1 ? b + groups * kGroupBytes : nullptr, tile_rows, p.flush,
+                     sums, kWide, true};
         (p.lane == Lane::kU8 ? table_.tile_u8 : table_.tile_s16)(tile);
-        for (int r = 0; r < tile_rows; ++r) to[r] = out[static_cast<size_t>(i + r)] + column;
-        if (!p.chain) {
-          table_.finish({sums, tile_rows, columns, corr, scale, bias != nullptr ? offset : nullptr, to});
-          continue;
-        }
-        for (int r = 0; r < tile_rows; ++r) {
-          float real[kWidth];
-          memcpy(real, sums + r * kWidth, sizeof real);
-          for (int c = 0; c < columns; ++c) to[r][c] = bias != nullptr ? real[c] * scale[c] + offset[c] : real[c] * scale[c];
+        for (int v = 0; v < together; ++v) {
+          const int64_t at = column + v * kWidth;
+          const int columns = static_cast<int>(std::min<int64_t>(kWidth, p.columns - at));
+          for (int r = 0; r < tile_rows; ++r) to[r] = out[static_cast<size_t>(i + r)] + at;
+          if (!p.chain) {
+            const float* added = bias != nullptr ? offset + v * kWidth : nullptr;
+            table_.finish({sums + v * kWidth, kWide, tile_rows, columns, corr + v * kWidth, scale + v * kWidth, added, to});
+            continue;
+          }
+          for (int r = 0; r < tile_rows; ++r) {
+            float real[kWidth];
+            memcpy(real, sums + r * kWide, sizeof real);
+            for (int c = 0; c < columns; ++c) to[r][c] = bias != nullptr ? real[c] * scale[c] + offset[c] : real[c] * scale[c];
+          }
         }
       }
     }

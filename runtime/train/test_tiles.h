@@ -15,10 +15,10 @@ namespace netsuke {
 namespace train {
 
 inline void compare_tile(const Table& table, Lane lane, int64_t a_max, int64_t b_max, bool chain, int rows, std::mt19937& rng) {
-  const int64_t runs = 3;
+  const int64_t runs = 3, stride = 36;
   const int32_t groups[] = {5, 1, 9};
   const uint8_t shift[] = {0, 2, 1};
-  std::vector<uint8_t> a(12 * 40 + 128), b(15 * 64);
+  std::vector<uint8_t> a(12 * 40 + 128), b(2 * 15 * 64);
   std::vector<int16_t> aw(a.size() / 2), bw(b.size() / 2);
   for (uint8_t& v : a) v = static_cast<uint8_t>(rng() % static_cast<uint32_t>(a_max + 1));
   for (uint8_t& v : b) v = static_cast<uint8_t>(static_cast<int64_t>(rng() % static_cast<uint32_t>(2 * b_max + 1)) - b_max);
@@ -36,12 +36,21 @@ inline void compare_tile(const Table& table, Lane lane, int64_t a_max, int64_t b
   if (lane == Lane::kU8 && flush < 1) flush = 1;
   if (chain) flush = std::max<int64_t>(1, 2147483647 / (2 * a_max * b_max));
   for (const bool first : {true, false}) {
-    std::vector<int32_t> expected(static_cast<size_t>(rows * 20), 7), got(expected);
-    Tile tile = {base, offset, chain ? nullptr : shift, groups, runs, b.data(), rows, flush, expected.data(), 20, first};
+    std::vector<int32_t> expected(static_cast<size_t>(rows * stride), 7), got(expected);
+    Tile tile = {base, offset, chain ? nullptr : shift, groups, runs, b.data(), nullptr, rows, flush, expected.data(), stride, first};
     (lane == Lane::kU8 ? train_kernels_portable.tile_u8 : train_kernels_portable.tile_s16)(tile);
     tile.acc = got.data();
     (lane == Lane::kU8 ? table.tile_u8 : table.tile_s16)(tile);
     CHECK(expected == got);
+    if (lane == Lane::kU8 && table.panels > 1) {
+      tile.b = b.data() + 15 * 64;
+      tile.acc = expected.data() + kWidth;
+      train_kernels_portable.tile_u8(tile);
+      std::vector<int32_t> both(expected.size(), 7);
+      tile.b = b.data(), tile.b_next = b.data() + 15 * 64, tile.acc = both.data();
+      table.tile_u8(tile);
+      CHECK(expected == both);
+    }
     float y[2][12 * 16] = {};
     float* out[2][12];
     float mult[16], bias[16];
@@ -51,7 +60,7 @@ inline void compare_tile(const Table& table, Lane lane, int64_t a_max, int64_t b
     for (int columns : {1, 7, 8, 13, 16}) {
       for (int t = 0; t < 2; ++t) {
         for (int r = 0; r < rows; ++r) out[t][r] = y[t] + 16 * r;
-        (t == 0 ? train_kernels_portable : table).finish({acc, rows, columns, corr, mult, columns % 2 == 0 ? bias : nullptr, out[t]});
+        (t == 0 ? train_kernels_portable : table).finish({acc, kWidth, rows, columns, corr, mult, columns % 2 == 0 ? bias : nullptr, out[t]});
       }
       CHECK(memcmp(y[0], y[1], sizeof y[0]) == 0);
     }

@@ -42,6 +42,7 @@ Status Trainer::weight_group(const Conv& c, const Image& x, const Padded& pad, c
   const int64_t np = batch_pad(c.n), size = element_bytes(lane), positions = g.h * g.w, panels = panels_of(g.c);
   const int64_t groups = groups_of(np, lane), padded = panels * kWidth, rows = c.kh * c.kw * x.c;
   const int64_t tall = lane == Lane::kU8 ? table_.rows : 6;
+  const int64_t most = lane == Lane::kU8 ? table_.panels : 1;
   NETSUKE_TRY(reserve(&a_, planar_bytes(x, pad)));
   NETSUKE_TRY(reserve(&b_, gradient_bytes(g, lane)));
   NETSUKE_TRY(reserve(&sums_, (rows + 1) * padded * 4));
@@ -72,7 +73,9 @@ Status Trainer::weight_group(const Conv& c, const Image& x, const Padded& pad, c
       const int64_t m0 = counting ? rows : task * block, m1 = counting ? rows + 1 : std::min(rows, m0 + block);
       for (int64_t at = begin; at < end; at += chunk) {
         const int64_t runs = std::min(chunk, end - at);
-        for (int64_t panel = 0; panel < panels; ++panel) {
+        for (int64_t panel = 0; panel < panels; panel += most) {
+          const uint8_t* b = b_.data() + (panel * positions + at) * groups * kGroupBytes;
+          const uint8_t* next = most > 1 && panel + 1 < panels ? b + positions * groups * kGroupBytes : nullptr;
           for (int64_t m = m0; m < m1; m += tall) {
             const uint8_t* base[kMaxRows];
             const int tile_rows = static_cast<int>(std::min(tall, m1 - m));
@@ -82,7 +85,7 @@ Status Trainer::weight_group(const Conv& c, const Image& x, const Padded& pad, c
             }
             if (counting) base[0] = ones;
             const Tile tile = {base, (counting ? still : offset).data() + at, nullptr, run_groups.data(), runs,
-                               b_.data() + (panel * positions + at) * groups * kGroupBytes, tile_rows, flush,
+                               b, next, tile_rows, flush,
                                (counting ? column_sums : sums + m * padded) + panel * kWidth, padded, at == begin};
             (lane == Lane::kU8 ? table_.tile_u8 : table_.tile_s16)(tile);
           }

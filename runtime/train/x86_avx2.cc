@@ -185,7 +185,7 @@ void finish(const Finish& f) {
     const __m256 bias = f.bias != nullptr ? _mm256_loadu_ps(f.bias + 8 * v) : _mm256_setzero_ps();
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(f.columns - 8 * v), lanes);
     for (int r = 0; r < f.rows; ++r) {
-      __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load(f.acc + r * kWidth + 8 * v), corr)), mult);
+      __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load(f.acc + r * f.acc_stride + 8 * v), corr)), mult);
       if (f.bias != nullptr) y = _mm256_add_ps(y, bias);
       if (f.columns >= 8 * v + 8) {
         _mm256_storeu_ps(f.out[r] + 8 * v, y);
@@ -347,7 +347,7 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 
 }  // namespace
 
-const Table train_kernels_avx2 = {"x86_avx2", 6, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
 
 }  // namespace train
 }  // namespace netsuke

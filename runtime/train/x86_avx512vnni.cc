@@ -5,6 +5,12 @@
 #include "kernels/base/avx512.h"
 #include "train/kernels.h"
 
+#ifdef NETSUKE_SIMDE
+#define NT_UNROLL  // emulated registers unrolled take minutes to compile
+#else
+#define NT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace netsuke {
 namespace train {
 
@@ -16,39 +22,60 @@ extern const Table train_kernels_avx2;
 
 namespace {
 
-template <int R>
+// One panel loads a broadcast for every product, so loads set the pace (13 for 12 products, 2 a cycle); two panels share them (14 for 24).
+template <int R, int V>
 void rows_u8(const Tile& t) {
-  __m512i acc[R];
-  _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {
-    acc[r] = t.first ? _mm512_setzero_si512() : _mm512_loadu_si512(static_cast<const int32_t*>(t.acc) + r * t.acc_stride);
+  __m512i acc[R][V];
+  NT_UNROLL
+  for (int r = 0; r < R; ++r) {
+    const int32_t* from = static_cast<const int32_t*>(t.acc) + r * t.acc_stride;
+    NT_UNROLL
+    for (int v = 0; v < V; ++v) acc[r][v] = t.first ? _mm512_setzero_si512() : _mm512_loadu_si512(from + 16 * v);
   }
   const uint8_t* b = t.b;
+  const int64_t next = V > 1 ? t.b_next - t.b : 0;
   for (int64_t q = 0; q < t.runs; ++q) {
     if (t.run_shift != nullptr && t.run_shift[q] != 0) {
       const __m512i count = _mm512_set1_epi32(t.run_shift[q]);
-      _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) acc[r] = _mm512_sllv_epi32(acc[r], count);
+      NT_UNROLL
+      for (int r = 0; r < R; ++r) {
+        NT_UNROLL
+        for (int v = 0; v < V; ++v) acc[r][v] = _mm512_sllv_epi32(acc[r][v], count);
+      }
     }
     const uint8_t* a[R];
-    _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) a[r] = t.a[r] + t.run_offset[q];
+    NT_UNROLL
+    for (int r = 0; r < R; ++r) a[r] = t.a[r] + t.run_offset[q];
     for (int64_t g = 0; g < t.run_groups[q]; ++g, b += kGroupBytes) {
-      const __m512i w = _mm512_loadu_si512(b);
-      _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {
+      __m512i w[V];
+      NT_UNROLL
+      for (int v = 0; v < V; ++v) w[v] = _mm512_loadu_si512(b + v * next);
+      NT_UNROLL
+      for (int r = 0; r < R; ++r) {
         int32_t four;
         memcpy(&four, a[r] + 4 * g, 4);
-        acc[r] = _mm512_dpbusd_epi32(acc[r], _mm512_set1_epi32(four), w);
+        const __m512i x = _mm512_set1_epi32(four);
+        NT_UNROLL
+        for (int v = 0; v < V; ++v) acc[r][v] = _mm512_dpbusd_epi32(acc[r][v], x, w[v]);
       }
     }
   }
-  _Pragma("GCC unroll 16") for (int r = 0; r < R; ++r) {
-    _mm512_storeu_si512(static_cast<int32_t*>(t.acc) + r * t.acc_stride, acc[r]);
+  NT_UNROLL
+  for (int r = 0; r < R; ++r) {
+    int32_t* to = static_cast<int32_t*>(t.acc) + r * t.acc_stride;
+    NT_UNROLL
+    for (int v = 0; v < V; ++v) _mm512_storeu_si512(to + 16 * v, acc[r][v]);
   }
 }
 
-void tile_u8(const Tile& t) {
-  static constexpr void (*kRows[])(const Tile&) = {rows_u8<1>, rows_u8<2>, rows_u8<3>, rows_u8<4>,  rows_u8<5>,  rows_u8<6>,
-                                                   rows_u8<7>, rows_u8<8>, rows_u8<9>, rows_u8<10>, rows_u8<11>, rows_u8<12>};
+template <int V>
+void tile_of(const Tile& t) {
+  static constexpr void (*kRows[])(const Tile&) = {rows_u8<1, V>, rows_u8<2, V>, rows_u8<3, V>, rows_u8<4, V>,  rows_u8<5, V>,  rows_u8<6, V>,
+                                                   rows_u8<7, V>, rows_u8<8, V>, rows_u8<9, V>, rows_u8<10, V>, rows_u8<11, V>, rows_u8<12, V>};
   kRows[t.rows - 1](t);
 }
+
+void tile_u8(const Tile& t) { t.b_next == nullptr ? tile_of<1>(t) : tile_of<2>(t); }
 
 void tile_s16(const Tile& t) { train_kernels_avx2.tile_s16(t); }
 void finish(const Finish& f) { train_kernels_avx2.finish(f); }
@@ -62,7 +89,7 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) { trai
 }  // namespace
 
 extern const Table NETSUKE_TRAIN_TABLE;
-const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
 
 }  // namespace train
 }  // namespace netsuke
