@@ -47,10 +47,10 @@ def insert(model: nn.Module, request: Request) -> nn.Module:
     """The network with quantizers; the model given is used up. Fills the request's plan."""
     plan = request.plan
     plan.network, plan.recipe = type(model).__name__, request.method
-    sample = torch.zeros((max(2, request.shape[0]), *request.shape[1:]))
+    samples = [torch.zeros((max(2, size[0]), *size[1:]), dtype=dtype) for size, dtype in request.inputs()]
     try:
         with torch.no_grad():
-            traced = trace(model, sample)
+            traced = trace(model, *samples)
     except Exception as error:  # control flow on data, *args, ...: torch.fx raises many types
         text = " ".join(str(error).split())[:160]
         plan.note(f"torch.fx cannot trace the network ({text}): every layer got a quantizer of its own, nothing fused")

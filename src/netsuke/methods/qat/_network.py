@@ -24,7 +24,7 @@ from netsuke.core.options import configure
 from netsuke.core.plan import Plan
 from netsuke.methods.qat import _insert
 from netsuke.methods.qat._export import served_network
-from netsuke.methods.qat._request import BITS, LAYERS, Bits, Request
+from netsuke.methods.qat._request import BITS, LAYERS, Bits, Dtype, Request, Shape
 from netsuke.methods.qat._rules import Rules
 from netsuke.nn.qlayers import FoldedNorm, QuantLayer
 from netsuke.nn.quantizer import Quantizer
@@ -32,23 +32,26 @@ from netsuke.nn.quantizer import Quantizer
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+Batch = Tensor | tuple[Tensor, ...]
+
 
 class QatNetwork(nn.Module):
     """A network with quantizers. Trains in any PyTorch loop; `eval()` computes the codes that are served.
 
-    net    the rewritten network; plan: one row per layer, and notes; shape: of one input batch
+    net    the rewritten network; plan: one row per layer, and notes
+    shape  of one input batch, or shapes by input name; dtype: of inputs that are not f32
     edges  names of the first and the last layer
     banks  further quantizers and norms that methods switch between
     """
 
-    def __init__(self, net: nn.Module, plan: Plan, shape: tuple[int, ...], rules: Rules) -> None:
+    def __init__(self, net: nn.Module, plan: Plan, shape: Shape, rules: Rules, dtype: Dtype = "f32") -> None:
         super().__init__()
-        self.net, self.plan, self.shape, self.rules = net, plan, shape, rules
+        self.net, self.plan, self.shape, self.rules, self.dtype = net, plan, shape, rules, dtype
         self.edges = (plan.rows[0].name, plan.rows[-1].name)
         self.banks = nn.ModuleDict()
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = self.net(*inputs)
         return out
 
     def layers(self) -> dict[str, QuantLayer]:
@@ -79,31 +82,34 @@ class QatNetwork(nn.Module):
         return made
 
     @torch.no_grad()
-    def calibrate(self, batches: Tensor | Iterable[Tensor]) -> None:
-        """Take first ranges from the float network's tensors: the first batch decides learned ranges."""
+    def calibrate(self, batches: Batch | Iterable[Tensor]) -> None:
+        """Take first ranges from the float network's tensors: the first batch decides learned ranges.
+
+        A tuple is one batch of a network with several inputs.
+        """
         mode = self.training
         self.eval()
-        quantizers, hooks, seen = self.quantizers(), [], set[int]()
+        quantizers, hooks, seen = self.quantizers(), [], dict[Quantizer, list[Tensor]]()
 
         def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             assert isinstance(module, Quantizer)
-            if id(module) not in seen:
-                module.calibrate(inputs[0])
-                seen.add(id(module))
+            seen.setdefault(module, []).append(inputs[0].detach())
 
         try:
             for quantizer in quantizers.values():
                 quantizer.enabled = False
                 if quantizer.spec.role == "activation":
                     hooks.append(quantizer.register_forward_pre_hook(look))
-            for batch in [batches] if isinstance(batches, Tensor) else batches:
-                self(batch)
-                break
+            first = batches if isinstance(batches, (Tensor, tuple)) else next(iter(batches))
+            self(*(first if isinstance(first, tuple) else (first,)))
         finally:
             for hook in hooks:
                 hook.remove()
             for quantizer in quantizers.values():
                 quantizer.enabled = True
+        for quantizer, parts in seen.items():  # inputs of a concat share one: its range is that of all of them
+            single = len(parts) == 1 or quantizer.spec.granularity != "tensor"
+            quantizer.calibrate(parts[0] if single else torch.cat([p.flatten() for p in parts]))
         for layer in self.layers().values():
             layer.weight.calibrate(layer.real_weight())
         self.train(mode)
@@ -120,13 +126,14 @@ class QatNetwork(nn.Module):
         """The canonical ONNX graph with QuantizeLinear/DequantizeLinear; `compile_program` takes it."""
         from netsuke.capture import capture
 
-        return capture(served_network(self.net), shape=self.shape)
+        return capture(served_network(self.net), shape=self.shape, dtype=self.dtype)
 
 
 def prepare(
     model: nn.Module,
     *,
-    shape: Sequence[int],
+    shape: Sequence[int] | Mapping[str, Sequence[int]],
+    dtype: Dtype = "f32",
     method: str = "qat/lsq",
     options: Mapping[str, Any] | None = None,
     weight_bits: int = 4,
@@ -134,16 +141,17 @@ def prepare(
     first_last: int | None = 8,
     bits: Mapping[str, tuple[int, int]] | None = None,
     keep: Sequence[str] = (),
-    calib: Tensor | None = None,
+    calib: Batch | None = None,
 ) -> QatNetwork:
     """A copy of the network with quantizers; the network given is not changed.
 
-    shape       of one input batch
+    shape       of one input batch; of a network with several inputs shapes by name, in forward's order
+    dtype       of inputs by name, where they are not "f32" ("i64", "i32", "bool")
     method      a record of this room with the tag "rules"; options: its config
     first_last  bits of the first and the last layer (weights and what they read); None: like the others
     bits        (weights, activations) by layer name or pattern, applied in order, over everything else
     keep        layers that stay float, by name or pattern
-    calib       a batch to take first ranges from; None: from the first training batch
+    calib       a batch (a tuple for several inputs) to take first ranges from; None: from the first training batch
 
     Raises UsageError that lists every pattern that matches nothing, with near names, and every impossible width.
     """
@@ -163,10 +171,11 @@ def prepare(
         problems += [Problem("bits", name, str(b), "2 to 8") for b in (width.weight, width.activation) if b not in BITS]
     if problems:
         raise UsageError(problems)
-    request = Request(rules, method, table, default, kept, tuple(shape))
+    named: Shape = dict(shape) if isinstance(shape, Mapping) else tuple(shape)
+    request = Request(rules, method, table, default, kept, named, dtype)
     copied = copy.deepcopy(model)
     net = _insert.insert(copied.eval(), request)
-    network = QatNetwork(net, request.plan, request.shape, rules)
+    network = QatNetwork(net, request.plan, request.shape, rules, dtype)
     if calib is not None:
         network.calibrate(calib)
     return network.train()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from netsuke.core.plan import Plan, Row
@@ -11,6 +13,9 @@ from netsuke.methods.qat._rules import Rules
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
 BITS = (2, 3, 4, 5, 6, 7, 8)
+Shape = tuple[int, ...] | Mapping[str, Sequence[int]]
+Dtype = str | Mapping[str, str]
+_WHOLE = {"i64": torch.int64, "i32": torch.int32, "bool": torch.bool}
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,16 @@ class Request:
     bits: dict[str, Bits]
     default: Bits
     keep: list[str]
-    shape: tuple[int, ...]
+    shape: Shape
+    dtype: Dtype = "f32"
     plan: Plan = field(default_factory=Plan)
+
+    def inputs(self) -> list[tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each input."""
+        if not isinstance(self.shape, Mapping):
+            return [(tuple(self.shape), torch.float32)]
+        kinds = self.dtype if isinstance(self.dtype, Mapping) else dict.fromkeys(self.shape, self.dtype)
+        return [(tuple(size), _WHOLE.get(kinds.get(name, "f32"), torch.float32)) for name, size in self.shape.items()]
 
 
 def row(request: Request, name: str, op: str, layer: nn.Module, reason: str = "", *, kept: bool = False) -> Row:

@@ -24,13 +24,13 @@ _TABLE_FUNCTIONS = (F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.sigmoid, torch
 _NONNEGATIVE = (nn.Sigmoid, nn.Hardsigmoid, F.sigmoid, torch.sigmoid, F.hardsigmoid)
 
 
-def trace(model: nn.Module, sample: Tensor) -> fx.GraphModule:
+def trace(model: nn.Module, *samples: Tensor) -> fx.GraphModule:
     """The traced network, every node with its result's shape in meta["shape"] (None: no float tensor).
 
     Raises what torch.fx raises when the network's control flow depends on data.
     """
     made = fx.symbolic_trace(model)
-    _Shapes(made).run(sample)
+    _Shapes(made).run(*samples)
     return made
 
 
