@@ -13,6 +13,7 @@ from netsuke.formats import (
     clamp,
     dequantize,
     dyadic,
+    fma,
     make_multiplier,
     make_table,
     quantize,
@@ -164,3 +165,20 @@ def test_table_holds_the_quantized_function():
     assert table[128] == 128
     assert table[255] == quantize(np.float32(np.tanh(127 * 0.03125)), 1 / 128, 128)
     assert make_table(np.tanh, 0.03125, 128, None).dtype == np.float32
+
+
+@given(st.lists(st.tuples(F32, F32, F32), min_size=1, max_size=50))
+def test_fma_rounds_once(triples: list[tuple[float, float, float]]) -> None:
+    a, b, c = (np.asarray([t[i] for t in triples], np.float32) for i in range(3))
+    for got, t in zip(fma(a, b, c), triples, strict=True):
+        exact = Fraction(t[0]) * Fraction(t[1]) + Fraction(t[2])
+        if abs(exact) >= Fraction(2) ** 128 - Fraction(2) ** 103:
+            assert np.isinf(got)
+        else:  # nearest: no neighbour is closer, and of two equally close ones the even one is taken
+            with np.errstate(over="ignore"):
+                near = [np.nextafter(got, np.float32(side)) for side in (-np.inf, np.inf)]
+            away = abs(Fraction(float(got)) - exact)
+            others = [abs(Fraction(float(v)) - exact) for v in near if np.isfinite(v)]
+            assert all(away <= other for other in others)
+            if away in others:
+                assert int(got.view(np.int32)) % 2 == 0

@@ -149,6 +149,8 @@ def qadd(m: Maker) -> None:
         return
     b, zero = _partner(m, a), m.zero()
     attrs = {"a_zero": m.zeros[a], "b_zero": m.zeros[b], "a_mult": m.scale(), "b_mult": m.scale(), "zero": zero}
+    if m.chance(0.3):
+        attrs["offset"] = float(np.float32(min(m.scale(), 1e6) * m.choice((0.0, 1.0, -100.0, 300.0))))
     m.add("qadd", [a, b], {**attrs, **m.clip(zero)}, zero=zero)
 
 

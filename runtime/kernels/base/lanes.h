@@ -4,7 +4,7 @@
 // inlined: two files compiled for different instruction sets must never share a symbol.
 //
 // Each function is one IEEE or integer operation a lane, so all implementations give the same bits.
-//   F16  16 f32        load, store, splat, add, sub, mul, div, clamp, pool_max
+//   F16  16 f32        load, store, splat, add, sub, mul, div, fma, clamp, pool_max
 //   I16  16 i32        load_i32, store_i32, load_u8, splat_i, add, sub, to_f32, round_int (halves to even, |v| < 2^22), store_u8 (0..255 only)
 //   B64  64 u8         load_b64, store_b64, max_b64; B16 likewise for 16
 #ifndef NETSUKE_KERNELS_BASE_LANES_H_

@@ -20,6 +20,7 @@ NETSUKE_LANE F16 add(F16 x, F16 y) { return {_mm512_add_ps(x.v, y.v)}; }
 NETSUKE_LANE F16 sub(F16 x, F16 y) { return {_mm512_sub_ps(x.v, y.v)}; }
 NETSUKE_LANE F16 mul(F16 x, F16 y) { return {_mm512_mul_ps(x.v, y.v)}; }
 NETSUKE_LANE F16 div(F16 x, F16 y) { return {_mm512_div_ps(x.v, y.v)}; }
+NETSUKE_LANE F16 fma(F16 x, F16 y, F16 z) { return {_mm512_fmadd_ps(x.v, y.v, z.v)}; }
 NETSUKE_LANE I16 add(I16 x, I16 y) { return {_mm512_add_epi32(x.v, y.v)}; }
 NETSUKE_LANE I16 sub(I16 x, I16 y) { return {_mm512_sub_epi32(x.v, y.v)}; }
 

@@ -27,6 +27,7 @@ NETSUKE_LANE F16 add(F16 a, F16 b) { NETSUKE_LANES_4(F16, vaddq_f32(a.v[i], b.v[
 NETSUKE_LANE F16 sub(F16 a, F16 b) { NETSUKE_LANES_4(F16, vsubq_f32(a.v[i], b.v[i])); }
 NETSUKE_LANE F16 mul(F16 a, F16 b) { NETSUKE_LANES_4(F16, vmulq_f32(a.v[i], b.v[i])); }
 NETSUKE_LANE F16 div(F16 a, F16 b) { NETSUKE_LANES_4(F16, vdivq_f32(a.v[i], b.v[i])); }
+NETSUKE_LANE F16 fma(F16 a, F16 b, F16 c) { NETSUKE_LANES_4(F16, vfmaq_f32(c.v[i], a.v[i], b.v[i])); }
 NETSUKE_LANE I16 add(I16 a, I16 b) { NETSUKE_LANES_4(I16, vaddq_s32(a.v[i], b.v[i])); }
 NETSUKE_LANE I16 sub(I16 a, I16 b) { NETSUKE_LANES_4(I16, vsubq_s32(a.v[i], b.v[i])); }
 

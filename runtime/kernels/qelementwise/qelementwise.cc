@@ -15,6 +15,8 @@ class QBinary : public Op {
     } else {
       NETSUKE_TRY(read_finite(args.attrs, "a_mult", false, &params_.a_mult));
       NETSUKE_TRY(read_finite(args.attrs, "b_mult", false, &params_.b_mult));
+      params_.fused = args.attrs.has("offset");
+      if (params_.fused) NETSUKE_TRY(read_finite(args.attrs, "offset", false, &params_.offset));
     }
     NETSUKE_TRY(read_codes(args.attrs, false, &params_.codes));
     kernels_ = &qelementwise_kernels(args.isa);
@@ -28,7 +30,8 @@ class QBinary : public Op {
   }
 
   Status run(const RunArgs& args) const override {
-    qbinary_run(mul_ ? kernels_->mul : kernels_->add, args.in[0].shape, args.in[0].as<const uint8_t>(), args.in[1].shape,
+    const QBinaryRow add = params_.fused ? kernels_->add_fused : kernels_->add;
+    qbinary_run(mul_ ? kernels_->mul : add, args.in[0].shape, args.in[0].as<const uint8_t>(), args.in[1].shape,
                 args.in[1].as<const uint8_t>(), args.out[0].shape, args.out[0].as<uint8_t>(), params_, args.pool);
     return Status();
   }

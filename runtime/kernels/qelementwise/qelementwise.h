@@ -19,6 +19,8 @@ struct QBinaryParams {
   float mult = 0.0f;                   // qmul
   Codes codes;
   const int64_t *a_table = nullptr, *b_table = nullptr;  // qadd_dyadic: 256 scaled and rounded values each
+  bool fused = false;  // qadd with an offset, which carries the zero points
+  float offset = 0.0f;
 };
 
 using QBinaryRow = void (*)(const uint8_t* a, const uint8_t* b, uint8_t* y, int64_t n, const QBinaryParams& params);
@@ -27,7 +29,7 @@ struct QBinaryKernels {
   const char* add_name;
   const char* mul_name;
   // y may be a or b.
-  QBinaryRow add, mul;
+  QBinaryRow add, mul, add_fused;
 };
 
 NETSUKE_KERNEL_TABLES(QBinaryKernels, qelementwise_kernels)

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "kernels/qelementwise/qelementwise.h"
 
 namespace netsuke {
@@ -17,6 +19,10 @@ int64_t operand_offset(int64_t position, const Shape& out, const Shape& operand)
 }  // namespace
 
 uint8_t qadd_one(uint8_t a, uint8_t b, const QBinaryParams& params) {
+  if (params.fused) {
+    const float inner = std::fma(static_cast<float>(b), params.b_mult, params.offset);
+    return requantize_one(std::fma(static_cast<float>(a), params.a_mult, inner), {0, params.codes.lo, params.codes.hi});
+  }
   const float t = static_cast<float>(a - params.a_zero) * params.a_mult;
   const float u = static_cast<float>(b - params.b_zero) * params.b_mult;
   return requantize_one(t + u, params.codes);

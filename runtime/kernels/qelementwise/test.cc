@@ -33,6 +33,7 @@ TestAttrs attrs_of(const QBinaryParams& p, bool mul) {
   attrs.set("a_zero", p.a_zero).set("b_zero", p.b_zero).set("zero", p.codes.zero).set("lo", p.codes.lo).set("hi", p.codes.hi);
   if (mul) attrs.set("mult", p.mult);
   else attrs.set("a_mult", p.a_mult).set("b_mult", p.b_mult);
+  if (!mul && p.fused) attrs.set("offset", p.offset);
   return attrs;
 }
 

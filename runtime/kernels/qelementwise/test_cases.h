@@ -16,6 +16,8 @@ inline QBinaryParams random_qbinary(TestRandom& random) {
   // Powers of two now and then: sums then fall on exact halves.
   params.a_mult = random.range(0, 1) ? 0.5f : random.uniform(-2.0f, 2.0f);
   params.b_mult = random.range(0, 1) ? 0.25f : random.uniform(0.001f, 2.0f);
+  params.fused = random.range(0, 1) == 1;
+  params.offset = random.uniform(-300.0f, 300.0f);
   params.mult = random.range(0, 1) ? 0.0625f : random.uniform(1e-4f, 0.1f);
   params.codes.zero = static_cast<int32_t>(random.range(0, 255));
   params.codes.lo = static_cast<int32_t>(random.range(0, 255));
@@ -33,7 +35,8 @@ inline void compare_qbinary(const QBinaryKernels& kernels) {
       a[i] = static_cast<uint8_t>(i);
       b[i] = static_cast<uint8_t>(i >> 8);
     }
-    kernels.add(a.data(), b.data(), sum.data(), 65536, params);
+    const QBinaryRow add = params.fused ? kernels.add_fused : kernels.add;
+    add(a.data(), b.data(), sum.data(), 65536, params);
     kernels.mul(a.data(), b.data(), product.data(), 65536, params);
     int wrong = 0;
     for (size_t i = 0; i < 65536; ++i) wrong += sum[i] != qadd_one(a[i], b[i], params) || product[i] != qmul_one(a[i], b[i], params);
@@ -48,7 +51,7 @@ inline void compare_qbinary(const QBinaryKernels& kernels) {
       expected_y[i] = qadd_one(a[i], b[i], params);
       expected_z[i] = qmul_one(a[i], b[i], params);
     }
-    kernels.add(a.data(), b.data(), y.data(), n, params);
+    (params.fused ? kernels.add_fused : kernels.add)(a.data(), b.data(), y.data(), n, params);
     kernels.mul(a.data(), b.data(), z.data(), n, params);
     CHECK(y == expected_y && z == expected_z);
   }

@@ -118,6 +118,23 @@ def requantize_f32(
         return clamp(_accumulator_to_real(acc, mult, bias, residual, None), flo, fhi)
 
 
+def fma(a: Array, b: Array | float, c: Array | float) -> Array:
+    """a * b + c of f32 numbers, rounded to f32 once.
+
+    The product is exact in binary64; the sum there is rounded to odd (Boldo and Melquiond, "Emulation of FMA and
+    correctly rounded sums", 2008), so that rounding it again to f32 gives the nearest.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        p = np.asarray(a, F32).astype(np.float64) * np.asarray(b, F32).astype(np.float64)
+        d = np.asarray(c, F32).astype(np.float64)
+        s = p + d
+        part = s - p
+        error = (p - (s - part)) + (d - part)
+        even = (np.asarray(s).view(np.int64) & 1) == 0
+        odd = np.where((error != 0) & even, np.nextafter(s, np.where(error > 0, np.inf, -np.inf)), s)
+        return np.asarray(odd.astype(F32))
+
+
 def dyadic(mult: Array | float) -> tuple[Array, Array]:
     """Section 5: the nearest `m * 2^-e` to each multiplier >= 0, m i32 (2^30 <= m < 2^31, or 0), e i32 in 1..62.
 

@@ -154,6 +154,18 @@ def requantize_f32(
     return clamp(t, flo, fhi)
 
 
+def fma(a: Tensor, b: float, c: Tensor | float) -> Tensor:
+    """a * b + c in f32, rounded once (`netsuke.formats.fma`)."""
+    d = c.double() if isinstance(c, Tensor) else torch.full_like(a, c).double()
+    p = a.double() * torch.full_like(a, b).double()
+    s = p + d
+    part = s - p
+    error = (p - (s - part)) + (d - part)
+    even = (s.view(torch.int64) & 1) == 0
+    beside = torch.nextafter(s, torch.where(error > 0, torch.inf, -torch.inf).to(s))
+    return torch.where((error != 0) & even, beside, s).float()
+
+
 def shift_rne(p: Tensor, e: Tensor) -> Tensor:
     """p / 2^e rounded to nearest even on int64, 1 <= e <= 62 (section 5)."""
     floor = p >> e

@@ -26,7 +26,7 @@ from netsuke.capture.graph import (
     source_of,
     sweep,
 )
-from netsuke.formats.integer import dequantize, quantize, requantize
+from netsuke.formats.integer import dequantize, fma, quantize, requantize
 from netsuke.passes import functions
 from netsuke.passes.nodes import F32, U8, codes_of, from_ns, grid_of, is_ns, ns
 
@@ -203,7 +203,10 @@ def _join(node: ir.Node, x: ir.Value, a: Array, b: Array) -> bool:
     zero, lo, hi = (int(given.get(key, default)) for key, default in (("zero", 0), ("lo", 0), ("hi", 255)))
     left = a.astype(np.int32) - int(given["a_zero"])
     right = b.astype(np.int32) - int(given["b_zero"])
-    if is_ns(node, "qmul"):
+    if "offset" in given:
+        inner = fma(b.astype(np.float32), given["b_mult"], given["offset"])
+        codes = quantize(fma(a.astype(np.float32), given["a_mult"], inner), 1.0, 0, lo, hi)
+    elif is_ns(node, "qmul"):
         codes = requantize(left * right, float(given["mult"]), zero=zero, lo=lo, hi=hi)
     else:
         t = left.astype(np.float32) * np.float32(given["a_mult"])

@@ -18,7 +18,7 @@ from netsuke.formats.integer import dyadic, make_multiplier
 from netsuke.passes.lower_qlinear import constant_codes
 from netsuke.passes.nodes import U8, Codes, codes_of, from_nhwc, ns, reshaped, to_nhwc
 from netsuke.passes.pools import pool_window
-from netsuke.passes.tail import Tail, find_tail, last_member, multiplier, place
+from netsuke.passes.tail import Tail, find_tail, is_single, last_member, multiplier, place
 
 
 def lower_qelementwise(graph: ir.Graph) -> int:
@@ -68,11 +68,20 @@ def _binary(node: ir.Node, tail: Tail) -> bool:
     else:
         attrs["a_mult"] = float(make_multiplier(a.scale, 1.0, scale))
         attrs["b_mult"] = float(make_multiplier(b.scale, 1.0, scale))
+        if node.op_type == "Add" and is_single(node):
+            attrs["offset"] = sum_offset(attrs)
     dims = dims_of(node.outputs[0])
     place(
         tail, node, ns(at, op, [a.value, b.value], attrs, dtype=U8, dims=dims, name=node.name or "", source=tail.source)
     )
     return True
+
+
+def sum_offset(attrs: dict[str, Any]) -> float:
+    """All zero points of a sum as one f32 number (numerics.md section 6)."""
+    f32 = np.float32
+    taken = f32(attrs["a_mult"]) * f32(attrs["a_zero"]) + f32(attrs["b_mult"]) * f32(attrs["b_zero"])
+    return float(f32(attrs["zero"]) - taken)
 
 
 def graph_is_dyadic(node: ir.Node) -> bool:

@@ -139,7 +139,7 @@ _TABLE = [
         "integer",
         "a:u8, b:u8",
         "y:u8",
-        {**_PAIR, "a_mult": _f(low=0), "b_mult": _f(low=0), "zero": _code(), **_CLIP},
+        {**_PAIR, "a_mult": _f(low=0), "b_mult": _f(low=0), "offset": _f(None), "zero": _code(), **_CLIP},
     ),
     (
         "qadd_dyadic",

@@ -33,9 +33,20 @@ def feeds_of(ports: Sequence[Port], x: Array | Mapping[str, Array]) -> dict[str,
     missing = [p.name for p in ports if p.name not in given]
     problems = [Problem("no data for this input", n, ", ".join(given), wanted, hint) for n in missing]
     problems += [Problem("no such input", "data", n, wanted) for n in given.keys() - {p.name for p in ports}]
+    problems += [problem for p in ports if p.name in given for problem in _misfit(p, given[p.name].shape)]
     if problems:
         raise UsageError(problems)
     return {p.name: np.ascontiguousarray(given[p.name], dtype=_DTYPES.get(p.dtype)) for p in ports}
+
+
+def _misfit(port: Port, shape: tuple[int, ...]) -> list[Problem]:
+    """Samples of another rank or another fixed size than the input's; the batch is the caller's business."""
+    wanted, got = port.shape[1:], shape[1:]
+    fits = len(shape) == len(port.shape) and all(w == g for w, g in zip(wanted, got, strict=True) if isinstance(w, int))
+    if fits:
+        return []
+    allowed = f"samples of shape ({', '.join(map(str, wanted))})"
+    return [Problem("the data do not fit the network's input", f"input {port.name}", str(got), allowed)]
 
 
 def fixed_batch(ports: Sequence[Port]) -> int | None:

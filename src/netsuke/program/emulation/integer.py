@@ -71,6 +71,11 @@ def _qmatmul(call: Call) -> list[Tensor]:
 
 @rule("qadd")
 def _qadd(call: Call) -> list[Tensor]:
+    if "offset" in call.attrs:
+        codes = [call.tensor(i).to(torch.float32) for i in (0, 1)]
+        inner = integer.fma(codes[1], call.number("b_mult"), call.number("offset"))
+        t = integer.fma(codes[0], call.number("a_mult"), inner)
+        return [integer.quantize(t, 1.0, 0, call.integer("lo"), call.integer("hi"))]
     a, b = call.tensor(0) - call.integer("a_zero"), call.tensor(1) - call.integer("b_zero")
     t = a * integer.alone(a, call.number("a_mult"))
     u = b * integer.alone(b, call.number("b_mult"))

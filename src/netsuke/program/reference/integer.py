@@ -12,6 +12,7 @@ import numpy as np
 from netsuke.formats import (
     ACC_LIMIT,
     dequantize,
+    fma,
     matmul_bound,
     quantize,
     requantize,
@@ -119,6 +120,11 @@ def _pair(call: Call) -> tuple[Array, Array]:
 
 @rule("qadd")
 def _qadd(call: Call) -> list[Array]:
+    if "offset" in call.attrs:
+        codes = [call.array(i).astype(np.float32) for i in (0, 1)]
+        inner = fma(codes[1], call.number("b_mult"), call.number("offset"))
+        t = fma(codes[0], call.number("a_mult"), inner)
+        return [quantize(t, 1.0, 0, call.integer("lo"), call.integer("hi"))]
     a, b = _pair(call)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         t = a.astype(np.float32) * np.float32(call.number("a_mult"))
