@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from netsuke.capture import capture
 from netsuke.core.errors import UsageError
 from netsuke.measure.engines import engine
 from netsuke.measure.engines.base import Subject
 from netsuke.passes import compile_program
-from netsuke.pipeline import compress, inspect
+from netsuke.pipeline import compress, inspect, plan
 from netsuke.pipeline.foreign import is_quantized, without_quantizers
 from netsuke.verify.runners import open_runner
 from tiny_network import inputs, labels, network, write_all
@@ -74,6 +74,40 @@ def test_taking_the_quantizers_out_gives_the_float_network(quantized: Path) -> N
     stripped = open_runner(compile_program(plain)).outputs({"x": x})[0]
     original = open_runner(compile_program(capture(network()))).outputs({"x": x})[0]
     assert np.abs(stripped - original).max() < 0.05 * np.abs(original).max(), "only the weights' rounding remains"
+
+
+def test_a_quantized_file_is_quantized_again_when_something_else_is_asked(quantized: Path) -> None:
+    x = inputs(32, seed=2)
+    asked = compress(quantized, recipe="cpu-w4a8", calib=inputs(32), evaluate=(x, labels(network(), x)), measure=False)
+    assert any("quantized again" in n for n in asked.notes)
+    assert min(row.weight_bits for row in asked.plan.rows if row.weight_bits) == 4
+    assert plan(quantized).recipe == "as quantized in the file"
+    edited = plan(quantized, calib=inputs(32), recipe="cpu-w4a8")
+    assert any("quantized again" in n for n in edited.notes)
+    again = compress(quantized, edited, calib=inputs(32), measure=False)
+    assert again.program.constants.keys() == asked.program.constants.keys()
+    assert all(np.array_equal(v, again.program.constants[k]) for k, v in asked.program.constants.items())
+    default = compress(quantized, recipe="cpu-int8", calib=inputs(32), measure=False)
+    assert default.plan.recipe == "as quantized in the file", "INT8 is what the file holds already"
+
+
+def test_quantized_weights_alone_are_kept_until_a_recipe_asks_for_more() -> None:
+    rng = np.random.default_rng(0)
+    codes, scales = rng.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8), np.full(8, 0.01, np.float32)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["w", "s"], ["real"], axis=0),
+        helper.make_node("Conv", ["x", "real"], ["y"], "conv"),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", c, None, None]) for n, c in (("x", 3), ("y", 8))]
+    constants = [numpy_helper.from_array(codes, "w"), numpy_helper.from_array(scales, "s")]
+    graph = helper.make_graph(nodes, "weights", ports[:1], ports[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    x = rng.normal(size=(8, 3, 6, 6)).astype(np.float32)
+    kept = compress(model, calib=x, shape="1,3,6,6", measure=False)
+    assert kept.layers.counts()["float"] == 1
+    asked = compress(model, recipe="cpu-int8", calib=x, shape="1,3,6,6", measure=False)
+    assert asked.layers.counts()["packed"] == 1
+    assert any("quantized again" in n for n in asked.notes)
 
 
 def test_inspect_shows_it_as_the_program_it_becomes(quantized: Path) -> None:

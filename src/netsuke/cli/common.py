@@ -90,7 +90,9 @@ def recipe_of(
     asked = {key: value for key, value in options.items() if value}
     if bits:
         recipe = uniform(bits)
-    made = Recipe.make(recipe or ("cpu-mixed" if budget or asked else "cpu-int8"))
+    if not (recipe or budget or asked):
+        return None
+    made = Recipe.make(recipe or "cpu-mixed")
     if not asked:
         return made
     searches = [step.method for step in made.steps if step.method == "bits/search"]

@@ -17,6 +17,7 @@ import tomli_w
 from netsuke.core.errors import FileError, Problem, UsageError, near
 from netsuke.core.options import Scalar, format_options, parse_options
 
+DEFAULT = "cpu-int8"
 BUILTIN: dict[str, tuple[str, ...]] = {
     "cpu-int8": ("quantize/whitepaper_int8", "quantize/bias_correction"),
     "cpu-int8-dyadic": ("quantize/whitepaper_int8", "quantize/bias_correction", "quantize/dyadic"),

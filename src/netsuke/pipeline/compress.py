@@ -39,7 +39,7 @@ def compress(
     model: Any,
     plan: Plan | str | Path | None = None,
     *,
-    recipe: str | Recipe = "cpu-int8",
+    recipe: str | Recipe | None = None,
     calib: Any = None,
     evaluate: Any = None,
     budget: Budget | None = None,
@@ -60,6 +60,7 @@ def compress(
 
     model     ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
     plan      a Plan or its file; made when not given, by the recipe
+    recipe    None: cpu-int8, or the quantization that the network came with; another one quantizes it again
     calib     calibration data: Dataset, array, or what `netsuke.data.load_data` takes; None: data-free, and the result
               says so
     evaluate  data with labels, or a function that takes (inputs -> outputs) and returns a metric or metrics by name
@@ -79,6 +80,8 @@ def compress(
             model,
             calib,
             budget or Budget(),
+            plan=plan,
+            recipe=recipe,
             shape=shape,
             weights=weights,
             seed=seed,

@@ -1,27 +1,43 @@
 """Networks that arrive quantized (QuantizeLinear/DequantizeLinear written by another tool).
 
 Nothing is calibrated or moved: the file's own scales are compiled. The float network beside it is the same graph with
-the quantizers taken out.
+the quantizers taken out; it is also what is quantized when a plan or a recipe asks for something else.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import array_of, constant, dims_of, emit, operand, replace, sweep
 from netsuke.core.plan import KEEP, Plan, Row
+from netsuke.core.recipe import DEFAULT, Recipe
 from netsuke.passes import compile_program, packed_report
 from netsuke.passes.nodes import dequantized
 from netsuke.program import stored_bits
 
 RECIPE = "as quantized in the file"
+AGAIN = "the network came quantized: its quantizers were taken out, and it is quantized again as asked"
 _SKIP = ("movement",)
 
 
 def is_quantized(graph: ir.Model) -> bool:
     """True when the captured graph carries quantizers."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in graph.graph)
+
+
+def stands(graph: ir.Model, recipe: str | Path | Iterable[str] | Recipe | None, plan: Plan | None) -> bool:
+    """True when the quantization that came with the graph is kept: no plan or recipe asks for another one.
+
+    A file whose activations are quantized is what the default recipe asks for; one with weights only is not.
+    """
+    if plan is not None or not is_quantized(graph):
+        return False
+    activations = any(node.op_type == "QuantizeLinear" for node in graph.graph)
+    return recipe is None or (activations and Recipe.make(recipe) == Recipe.make(DEFAULT))
 
 
 def without_quantizers(model: ir.Model) -> ir.Model:

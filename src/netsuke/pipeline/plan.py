@@ -8,7 +8,8 @@ from typing import Any
 
 from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
-from netsuke.core.recipe import Recipe
+from netsuke.core.recipe import DEFAULT, Recipe
+from netsuke.pipeline import foreign
 from netsuke.pipeline.profiler import file_bytes, layer_profiler
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.verify.source import capture_model, open_data
@@ -29,7 +30,7 @@ def plan(
     model: Any,
     calib: Any = None,
     *,
-    recipe: str | Recipe = "cpu-int8",
+    recipe: str | Recipe | None = None,
     budget: Budget | None = None,
     effort: str = "normal",
     shape: Any = None,
@@ -53,11 +54,18 @@ def plan(
 
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
+    if foreign.stands(graph, recipe, None):
+        return foreign.plan_of(graph, seed)
+    notes = [foreign.AGAIN] if foreign.is_quantized(graph) else []
+    graph = foreign.without_quantizers(graph) if notes else graph
+    recipe = DEFAULT if recipe is None else recipe
     if weight_only.is_weight_only([str(step) for step in Recipe.make(recipe).steps]):
-        return weight_only.make_plan(graph, recipe=recipe, seed=seed)
+        made = weight_only.make_plan(graph, recipe=recipe, seed=seed)
+        made.notes += notes
+        return made
     runner = EngineRunner(threads)
     seconds = budget.seconds if budget is not None else None
-    return make_plan(
+    made = make_plan(
         graph,
         budget=budget,
         recipe=recipe,
@@ -70,3 +78,5 @@ def plan(
         sizer=file_bytes,
         deadline=None if seconds is None else time.monotonic() + seconds,
     )
+    made.notes += notes
+    return made

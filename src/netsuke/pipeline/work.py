@@ -11,7 +11,7 @@ from typing import Any
 
 from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
-from netsuke.core.recipe import Recipe
+from netsuke.core.recipe import DEFAULT, Recipe
 from netsuke.data import Dataset
 from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, interrupt
@@ -78,6 +78,8 @@ def open_work(
     calib: Any,
     budget: Budget,
     *,
+    plan: Plan | None,
+    recipe: Any,
     shape: Any,
     weights: Any,
     seed: int,
@@ -92,15 +94,19 @@ def open_work(
 
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
-    quantized = foreign.is_quantized(graph)
-    floating = compile_program(foreign.without_quantizers(graph) if quantized else graph, name="float")
+    stands = foreign.stands(graph, recipe, plan)
+    real = foreign.without_quantizers(graph) if foreign.is_quantized(graph) else graph
+    floating = compile_program(real, name="float")
     if data is not None:
         feeds_of(floating.inputs, next(data.batches(1))[0])  # data that do not fit the inputs are refused here
     if folder is not None:
         folder.bind(_digest(graph, data))
     runner = EngineRunner(threads)
-    work = Work(name_of(model, graph), graph, floating, data, runner, progress, budget, seed, threads, folder)
-    work.foreign = quantized
+    name = name_of(model, graph)
+    work = Work(name, graph if stands else real, floating, data, runner, progress, budget, seed, threads, folder)
+    work.foreign = stands
+    if real is not graph and not stands:
+        work.notes.append(foreign.AGAIN)
     work.store = Store(folder.statistics if folder is not None else None)
     runner.deadline = work.deadline(CALIBRATION_SHARE)
     if not runtime_available():
@@ -117,6 +123,7 @@ def make_or_load_plan(work: Work, plan: Plan | None, recipe: Any, effort: str) -
         made = foreign.plan_of(work.graph, work.seed)
         work.notes += made.notes
         return made
+    recipe = DEFAULT if recipe is None else recipe
     saved = work.folder.plan() if work.folder else None
     known = plan if plan is not None else saved
     if known is not None:
