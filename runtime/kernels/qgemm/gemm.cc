@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kBlockRows = 512;         // most rows of A a task takes: its base pointers live on the stack
 constexpr int64_t kBlockBytes = 192 << 10;  // of fresh A per task: with one panel it stays in a 512 KiB L2
 constexpr int64_t kOnePiece = 256;          // input channels, see local_stride
+constexpr int64_t kInL1 = 20 << 10;         // of panels that stay in a 32 KiB L1 beside a tile's rows
 constexpr int64_t kTasksPerThread = 4;      // enough for the atomic counter to even out a slow thread
 
 void convert(Layout layout, const Kernels& kernels, int32_t zero, const uint8_t* src, int64_t count, uint8_t* dst) {
@@ -22,6 +23,14 @@ void convert(Layout layout, const Kernels& kernels, int32_t zero, const uint8_t*
 
 }  // namespace
 
+// What all tiles of a task share.
+struct Gemm::Output {
+  const uint8_t* const* base;  // of its rows of A
+  uint8_t* out;                // first row, channel 0
+  const uint8_t* residual;
+  int64_t element;
+};
+
 // How one set of shapes is cut into tasks.
 struct Gemm::Blocks {
   Source source;
@@ -31,7 +40,8 @@ struct Gemm::Blocks {
   int64_t block_units, unit_blocks;     // tasks along groups x panels
   int64_t whole_bytes, offset_bytes;    // shared
   int64_t local_bytes, local_stride;    // of a thread: converted rows
-  int64_t expand_bytes;                 // of a thread: one panel as s16
+  bool rows_first;                      // panels change faster than rows
+  int64_t expand_bytes;                 // of a thread: one panel as s16, all of a task with rows_first
 };
 
 Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
@@ -39,7 +49,9 @@ Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
   const int64_t element = element_of(set_->layout);
   const bool padded = g_.pad_top || g_.pad_left || g_.pad_bottom || g_.pad_right;
   const bool pointwise = g_.kh == 1 && g_.kw == 1 && !padded;
-  const bool as_is = set_->layout != Layout::kS16x2 && !padded && run_length_ % group_of(set_->layout) == 0;
+  // Windows of kPicked never leave the run, groups of 4 may.
+  const bool whole_groups = set_->layout == Layout::kPicked || run_length_ % group_of(set_->layout) == 0;
+  const bool as_is = set_->layout != Layout::kS16x2 && !padded && whole_groups;
   b.source = as_is ? Source::kDirect : pointwise ? Source::kLocal : Source::kWhole;
   b.hp = b.source == Source::kWhole ? (e.oh - 1) * g_.stride_h + (g_.kh - 1) * g_.dil_h + 1 : e.h;
   b.wp = b.source == Source::kWhole ? (e.ow - 1) * g_.stride_w + (g_.kw - 1) * g_.dil_w + 1 : e.w;
@@ -64,7 +76,10 @@ Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
   b.whole_bytes = b.source == Source::kWhole
                       ? static_cast<int64_t>(align_up(e.n * b.hp * b.wp * g_.in_channels * element + kSlack)) : 0;
   b.local_bytes = b.source == Source::kLocal ? static_cast<int64_t>(align_up(b.block_rows * b.local_stride + kSlack)) : 0;
-  b.expand_bytes = set_->layout == Layout::kS16x2 ? static_cast<int64_t>(align_up(panel_bytes_ * 2)) : 0;
+  const int64_t expanded = set_->layout == Layout::kS16x2 ? panel_bytes_ * 2 : 0;
+  const int64_t all = set_->layout == Layout::kPicked ? static_cast<int64_t>(picked_bytes_) : units * std::max(expanded, panel_bytes_);
+  b.rows_first = super_groups_ == 1 && units > 1 && all <= kInL1;
+  b.expand_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(expanded * (b.rows_first ? b.block_units : 1))));
   b.offset_bytes = static_cast<int64_t>(align_up(runs_ * sizeof(int64_t)));
   return b;
 }
@@ -123,28 +138,29 @@ void Gemm::find_rows(const Blocks& b, const Extent& e, int64_t m0, int64_t rows,
   }
 }
 
-// One panel times all rows of a task.
-void Gemm::run_panel(int64_t unit, int64_t rows, const uint8_t* const* base, uint8_t* expanded, const uint8_t* residual, uint8_t* out,
-                     Tile* tile) const {
-  const int64_t panel = unit % panels_, out_element = q_.out_f32 ? 4 : 1, tiles = ceil_div(rows, set_->rows);
-  const bool as_bytes = set_->bytes != nullptr && tiles == 1;
-  tile->b = packed_.data() + unit * panel_bytes_;
-  if (set_->layout == Layout::kS16x2 && !as_bytes) {
-    kernels_->expand(reinterpret_cast<const int8_t*>(tile->b), panel_bytes_, reinterpret_cast<int16_t*>(expanded));
-    tile->b = expanded;
-  }
+// Makes the tile one of this panel. as_bytes: kS16x2 reads B as it is stored, else from `expanded`.
+void Gemm::choose_panel(int64_t unit, bool as_bytes, uint8_t* expanded, Tile* tile) const {
+  const int64_t panel = unit % panels_;
+  tile->b = packed_.data() + (set_->layout == Layout::kPicked ? picked_at_[static_cast<size_t>(unit)] : unit * panel_bytes_);
+  if (set_->layout == Layout::kS16x2 && !as_bytes) tile->b = expanded;
   tile->init = init_.data() + unit * set_->width;
   tile->columns = static_cast<int>(std::min<int64_t>(set_->width, o_ - panel * set_->width));
   tile->channel = unit / panels_ * o_ + panel * set_->width;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;  // even heights: 49 rows are 4 x 6 + 5 x 5, not 8 x 6 + 1
-    const int64_t at = (r0 * g_.out_channels + tile->channel) * out_element;
-    tile->a = reinterpret_cast<const void* const*>(base + r0);
-    tile->rows = static_cast<int>(r1 - r0);
-    tile->out = out + at;
-    tile->residual = residual == nullptr ? nullptr : residual + at;
-    (as_bytes ? set_->bytes : set_->fn)[tile->rows - 1](*tile);
-  }
+}
+
+void Gemm::expand_panel(int64_t unit, uint8_t* expanded) const {
+  const int8_t* from = reinterpret_cast<const int8_t*>(packed_.data() + unit * panel_bytes_);
+  kernels_->expand(from, panel_bytes_, reinterpret_cast<int16_t*>(expanded));
+}
+
+// Rows r0 to r1 of a task times the tile's panel.
+void Gemm::run_tile(const TileFn* functions, int64_t r0, int64_t r1, const Output& to, Tile* tile) const {
+  const int64_t at = (r0 * g_.out_channels + tile->channel) * to.element;
+  tile->a = reinterpret_cast<const void* const*>(to.base + r0);
+  tile->rows = static_cast<int>(r1 - r0);
+  tile->out = to.out + at;
+  tile->residual = to.residual == nullptr ? nullptr : to.residual + at;
+  functions[tile->rows - 1](*tile);
 }
 
 void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
@@ -153,7 +169,8 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   const int64_t unit0 = (task / b.row_blocks) * b.block_units, unit1 = std::min(unit0 + b.block_units, super_groups_ * panels_);
   const uint8_t* base[kBlockRows];
   find_rows(b, e, m0, rows, x, a, local, base);
-  const int64_t at = m0 * g_.out_channels * (q_.out_f32 ? 4 : 1);
+  const int64_t element = q_.out_f32 ? 4 : 1, at = m0 * g_.out_channels * element;
+  const Output to = {base, out + at, residual == nullptr ? nullptr : residual + at, element};
   Tile tile = {};
   tile.run_offset = run_offset;
   tile.runs = runs_;
@@ -161,12 +178,29 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   tile.chain = chain_;
   tile.requant = &q_;
   tile.out_stride = g_.out_channels;
+  const int64_t tiles = ceil_div(rows, set_->rows);  // of even heights: 49 rows are 4 x 6 + 5 x 5, not 8 x 6 + 1
+  const bool as_bytes = set_->bytes != nullptr && tiles == 1, expands = set_->layout == Layout::kS16x2 && !as_bytes;
+  const TileFn* functions = as_bytes ? set_->bytes : set_->fn;
+  uint8_t* expanded = local + b.local_bytes;
+  if (b.rows_first) {  // all panels stay in L1: every row of the output is written once, from left to right
+    for (int64_t unit = unit0; expands && unit < unit1; ++unit) expand_panel(unit, expanded + (unit - unit0) * panel_bytes_ * 2);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;
+      for (int64_t unit = unit0; unit < unit1; ++unit) {
+        choose_panel(unit, as_bytes, expanded + (unit - unit0) * panel_bytes_ * 2, &tile);
+        run_tile(functions, r0, r1, to, &tile);
+      }
+    }
+    return;
+  }
   int64_t group = 0;
   for (int64_t unit = unit0; unit < unit1; ++unit) {
     for (; group < unit / panels_; ++group) {
       for (int64_t i = 0; i < rows; ++i) base[i] += c_ * element_of(set_->layout);
     }
-    run_panel(unit, rows, base, local + b.local_bytes, residual == nullptr ? nullptr : residual + at, out + at, &tile);
+    if (expands) expand_panel(unit, expanded);
+    choose_panel(unit, as_bytes, expanded, &tile);
+    for (int64_t t = 0; t < tiles; ++t) run_tile(functions, rows * t / tiles, rows * (t + 1) / tiles, to, &tile);
   }
 }
 

@@ -86,7 +86,7 @@ class Layer {
 
 // The correction that a kernel's view of x needs: what it multiplies is x - shift_of(layout, x_zero) away from x - x_zero.
 inline int32_t zero_shift(Layout layout, int32_t x_zero) {
-  return layout == Layout::kS16x2 ? 0 : layout == Layout::kU8x4 ? x_zero : x_zero - 128;
+  return layout == Layout::kS16x2 ? 0 : layout == Layout::kU8x4 || layout == Layout::kPicked ? x_zero : x_zero - 128;
 }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }

@@ -12,6 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/qgemm/picked.h"
+
 namespace netsuke {
 namespace qgemm {
 
@@ -20,7 +22,8 @@ namespace qgemm {
 //   kS16x2  A: s16, x - x_zero (exact, at most 9 bits); B: s16 [panel][run][group][nr][2]. Padding is 0. A layer keeps B as s8 and
 //           expands a panel into scratch for the rows of a task: half the memory and the cache traffic, under 2 % of 49 rows' products.
 //   kS8x4   as kU8x4; the kernel itself flips the top bit of A (x - 128) and init folds (128 - x_zero) * sum(w).
-enum class Layout : uint8_t { kU8x4, kS16x2, kS8x4 };
+//   kPicked A as kU8x4; B as picked.h says.
+enum class Layout : uint8_t { kU8x4, kS16x2, kS8x4, kPicked };
 
 constexpr int kMaxRows = 16;      // rows of the tallest tile
 constexpr int kChannelPad = 64;   // per-channel vectors are readable this far past the last channel
@@ -136,6 +139,9 @@ struct Kernels {
   void (*winograd_output2)(const WinogradOutput& out) = nullptr;
   // A faster set for layers whose codes are narrow enough (gemm.cc: narrow_chain); null where 8-bit products cost no more anyway.
   const TileSet* narrow_set = nullptr;
+  // kPicked, for other layers whose weights allow it (pack.cc: pick_panels); null likewise.
+  const TileSet* picked_set = nullptr;
+  PickedPackFn picked_pack = nullptr;
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

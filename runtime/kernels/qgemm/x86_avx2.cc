@@ -17,7 +17,8 @@ void winograd_output2_x86_avx2(const WinogradOutput& out);
 void depthwise_x86_avx2(const DepthwiseRow& row);
 int64_t depthwise_bytes_x86_avx2(int64_t taps);
 void depthwise_pack_x86_avx2(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst);
-extern const TileSet narrow_set_x86_avx2;
+extern const TileSet narrow_set_x86_avx2, picked_set_x86_avx2;
+PickedSize picked_pack_x86_avx2(const PickedPanel& panel, uint8_t* dst, uint8_t* scratch, uint32_t* lost);
 
 namespace {
 
@@ -127,7 +128,9 @@ const Kernels kernels_x86_avx2 = {kSets,
                                   winograd_input2_x86_avx2,
                                   winograd_output4_x86_avx2,
                                   winograd_output2_x86_avx2,
-                                  &narrow_set_x86_avx2};
+                                  &narrow_set_x86_avx2,
+                                  &picked_set_x86_avx2,
+                                  picked_pack_x86_avx2};
 
 }  // namespace qgemm
 }  // namespace netsuke
