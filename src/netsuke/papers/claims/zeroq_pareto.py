@@ -70,7 +70,7 @@ CLAIM = register(
             Compare("agreement_distilled", "agreement_noise", 0.02),
             Compare("top1_pareto", "top1_uniform", -0.005),
         ),
-            minutes=4,
+        minutes=4,
         methods=("quantize/zeroq", "bits/kl", "bits/pareto", "bits/search"),
     )
 )
