@@ -8,6 +8,7 @@ of two tables of one tensor (x * sigmoid(x) quantized in between).
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from netsuke.capture.graph import (
     sweep,
 )
 from netsuke.formats.integer import dequantize, fma, quantize, requantize
-from netsuke.passes import functions
-from netsuke.passes.nodes import F32, U8, codes_of, from_ns, grid_of, is_ns, ns
+from netsuke.passes import affine_tables, functions
+from netsuke.passes.nodes import F32, U8, Grid, codes_of, from_ns, grid_of, is_ns, ns
 
 MAX_TABLES = 4096  # channels: one table each, 1 MiB at most
 _CODES = np.arange(256, dtype=np.uint8)
@@ -85,24 +86,39 @@ def _chain(start: ir.Node, user: ir.Node) -> bool:
         return False
     values = dequantize(_CODES, found.scale, found.zero).astype(np.float32)[None, :]
     value, float_end = start.outputs[0], None
+    line: affine_tables.Line | None = affine_tables.start(found)
     step: ir.Node | None = user
     while step is not None and grid_of(step) is None:
         table = _apply(step, value, values)
         if table is None or table.shape[0] > MAX_TABLES:
             break
+        line = _line(line, step, value)
         costly = is_ns(step, "unary") and attr(step, "fn") in _COSTLY
         value, values = step.outputs[0], table
         if "quant_scale" in step.attributes:
-            codes = quantize(values, float(attr(step, "quant_scale")), int(attr(step, "quant_zero")))
-            return _put(step, found.value, codes, (float(attr(step, "quant_scale")), int(attr(step, "quant_zero"))))
+            own = Grid(step, float(attr(step, "quant_scale")), int(attr(step, "quant_zero")), 0, 255)
+            return _put_codes(step, found.value, values, own, line)
         if costly or float_end is not None:
             float_end = (step, values)
         step = only_user(value)
     grid = grid_of(step)
     if grid is not None and step is not None:
-        codes = quantize(values, grid.scale, grid.zero, grid.lo, grid.hi)
-        return _put(step, found.value, codes, (grid.scale, grid.zero))
+        return _put_codes(step, found.value, values, grid, line)
     return _put(float_end[0], found.value, float_end[1], None) if float_end is not None else False
+
+
+def _line(line: affine_tables.Line | None, step: ir.Node, value: ir.Value) -> affine_tables.Line | None:
+    """The line behind `step`, which reads the value."""
+    left = step.inputs[0] is value
+    other = None if len(step.inputs) < 2 else _per_channel(step.inputs[1] if left else step.inputs[0], value)
+    return affine_tables.follow(line, step, other, left)
+
+
+def _put_codes(end: ir.Node, q: ir.Value, values: Array, grid: Grid, line: affine_tables.Line | None) -> bool:
+    """The table of a chain that ends in codes."""
+    codes = quantize(values, grid.scale, grid.zero, grid.lo, grid.hi)
+    noted = None if line is None else dataclasses.replace(line, grid=grid)
+    return _put(end, q, codes, (grid.scale, grid.zero), noted)
 
 
 def _apply(step: ir.Node, value: ir.Value, values: Array) -> Array | None:
@@ -135,7 +151,9 @@ def _per_channel(other: ir.Value | None, value: ir.Value) -> Array | None:
     return array.reshape(-1, 1).astype(np.float64) if same else None
 
 
-def _put(end: ir.Node, q: ir.Value, table: Array, grid: tuple[float, int] | None) -> bool:
+def _put(
+    end: ir.Node, q: ir.Value, table: Array, grid: tuple[float, int] | None, line: affine_tables.Line | None = None
+) -> bool:
     """lut(q, table) in the place of the last node of a chain."""
     assert end.graph is not None
     out = end.outputs[0]
@@ -150,6 +168,8 @@ def _put(end: ir.Node, q: ir.Value, table: Array, grid: tuple[float, int] | None
     y = ns(end, "lut", [q, weights], dtype=dtype, dims=dims_of(out), name=end.name or "", source=source_of(out))
     if grid is not None:
         y.meta["grid"] = grid
+    if line is not None:
+        y.meta[affine_tables.LINE] = line
     source = source_of(out)
     replace(out, y)
     y.meta["source"] = source

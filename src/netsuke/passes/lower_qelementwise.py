@@ -18,7 +18,7 @@ from netsuke.formats.integer import dyadic, make_multiplier
 from netsuke.passes.lower_qlinear import constant_codes
 from netsuke.passes.nodes import U8, Codes, codes_of, from_nhwc, ns, reshaped, to_nhwc
 from netsuke.passes.pools import pool_window
-from netsuke.passes.tail import Tail, find_tail, is_single, last_member, multiplier, place
+from netsuke.passes.tail import Tail, find_tail, graph_is_dyadic, is_single, last_member, multiplier, place
 
 
 def lower_qelementwise(graph: ir.Graph) -> int:
@@ -82,11 +82,6 @@ def sum_offset(attrs: dict[str, Any]) -> float:
     f32 = np.float32
     taken = f32(attrs["a_mult"]) * f32(attrs["a_zero"]) + f32(attrs["b_mult"]) * f32(attrs["b_zero"])
     return float(f32(attrs["zero"]) - taken)
-
-
-def graph_is_dyadic(node: ir.Node) -> bool:
-    """True when the graph asks for integer multipliers."""
-    return node.graph is not None and node.graph.meta.get("requant") == "dyadic"
 
 
 def _dyadic(node: ir.Node, mult: float) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from netsuke.capture.nbits import COMPUTE
 from netsuke.capture.shapes import infer_shapes
 from netsuke.capture.symbolic import name_free_dims
 from netsuke.core.errors import Problem, UsageError, near
+from netsuke.passes.affine_tables import affine_tables
 from netsuke.passes.byte_transposes import transpose_codes
 from netsuke.passes.fuse_binary import fuse_binary
 from netsuke.passes.fuse_float import fuse_float
@@ -57,6 +58,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     fuse_tables(graph)
     fuse_float(graph)
     fuse_tables(graph)
+    affine_tables(graph)
     transpose_codes(graph)
     clean(graph)
     sweep(graph)

@@ -156,7 +156,7 @@ def requantization(
         if real is not None and part is not None:
             real = real + part.astype(np.float64)
     assert layer.graph is not None
-    if tail.grid is not None and layer.graph.meta.get("requant") == "dyadic":
+    if tail.grid is not None and graph_is_dyadic(layer):
         found = _dyadic(layer, tail, steps, real, acc_bias)
     else:
         found = _real(tail, steps, real, acc_bias)
@@ -174,6 +174,11 @@ def requantization(
         )
     found.attrs |= {"x_zero": x.zero, "acc_bound": bound, **tail.limits()}
     return found
+
+
+def graph_is_dyadic(node: ir.Node) -> bool:
+    """True when the graph asks for integer multipliers."""
+    return node.graph is not None and node.graph.meta.get("requant") == "dyadic"
 
 
 def is_single(node: ir.Node) -> bool:
