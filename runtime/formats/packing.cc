@@ -93,6 +93,76 @@ bool unpack_indices(const uint8_t* table, int64_t entries, int64_t vector, const
   return true;
 }
 
+namespace {
+
+constexpr int kTrits = 5;  // 3^5 = 243 combinations a byte
+constexpr int kPower3[kTrits + 1] = {1, 3, 9, 27, 81, 243};
+
+bool bit_at(const uint8_t* data, int64_t i) { return data[i / 8] >> (i % 8) & 1; }
+
+// True when the bits of the last byte behind `count` bits are 0.
+bool clear_behind(const uint8_t* data, int64_t count) { return count % 8 == 0 || data[count / 8] >> (count % 8) == 0; }
+
+int64_t ones(const uint8_t* data, int64_t bytes) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < bytes; ++i) {
+    for (unsigned v = data[i]; v != 0; v &= v - 1) ++sum;
+  }
+  return sum;
+}
+
+const char* ternary_problem(const uint8_t* data, int64_t size, int64_t count) {
+  if (size != count / kTrits + (count % kTrits != 0)) return "ternary codes are not five a byte";
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t used = std::min<int64_t>(kTrits, count - i * kTrits);
+    if (data[i] >= kPower3[used]) return "a byte is no five ternary codes";
+  }
+  return nullptr;
+}
+
+const char* salient_problem(const uint8_t* data, int64_t size, int64_t rows, int64_t count) {
+  if (rows < 1 || count < 1 || count % rows != 0) return "the form salient needs rows of codes";
+  const int64_t map = (count + 7) / 8;
+  if (size < 2 * rows + map) return "salient codes are cut short";
+  const uint8_t* bitmap = data + 2 * rows;
+  if (!clear_behind(bitmap, count)) return "an unused bit behind the last code is set";
+  if (size == 2 * rows + map) return nullptr;  // no exceptions, no bitmap: these are the signs
+  const int64_t exceptions = ones(bitmap, map), plain = count - exceptions;
+  if (exceptions == 0) return "a bitmap without exceptions";
+  if (size != 2 * rows + map + (plain + 7) / 8 + exceptions) return "salient codes and their exceptions do not fill their bytes";
+  if (!clear_behind(bitmap + map, plain)) return "an unused bit behind the last code is set";
+  return nullptr;
+}
+
+}  // namespace
+
+const char* named_problem(NamedForm form, const uint8_t* data, int64_t size, int64_t rows, int64_t count) {
+  return form == NamedForm::kTernary ? ternary_problem(data, size, count) : salient_problem(data, size, rows, count);
+}
+
+void unpack_ternary(const uint8_t* data, int64_t count, int8_t* out) {
+  for (int64_t i = 0; i < count; i += kTrits) {
+    int value = data[i / kTrits];
+    const int64_t used = std::min<int64_t>(kTrits, count - i);
+    for (int64_t k = 0; k < used; ++k, value /= 3) out[i + k] = static_cast<int8_t>(value % 3 - 1);
+  }
+}
+
+void unpack_salient(const uint8_t* data, int64_t size, int64_t rows, int64_t count, int8_t* out) {
+  const int64_t map = (count + 7) / 8, columns = count / rows;
+  const bool marked = size > 2 * rows + map;
+  const uint8_t* bitmap = data + 2 * rows;
+  const uint8_t* signs = marked ? bitmap + map : bitmap;
+  const uint8_t* salient = marked ? signs + (count - ones(bitmap, map) + 7) / 8 : nullptr;
+  int64_t plain = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = row * columns; i < (row + 1) * columns; ++i) {
+      const uint8_t code = marked && bit_at(bitmap, i) ? *salient++ : data[2 * row + bit_at(signs, plain++)];
+      out[i] = static_cast<int8_t>(code);
+    }
+  }
+}
+
 int fewest_bits_s8(const int8_t* codes, int64_t count) {
   int low = 127, high = -128, zeros = 0;
   for (int64_t i = 0; i < count; ++i) {

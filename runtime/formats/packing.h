@@ -1,4 +1,5 @@
-// Codes of fewer than 8 bits in a byte string (docs/format.md section 3): the mirror of netsuke.formats.packing.
+// Codes of fewer than 8 bits in a byte string (docs/format.md section 3): the mirror of netsuke.formats.packing and
+// netsuke.formats.packing_forms.
 #ifndef NETSUKE_FORMATS_PACKING_H_
 #define NETSUKE_FORMATS_PACKING_H_
 
@@ -21,6 +22,15 @@ bool unpack_indices(const uint8_t* table, int64_t entries, int64_t vector, const
 // s8: two's complement of `bits` bits, at 1 bit 0 is -1 and 1 is +1. u8: the bits as they are, 1 to 8 of them.
 void unpack_s8(const uint8_t* data, int64_t count, int bits, int8_t* out);
 void unpack_u8(const uint8_t* data, int64_t count, int bits, uint8_t* out);
+// Forms of packed s8 codes that have a name instead of a width.
+enum class NamedForm { kNone, kTernary, kSalient };
+// What is wrong with `size` bytes that shall hold `count` codes in this form (kSalient: of `rows` rows, which divide count),
+// or null. Everything that unpacking reads has been checked then.
+const char* named_problem(NamedForm form, const uint8_t* data, int64_t size, int64_t rows, int64_t count);
+// Five codes -1, 0, 1 a byte.
+void unpack_ternary(const uint8_t* data, int64_t count, int8_t* out);
+// Two levels a row, a bit for every code, and the exceptions, if there are any, as they are.
+void unpack_salient(const uint8_t* data, int64_t size, int64_t rows, int64_t count, int8_t* out);
 // The fewest bits of {1, 2, 3, 4, 5, 6, 8} that hold all codes.
 int fewest_bits_s8(const int8_t* codes, int64_t count);
 

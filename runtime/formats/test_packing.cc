@@ -76,12 +76,51 @@ void test_indices() {
   }
 }
 
+void test_ternary() {
+  const std::vector<uint8_t> data = {0xdd, 0x06};
+  const std::vector<int8_t> wanted = {1, 0, -1, 1, 1, -1, 1};
+  std::vector<int8_t> codes(7);
+  CHECK(named_problem(NamedForm::kTernary, data.data(), 2, 7, 7) == nullptr);
+  unpack_ternary(data.data(), 7, codes.data());
+  CHECK(codes == wanted);
+  CHECK(named_problem(NamedForm::kTernary, data.data(), 2, 6, 6) != nullptr);   // 6 is no single trit
+  CHECK(named_problem(NamedForm::kTernary, data.data(), 2, 11, 11) != nullptr);
+  CHECK(named_problem(NamedForm::kTernary, data.data(), 2, 5, 5) != nullptr);
+  const uint8_t high = 243;
+  CHECK(named_problem(NamedForm::kTernary, &high, 1, 5, 5) != nullptr);
+  CHECK(named_problem(NamedForm::kTernary, nullptr, 0, 0, 0) == nullptr);
+}
+
+void test_salient() {
+  std::vector<uint8_t> data = {0xfb, 0x07, 0xfd, 0x03, 0x10, 0x01, 0x3a, 0x64, 0x80};
+  const std::vector<int8_t> wanted = {-5, 7, -5, 7, 100, 3, 3, -3, -128, -3};
+  std::vector<int8_t> codes(10);
+  const auto problem = [&](int64_t size, int64_t rows = 2, int64_t count = 10) {
+    return named_problem(NamedForm::kSalient, data.data(), size, rows, count);
+  };
+  CHECK(problem(9) == nullptr);
+  unpack_salient(data.data(), 9, 2, 10, codes.data());
+  CHECK(codes == wanted);
+  for (int64_t size = 0; size < 9; ++size) CHECK((problem(size) == nullptr) == (size == 6));  // 6: signs only, also sound
+  CHECK(problem(9, 3) != nullptr && problem(9, 0) != nullptr && problem(9, 2, 0) != nullptr);
+  data[5] |= 0x80;  // behind the ten bits of the bitmap
+  CHECK(problem(9) != nullptr);
+  const uint8_t three[] = {0xff, 0x01, 0x05}, dirty[] = {0xff, 0x01, 0x08}, empty[] = {0xff, 0x01, 0x00, 0x05};
+  CHECK(named_problem(NamedForm::kSalient, three, 3, 1, 3) == nullptr);  // no exceptions, no bitmap
+  unpack_salient(three, 3, 1, 3, codes.data());
+  CHECK(codes[0] == 1 && codes[1] == -1 && codes[2] == 1);
+  CHECK(named_problem(NamedForm::kSalient, dirty, 3, 1, 3) != nullptr);
+  CHECK(named_problem(NamedForm::kSalient, empty, 4, 1, 3) != nullptr);
+}
+
 }  // namespace
 }  // namespace netsuke
 
 int main() {
   netsuke::test_indices();
   netsuke::test_vectors();
+  netsuke::test_ternary();
+  netsuke::test_salient();
   netsuke::test_widths();
   return netsuke::check_result();
 }

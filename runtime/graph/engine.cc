@@ -166,6 +166,10 @@ Status Engine::unpack_constant(size_t constant) {
     if (!unpack_indices(data, packed.entries, vector, data + packed.table_bytes(), count / packed.length, packed.bits, codes)) {
       return error(Code::kCorruptFile, "an index of the weights points behind their %lld entries", static_cast<long long>(packed.entries));
     }
+  } else if (packed.form == NamedForm::kTernary) {
+    unpack_ternary(data, count, reinterpret_cast<int8_t*>(codes));
+  } else if (packed.form == NamedForm::kSalient) {
+    unpack_salient(data, packed.form_bytes, packed.shape.dim[0], count, reinterpret_cast<int8_t*>(codes));
   } else if (packed.dtype == DType::kS8) {
     unpack_s8(data, count, packed.bits, reinterpret_cast<int8_t*>(codes));
   } else {
@@ -277,7 +281,7 @@ std::string Engine::stored(size_t node) const {
     if (packed.bits == 0) continue;
     text += (text.empty() ? "" : "; ") + std::to_string(packed.bits);
     if (packed.entries == 0) {
-      text += "-bit codes";
+      text += packed.form == NamedForm::kNone ? "-bit codes" : "-bit codes of " + std::to_string(packed.form_bytes) + " bytes, decoded at load";
     } else {
       text += "-bit indices, " + std::to_string(packed.entries) + " entries of " + std::to_string(packed.length) + ", decoded at load";
     }

@@ -167,7 +167,7 @@ std::vector<std::string> seed_files(int argc, char** argv) {
     std::ifstream stream(argv[i], std::ios::binary);
     files.emplace_back((std::istreambuf_iterator<char>(stream)), std::istreambuf_iterator<char>());
   }
-  if (files.empty()) files = {sample_movement(), sample_quantized(), sample_packed(), sample_tables()};
+  if (files.empty()) files = {sample_movement(), sample_quantized(), sample_packed(), sample_tables(), sample_forms()};
   return files;
 }
 

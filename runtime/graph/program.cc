@@ -191,8 +191,9 @@ class Reader {
   }
 
   Status packed_form(const std::string& name, const Json& entry, const FileTensor& tensor, PackedInfo* out) {
-    NETSUKE_TRY(check_keys("packed", name, entry, {"bits", "dtype", "shape", "entries"}));
-    const Json* table = entry.find("entries");
+    NETSUKE_TRY(check_keys("packed", name, entry, {"bits", "dtype", "shape", "entries", "form"}));
+    const Json *table = entry.find("entries"), *form = entry.find("form");
+    if (form != nullptr) return packed_named(name, entry, tensor, out);
     if (table != nullptr) NETSUKE_TRY(packed_table(name, *table, out));
     const Json* bits = entry.find("bits");
     const bool whole = bits != nullptr && bits->is(Json::Kind::kInt);
@@ -204,19 +205,8 @@ class Reader {
     NETSUKE_TRY(read_text("packed", entry, "dtype", true, &dtype));
     const bool floats = table != nullptr && dtype == "f32";
     if (dtype != "s8" && dtype != "u8" && !floats) return bad("packed", name, "dtype is neither s8 nor u8");
-    const Json* shape = entry.find("shape");
-    if (shape == nullptr || !shape->is(Json::Kind::kArray) || shape->items.size() > kMaxRank) {
-      return bad("packed", name, "shape is not a list of at most 8 sizes");
-    }
     out->dtype = floats ? DType::kF32 : dtype == "s8" ? DType::kS8 : DType::kU8;
-    int64_t bound = 1;  // with empty dimensions counted as 1
-    for (const Json& dim : shape->items) {
-      if (!dim.is(Json::Kind::kInt) || dim.integer < 0) return bad("packed", name, "a dimension is not a non-negative integer");
-      out->shape.dim[out->shape.rank++] = dim.integer;
-      if (!checked_mul(bound, std::max<int64_t>(dim.integer, 1), &bound) || bound >= kMaxCodes) {
-        return bad("packed", name, "the shape is too large");
-      }
-    }
+    NETSUKE_TRY(packed_shape(name, entry, out));
     out->bits = static_cast<int>(bits->integer);
     const int64_t count = out->shape.elements();
     if (count % out->length != 0) return bad("packed", name, "the elements are not whole vectors");
@@ -229,6 +219,41 @@ class Reader {
       return bad("packed", name, "an unused bit behind the last code is set");
     }
     return Status();
+  }
+
+  Status packed_shape(const std::string& name, const Json& entry, PackedInfo* out) {
+    const Json* shape = entry.find("shape");
+    if (shape == nullptr || !shape->is(Json::Kind::kArray) || shape->items.size() > kMaxRank) {
+      return bad("packed", name, "shape is not a list of at most 8 sizes");
+    }
+    int64_t bound = 1;  // with empty dimensions counted as 1
+    for (const Json& dim : shape->items) {
+      if (!dim.is(Json::Kind::kInt) || dim.integer < 0) return bad("packed", name, "a dimension is not a non-negative integer");
+      out->shape.dim[out->shape.rank++] = dim.integer;
+      if (!checked_mul(bound, std::max<int64_t>(dim.integer, 1), &bound) || bound >= kMaxCodes) {
+        return bad("packed", name, "the shape is too large");
+      }
+    }
+    return Status();
+  }
+
+  // Codes in a form with a name: what the bytes are is for the form to say.
+  Status packed_named(const std::string& name, const Json& entry, const FileTensor& tensor, PackedInfo* out) {
+    NETSUKE_TRY(check_keys("packed", name, entry, {"dtype", "form", "shape"}));
+    std::string form, dtype;
+    NETSUKE_TRY(read_text("packed", entry, "form", true, &form));
+    NETSUKE_TRY(read_text("packed", entry, "dtype", true, &dtype));
+    if (form != "ternary" && form != "salient") return bad("packed", name, "form is neither ternary nor salient");
+    if (dtype != "s8") return bad("packed", name, "this form holds s8 codes");
+    NETSUKE_TRY(packed_shape(name, entry, out));
+    if (tensor.dtype != DType::kU8 || tensor.shape.rank != 1) return bad("packed", name, "its codes are no list of bytes (U8)");
+    out->dtype = DType::kS8;
+    out->form = form == "ternary" ? NamedForm::kTernary : NamedForm::kSalient;
+    out->bits = form == "ternary" ? 2 : 8;
+    out->form_bytes = tensor.shape.dim[0];
+    const int64_t rows = out->shape.rank > 0 ? out->shape.dim[0] : 0;
+    const char* problem = named_problem(out->form, tensor.data, out->form_bytes, rows, out->shape.elements());
+    return problem == nullptr ? Status() : bad("packed", name, problem);
   }
 
   // Limits keep a small file from standing for endless weights: an index byte decodes to at most 8 * 64 elements.

@@ -46,15 +46,18 @@ struct NodeInfo {
 };
 
 // A constant that the file holds packed: codes of fewer than 8 bits, or with entries > 0 a table of that many vectors of
-// `length` elements followed by an index of `bits` bits for each vector. bits 0: not packed.
+// `length` elements followed by an index of `bits` bits for each vector, or codes in a form with a name, whose `bits` are the
+// width of the codes and whose bytes depend on them. bits 0: not packed.
 struct PackedInfo {
   int bits = 0;
   DType dtype = DType::kS8;  // s8 or u8; f32 too with a table
   Shape shape;
   int64_t entries = 0, length = 1;
+  NamedForm form = NamedForm::kNone;
+  int64_t form_bytes = 0;
 
   int64_t table_bytes() const { return entries * length * static_cast<int64_t>(dtype_size(dtype)); }
-  int64_t bytes() const { return table_bytes() + packed_size(shape.elements() / length, bits); }  // in the file
+  int64_t bytes() const { return form != NamedForm::kNone ? form_bytes : table_bytes() + packed_size(shape.elements() / length, bits); }  // in the file
 };
 
 struct ProgramInfo {

@@ -149,6 +149,17 @@ inline std::string sample_tables() {
                       {"w", "U8", "[15]", bytes_of(w)}});
 }
 
+// The named forms of packed constants: ternary w, salient v.
+inline std::string sample_forms() {
+  std::string nodes = sample_node("qlinear", "[\"x\",\"w\",\"mult\",\"\",\"\",\"\"]", "[\"h\"]", "{\"acc_bound\":1000000,\"x_zero\":3}");
+  nodes += "," + sample_node("qlinear", "[\"h\",\"v\",\"mult\",\"\",\"\",\"\"]", "[\"y\"]", "{\"acc_bound\":1000000,\"out\":\"f32\",\"x_zero\":3}");
+  const std::vector<uint8_t> w = {7, 242, 100, 11};
+  const std::vector<uint8_t> v = {0xf0, 0x10, 0xfe, 0x02, 0x06, 0x02, 0x91, 0x7f};
+  return sample_file(sample_program(sample_port("x", "u8", "[\"N\",9]"), sample_port("y", "f32", "[\"N\",2]"), nodes, "{}",
+                                    "{\"v\":{\"dtype\":\"s8\",\"form\":\"salient\",\"shape\":[2,2]},\"w\":{\"dtype\":\"s8\",\"form\":\"ternary\",\"shape\":[2,9]}}"),
+                     {{"mult", "F32", "[2]", bytes_of<float>({0.01f, 0.02f})}, {"v", "U8", "[8]", bytes_of(v)}, {"w", "U8", "[4]", bytes_of(w)}});
+}
+
 }  // namespace netsuke
 
 #endif  // NETSUKE_GRAPH_SAMPLE_H_

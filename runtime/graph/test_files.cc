@@ -127,6 +127,7 @@ void test_programs() {
 
 void test_packed() {
   CHECK_OK(load(sample_packed()));
+  CHECK_OK(load(sample_forms()));
   const std::string node = sample_node("qlinear", "[\"x\",\"w\",\"m\",\"\",\"\",\"\"]", "[\"y\"]", "{\"acc_bound\":1000,\"out\":\"f32\",\"x_zero\":0}");
   const auto file = [&](const std::string& packed, const std::string& data, const char* dtype = "U8") {
     const std::string program = sample_program(sample_port("x", "u8", "[\"N\",3]"), sample_port("y", "f32", "[\"N\",1]"), node, "{}", packed);
@@ -152,6 +153,22 @@ void test_packed() {
   refused(file("{\"q\":{\"bits\":2,\"dtype\":\"s8\",\"shape\":[1,3]}}", two), "not a tensor of the file");
   refused(file("{\"x\":{\"bits\":2,\"dtype\":\"s8\",\"shape\":[1,3]}}", two), "not a tensor of the file");
   refused(file("[]", two), "not an object");
+  const auto named = [](const char* name, const char* shape, const char* dtype = "s8") {
+    return std::string("{\"w\":{\"form\":\"") + name + "\",\"dtype\":\"" + dtype + "\",\"shape\":" + shape + "}}";
+  };
+  const std::string trits = std::string(1, 23);  // 1, 0, 1
+  CHECK_OK(load(file(named("ternary", "[1,3]"), trits)));
+  refused(file(named("ternary", "[1,3]"), std::string(1, 27)), "no five ternary codes");
+  refused(file(named("ternary", "[1,3]"), trits + trits), "not five a byte");
+  refused(file(named("ternary", "[1,3]", "u8"), trits), "s8 codes");
+  refused(file(named("ternary", "[1,3]"), trits, "I8"), "(U8)");
+  refused(file(named("golden", "[1,3]"), trits), "neither ternary nor salient");
+  const std::string salient = {2, 5, 0x02, 0x01, -9};  // 5, -9, 2
+  CHECK_OK(load(file(named("salient", "[1,3]"), salient)));
+  refused(file(named("salient", "[1,3]"), salient + salient), "do not fill");
+  refused(file(named("salient", "[1,3]"), salient.substr(0, 2)), "cut short");
+  refused(file(named("salient", "[]"), salient), "needs rows");
+  refused(file(named("salient", "[0,3]"), salient), "needs rows");
 }
 
 void test_tables() {

@@ -269,7 +269,7 @@ def low_bit_program(codes: np.ndarray) -> Program:
     return Program("low", *ports, [node], {"w": codes, "m": np.full(codes.shape[0], 0.01, np.float32)})
 
 
-@pytest.mark.parametrize(("bits", "low", "high"), [(2, -1, 1), (3, -3, 3), (4, -7, 7), (5, -15, 15), (6, -31, 31)])
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, -2, 1), (3, -3, 3), (4, -7, 7), (5, -15, 15), (6, -31, 31)])
 def test_codes_take_the_fewest_bits_that_hold_them(bits, low, high):
     w = np.random.default_rng(bits).integers(low, high + 1, (5, 7)).astype(np.int8)
     w[0, :2] = low, high
@@ -291,9 +291,50 @@ def test_binary_codes_take_one_bit():
     assert np.array_equal(from_bytes(to_bytes(low_bit_program(w))).constants["w"], w)
 
 
+def test_ternary_codes_take_a_fifth_of_a_byte():
+    w = np.random.default_rng(0).integers(-1, 2, (6, 9)).astype(np.int8)
+    program = low_bit_program(w)
+    data = to_bytes(program)
+    assert stored_bits(program, "w") == 2
+    assert stored_bytes(program, ["w"]) == 11  # 54 codes
+    assert json.loads(from_header(data)["netsuke"])["packed"]["w"] == {
+        "form": "ternary",
+        "dtype": "s8",
+        "shape": [6, 9],
+    }
+    assert np.array_equal(from_bytes(data).constants["w"], w)
+    assert to_bytes(from_bytes(data)) == data
+
+
+def test_two_levels_a_row_and_exceptions_take_little_more_than_two_bits():
+    rng = np.random.default_rng(0)
+    w = np.where(rng.random((16, 200)) < 0.5, rng.integers(-30, -10, (16, 1)), rng.integers(10, 30, (16, 1)))
+    salient = rng.random(w.shape) < 0.05
+    w = np.where(salient, rng.integers(-127, 128, w.shape), w).astype(np.int8)
+    program = low_bit_program(w)
+    data = to_bytes(program)
+    assert stored_bits(program, "w") == 8
+    bits = 8 * stored_bytes(program, ["w"]) / w.size
+    assert 2.1 < bits < 2.6
+    assert json.loads(from_header(data)["netsuke"])["packed"]["w"]["form"] == "salient"
+    assert np.array_equal(from_bytes(data).constants["w"], w)
+    assert to_bytes(from_bytes(data)) == data
+
+
+def from_header(data):
+    return json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+
+
 @pytest.mark.parametrize(
     ("form", "what"),
     [
+        ({"form": "ternary", "dtype": "s8", "shape": [5, 7]}, "take 7 bytes"),
+        ({"form": "ternary", "dtype": "u8", "shape": [5, 7]}, "form of s8 codes"),
+        ({"form": "golden", "dtype": "s8", "shape": [5, 7]}, "form of s8 codes"),
+        ({"form": "ternary", "bits": 2, "dtype": "s8", "shape": [5, 7]}, "unknown key"),
+        ({"form": "salient", "dtype": "s8", "shape": [5, 7]}, "unused bit|exceptions|cut short"),
+        ({"form": "salient", "dtype": "s8", "shape": []}, "rows of codes"),
+        ({"form": "salient", "dtype": "s8", "shape": [0, 7]}, "rows of codes"),
         ({"bits": 7, "dtype": "s8", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),
         ({"bits": 2.0, "dtype": "s8", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),
         ({"bits": 3, "dtype": "f32", "shape": [5, 7]}, "1, 2, 3, 4, 5 or 6 bits"),

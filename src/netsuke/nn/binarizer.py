@@ -262,3 +262,20 @@ class Live8(Binarizer):
         top = x.detach().abs().amax()
         scale = torch.where(top > 0, (top / 127).clamp(min=TINY), torch.ones_like(top))
         return [(self.levels(x, scale), scale)]
+
+
+class Token8(Binarizer):
+    """8-bit activations with a scale for each vector along the last axis; gradient 1. What `wlinear` computes.
+
+    scale = max|x| / 127, levels = round(x * (127 / max|x|)); both 0 where max|x| < 2^-100 (numerics.md section 12).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Elastic(-127, 127), One())
+
+    def terms(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        top = x.detach().abs().amax(-1, keepdim=True)
+        used = top >= 2.0**-100
+        safe = torch.where(used, top, torch.ones_like(top))
+        v = x * torch.where(used, 127 / safe, torch.zeros_like(top))
+        return [(straight(torch.round(v.clamp(-127, 127)), v), torch.where(used, safe / 127, torch.zeros_like(top)))]

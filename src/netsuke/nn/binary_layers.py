@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netsuke.core.errors import Problem, UsageError, near
-from netsuke.nn.binarizer import Binarizer
+from netsuke.nn.binarizer import Binarizer, Token8
 
 Layer = nn.Conv2d | nn.Linear
 MakeBinarizer = Callable[[Layer], Binarizer | None]
+LARGEST_CODE = 127
 EXACT_SUM = 2**24  # f32 holds every integer up to here
 
 
@@ -56,22 +57,25 @@ class BinaryLayer(nn.Module):
             return functional.conv2d(x, w, None, **self.geometry)
         return functional.linear(x, w)
 
-    def _scaled(self, y: Tensor, scale: Tensor) -> Tensor:
-        """y times a scale of the weight: scalar, or one per output channel."""
+    def _factor(self, scale: Tensor) -> Tensor:
+        """A scale of the weight, scalar or one per output channel, as it stands against the output."""
         if scale.numel() == 1:
-            return y * scale.reshape(())
-        return y * (scale.reshape(1, -1, 1, 1) if self.conv else scale.reshape(-1))
+            return scale.reshape(())
+        return scale.reshape(1, -1, 1, 1) if self.conv else scale.reshape(-1)
 
     def weight_terms(self) -> list[tuple[Tensor, Tensor]]:
         return self.weights.terms(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = None
+        scale: Tensor | None = None
         if self.inputs is not None:
             ((x, scale),) = self.inputs.terms(x)
-        parts = [self._scaled(self.product(x, w), s) for w, s in self.weight_terms()]
+        terms = self.weight_terms()
+        first = isinstance(self.inputs, Token8)  # wlinear multiplies both scales first (docs/numerics.md section 12)
+        factors = [self._factor(s) if scale is None or not first else scale * self._factor(s) for _, s in terms]
+        parts = [self.product(x, w) * factor for (w, _), factor in zip(terms, factors, strict=True)]
         y = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        y = y if scale is None else y * scale
+        y = y if scale is None or first else y * scale
         if self.bias is None:
             return y
         return y + (self.bias.reshape(1, -1, 1, 1) if self.conv else self.bias)
@@ -99,13 +103,35 @@ class FrozenLayer(BinaryLayer):
         if not bool(torch.isfinite(trained.weight).all()):
             raise UsageError(Problem("latent weights are NaN or infinite", got=str(tuple(trained.weight.shape))))
         with torch.no_grad():
-            self.bases = nn.ModuleList(FrozenTerms(w, s) for w, s in trained.weight_terms())
+            terms = trained.weight_terms()
+            self.bases = nn.ModuleList(FrozenTerms(w, s) for w, s in terms)
+            whole = [bool((w == w.round()).all()) and float(w.abs().max()) <= LARGEST_CODE for w, _ in terms]
+            self.as_codes = not self.conv and whole == [True]
 
     def extra_repr(self) -> str:
         return f"frozen, {len(self.bases)} basis"
 
     def weight_terms(self) -> list[tuple[Tensor, Tensor]]:
         return [(basis.levels, basis.scale) for basis in cast("Sequence[FrozenTerms]", self.bases)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() and self.as_codes:
+            if self.inputs is None:
+                return self._exported(x, 0)
+            if isinstance(self.inputs, Token8):
+                return self._exported(x, 4)
+        return super().forward(x)
+
+    def _exported(self, x: Tensor, level: int) -> Tensor:
+        """Integer weights beside float inputs (level 0), or inputs of 8 bits a vector (4): what becomes `wlinear`."""
+        ((levels, scale),) = self.weight_terms()
+        outputs, depth = levels.shape
+        codes = (levels.to(torch.int16) + 128).to(torch.uint8).reshape(outputs, 1, depth)
+        scales = scale.reshape(-1).expand(outputs).reshape(outputs, 1)
+        attrs: dict[str, Any] = {"K": depth, "N": outputs, "bits": 8, "block_size": depth, "accuracy_level": level}
+        name, size = "com.microsoft::MatMulNBits", (*x.shape[:-1], outputs)
+        y = torch.onnx.ops.symbolic(name, (x, codes, scales), attrs, dtype=x.dtype, shape=size, version=1)
+        return y if self.bias is None else y + self.bias
 
 
 def layers(model: nn.Module) -> Iterator[tuple[str, BinaryLayer]]:

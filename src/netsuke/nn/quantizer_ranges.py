@@ -30,6 +30,10 @@ def measure(rows: Tensor, spec: QuantSpec, grid: Grid) -> tuple[Tensor, Tensor]:
     if spec.statistic == "lsq":
         high = 2 * rows.abs().mean(1) * grid.hi**0.5
         return -high, high
+    if spec.statistic in ("meanabs", "medianabs"):
+        size = rows.abs()
+        high = (size.mean(1) if spec.statistic == "meanabs" else size.median(1).values) * grid.hi
+        return -high, high
     if spec.statistic == "percentile":
         low, high = _percentile(rows, spec.percent)
     else:

@@ -10,7 +10,7 @@ from netsuke.core.errors import Problem, UsageError, near
 GRIDS = ("integer", "power2", "E4M3", "E5M2", "E3M2", "E2M1", "codebook", "sign", "ternary")
 GRANULARITIES = ("tensor", "channel", "group", "token")
 ROLES = ("weight", "activation")
-STATISTICS = ("maxabs", "minmax", "percentile", "mse", "lsq", "unit")
+STATISTICS = ("maxabs", "minmax", "percentile", "mse", "lsq", "meanabs", "medianabs", "unit")
 SCHEDULES = ("live", "moving", "learned", "fixed")
 ROUNDINGS = ("nearest", "stochastic", "learned")
 GRADIENTS = ("ste", "clipped", "lsq", "pact")
@@ -29,7 +29,8 @@ class QuantSpec:
     granularity  one scale per "tensor", slice of `axis` ("channel"), `group` consecutive values of each slice of the
                  first axis ("group"), or vector along the last axis ("token", taken from the data at hand)
     statistic    how a range is found in data: "maxabs", "minmax", "percentile", "mse", "lsq" (2 mean|x| / sqrt(hi)),
-                 or "unit": 0 (or -1) to 1 whatever the data
+                 "meanabs", "medianabs" (hi times the mean or median of |x|: the scale is that number), or "unit": 0
+                 (or -1) to 1 whatever the data
     schedule     when: "live" (every call), "moving" (average over training batches), "learned" (once, then trained),
                  "fixed" (by `calibrate` only)
     rounding     "nearest", "stochastic", "learned"

@@ -14,6 +14,7 @@ import numpy as np
 from netsuke.core.errors import FileError, Problem
 from netsuke.formats import STORED_BITS
 from netsuke.formats.codebook import MAX_ENTRIES, MAX_LENGTH
+from netsuke.formats.packing_forms import FORM_BITS, FORMS
 from netsuke.program.model import AttrValue, Node, Port, Program, Value
 
 FORMAT, VERSION = "netsuke-program", 1
@@ -28,15 +29,18 @@ class Packed:
     dtype    s8 or u8 of codes; f32 too where there are entries
     bits     of a code, or of an index into the entries
     entries  (k, length): k vectors of `length` consecutive elements stand before the indices; None for plain codes
+    form     "ternary" or "salient" (netsuke.formats.packing_forms): the file says this instead of bits
     """
 
     dtype: str
     shape: tuple[int, ...]
     bits: int
     entries: tuple[int, int] | None = None
+    form: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"bits": self.bits, "dtype": self.dtype, "shape": list(self.shape)}
+        kind: dict[str, Any] = {"form": self.form} if self.form else {"bits": self.bits}
+        found = {**kind, "dtype": self.dtype, "shape": list(self.shape)}
         return found if self.entries is None else found | {"entries": list(self.entries)}
 
 
@@ -217,10 +221,17 @@ class _Reader:
         return Node(self.text(item["op"], where), self.text(item["name"], where), ins, outs, plain)
 
     def packed(self, item: Any, where: str) -> Packed | None:
-        if not self.keys(item, where, ("bits", "dtype", "shape"), ("entries",)):
+        form = item.get("form") if isinstance(item, dict) else None
+        needed, more = (("bits",), ("entries",)) if form is None else (("form",), ())
+        if not self.keys(item, where, (*needed, "dtype", "shape"), more):
             return None
-        bits, dtype, shape, entries = item["bits"], item["dtype"], item["shape"], item.get("entries")
-        if "entries" in item:
+        bits, dtype, shape, entries = item.get("bits", 0), item["dtype"], item["shape"], item.get("entries")
+        if form is not None:
+            if form not in FORMS or dtype != "s8":
+                self.say(f"expected a form of s8 codes: {', '.join(FORMS)}", where, f"{form} of {dtype}")
+                return None
+            bits = FORM_BITS[form]
+        elif "entries" in item:
             if not _is_table(entries) or type(bits) is not int or dtype not in ("s8", "u8", "f32"):
                 what = "expected entries [2 to 256, 1 to 64] of s8, u8 or f32 and whole bits"
                 self.say(what, where, f"{entries}, {bits} bits of {dtype}")
@@ -232,7 +243,7 @@ class _Reader:
         if not sizes or any(isinstance(d, str) for d in shape) or math.prod(max(d, 1) for d in shape) >= 2**48:
             self.say(f"expected a shape of at most {MAX_RANK} sizes", where, shape)
             return None
-        return Packed(dtype, tuple(shape), bits, tuple(entries) if entries else None)
+        return Packed(dtype, tuple(shape), bits, tuple(entries) if entries else None, form or "")
 
     def value(self, item: Any, where: str) -> Value | None:
         if not self.keys(item, where, ("dtype",), ("scale", "zero", "source")):

@@ -15,6 +15,7 @@ import numpy as np
 from netsuke.core.errors import FileError, Problem
 from netsuke.formats import fewest_bits, pack_codes, packed_bytes, unpack_codes
 from netsuke.formats.codebook import Book, decode_book, find_book
+from netsuke.formats.packing_forms import FORM_BITS, pack_form, smallest_form, unpack_form
 from netsuke.program.model import Program
 from netsuke.program.model_json import Packed
 
@@ -57,20 +58,29 @@ def _form(program: Program, name: str, codes: set[str], floats: set[str]) -> For
     bits = fewest_bits(array) if is_code else 32
     plain = packed_bytes(array.size, bits) if is_code else array.nbytes
     dtype = "f32" if not is_code else "s8" if array.dtype == np.int8 else "u8"
+    named = smallest_form(array, plain) if dtype == "s8" else None
+    plain = plain if named is None else named[1]
     book = find_book(array, TABLE_SHARE * plain)
     if book is not None:
         size = (book.entries.shape[0], book.entries.shape[1])
         return Form(Packed(dtype, array.shape, book.bits, size), book.bytes, book)
+    if named is not None:
+        return Form(Packed(dtype, array.shape, FORM_BITS[named[0]], form=named[0]), plain)
     return Form(Packed(dtype, array.shape, bits), plain) if bits < 8 else None
 
 
 def encode(array: Array, form: Form) -> Array:
     """The bytes of a packed constant."""
+    if form.packed.form:
+        return pack_form(array, form.packed.form)
     return pack_codes(array, form.packed.bits) if form.book is None else form.book.encode()
 
 
 def stored_bits(program: Program, name: str) -> int:
-    """Bits that an element of a constant takes in the file, rounded up; entries of a table are not counted."""
+    """Bits that an element of a constant takes in the file, rounded up; entries of a table are not counted.
+
+    A form with a name counts as wide as its codes (ternary 2, salient 8), whatever it takes: see `stored_bytes`.
+    """
     form = stored_forms(program, [name]).get(name)
     if form is None:
         return 8 * program.constants[name].itemsize
@@ -95,7 +105,9 @@ def unpack_constants(program: Program, packed: Mapping[str, Packed], where: str)
             problems.append(Problem("a packed constant is stored as a list of bytes (U8)", where=place, got=got))
             continue
         try:
-            if form.entries is None:
+            if form.form:
+                values = unpack_form(data, form.form, form.shape)
+            elif form.entries is None:
                 values = unpack_codes(data, form.bits, form.shape, signed=form.dtype == "s8")
             else:
                 values = decode_book(data, form.bits, form.entries, form.shape, _NAMES[form.dtype])

@@ -3,9 +3,11 @@
 Paper: BitNet b1.58 Reloaded, Nielsen and Schneider-Kamp 2024 (arXiv 2407.09527); ledger row bitnet158-reloaded.
 Idea: weights -1, 0, +1 with one scale a layer; the median of |w| as scale suits small networks.
 Equations: s = median|w| (or mean|w|), w -> s round(clip(w / s, -1, 1)), gradient 1 everywhere; activations 8-bit
-symmetric per sample (`inputs` = "int8"), or binary, or float.
-Differences: activations round to -127 .. 127 by max|x| / 127 of the tensor at hand (the paper scales by 128 and clips);
+symmetric per token (`inputs` = "int8"), or float.
+Differences: activations round to -127 .. 127 by max|x| / 127 of the vector (the paper scales by 128 and clips);
 the layer normalization before each layer belongs to the network; the bias is added after scaling.
+Served: linear layers become `wlinear`, in the file five codes a byte, and give the trained layer's numbers.
+Convolutions have no kernel that scales activations at run time and stay float there: train those with qat/bitnet158.
 Cost: a median a layer and step. Limits: language models need about twice the width to match float.
 """
 
@@ -34,7 +36,9 @@ class Config:
 
 def apply(model: nn.Module, config: Config, *, keep: Sequence[str] | None = None) -> nn.Module:
     """Make the layers of the network binary, in place; see the room's contract."""
-    from netsuke.nn.binarizer import Binarizer, Live8, MeanAbs, MedianAbs, Ternary
+    from torch import nn
+
+    from netsuke.nn.binarizer import Binarizer, Live8, MeanAbs, MedianAbs, Ternary, Token8
     from netsuke.nn.binary_layers import binarize
 
     problems = [
@@ -51,8 +55,10 @@ def apply(model: nn.Module, config: Config, *, keep: Sequence[str] | None = None
     def weights(_: Layer) -> Binarizer:
         return Binarizer(Ternary(), MedianAbs() if config.scale == "median" else MeanAbs("tensor"))
 
-    def inputs(_: Layer) -> Binarizer | None:
-        return Live8() if config.inputs == "int8" else None
+    def inputs(layer: Layer) -> Binarizer | None:
+        if config.inputs == "float":
+            return None
+        return Token8() if isinstance(layer, nn.Linear) else Live8()
 
     return binarize(model, weights=weights, inputs=inputs, keep=keep)
 
@@ -66,7 +72,7 @@ METHOD = register(
         apply=apply,
         needs=("training",),
         touches=("weights", "activations"),
-        exports=(),
+        exports=("wlinear",),
         status="trial",
         cost="one pass over the weights a step; training as long as the float network's or longer",
     )
