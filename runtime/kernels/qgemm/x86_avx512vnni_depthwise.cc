@@ -11,7 +11,6 @@ namespace {
 
 constexpr int kChunk = 32;
 constexpr int kTapGroup = 4;
-using PackedTap = int8_t;
 
 NK_INLINE __m256i load(const void* p);
 
@@ -37,6 +36,19 @@ NK_INLINE void accumulate(const uint8_t* const* taps, int64_t count, int64_t off
       acc[p][1] = _mm256_dpbusd_epi32(acc[p][1], _mm256_unpackhi_epi16(lo01, lo23), w[1]);
       acc[p][2] = _mm256_dpbusd_epi32(acc[p][2], _mm256_unpacklo_epi16(hi01, hi23), w[2]);
       acc[p][3] = _mm256_dpbusd_epi32(acc[p][3], _mm256_unpackhi_epi16(hi01, hi23), w[3]);
+    }
+  }
+}
+
+NK_INLINE int channel_of(int j, int i);
+
+// [four taps][j][channel][4]
+void pack_taps(const int8_t* w, int64_t taps, uint8_t* dst) {
+  int8_t* d = reinterpret_cast<int8_t*>(dst);
+  for (int64_t tap = 0; tap < taps; tap += kTapGroup) {
+    for (int lane = 0; lane < kChunk; ++lane) {
+      const int c = channel_of(lane / 8, lane % 8);
+      for (int i = 0; i < kTapGroup; ++i) *d++ = tap + i < taps ? w[c * taps + tap + i] : int8_t{0};
     }
   }
 }
