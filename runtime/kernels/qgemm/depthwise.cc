@@ -45,7 +45,8 @@ class Depthwise final : public Algorithm {
     std::memset(scratch, g_.x_zero, scratch_bytes(e, 1));
     const int64_t per_block = std::max<int64_t>(kBlockChannels / kernels_->depthwise_chunk, 1);
     const int64_t blocks = ceil_div(chunks_, per_block), rows = e.n * e.oh;
-    const int64_t rows_per_task = pool.threads() == 1 ? rows : std::max<int64_t>(rows / (4 * pool.threads()), 1);
+    // Four tasks a thread in all: a task of a small layer takes microseconds, and each costs tap pointers and an atomic counter.
+    const int64_t rows_per_task = pool.threads() == 1 ? rows : std::max<int64_t>(rows * blocks / (4 * pool.threads()), 1);
     const int64_t row_tasks = ceil_div(rows, rows_per_task);
     pool.parallel_for(blocks * row_tasks, [&](int64_t task, int) {
       DepthwiseRow t;
