@@ -2,9 +2,9 @@
 
     python bench/speed.py [--networks resnet18,...] [--threads 1,2] [--seconds 2]
 
-Every layer is INT8, as it is for the other engines: the plan is made without sensitivities (effort "fast"), which would
-keep layers of some networks in float. Rows say engine, precision, threads, median, p90, spread, ratios; the per-layer table with shares of this machine's
-limits goes to speed_layers.csv.
+Every layer is INT8, as it is for the other engines: the plan is made without sensitivities (effort "fast"), which
+would keep layers of some networks in float. Rows say engine, precision, threads, median, p90, spread, ratios; the
+per-layer table with shares of this machine's limits goes to speed_layers.csv.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from netsuke.measure import bench
 from netsuke.pipeline import compress
 
 KEYS = ("network", "engine", "precision", "threads")
-# Without measuring sensitivities no layer is kept in float for accuracy's sake (random weights have none to lose): like the
-# engines compared with, the program is INT8 throughout.
+# Without sensitivities no layer is kept in float for accuracy's sake (random weights have none to lose).
 EFFORT = "fast"
 NETWORKS = ("resnet18", "resnet50", "mobilenetv2", "vit_tiny", "resnet20")
 
