@@ -41,7 +41,7 @@ BudgetOption = Annotated[
     typer.Option("--budget", metavar="LIMITS", help="Choose bits per layer: size=0.15x, bops=0.5x, latency=0.8x."),
 ]
 BitsOption = Annotated[str, typer.Option("--bits", metavar="BITS", help="Uniform bits: w4a8, or 4 for both.")]
-SensitivityOption = Annotated[str, typer.Option(help="Of a bit search: kl, layer_loss, hessian or sqnr.")]
+SensitivityOption = Annotated[str, typer.Option(help="Of a bit search: kl, layer_loss, hessian, sqnr or emq.")]
 AllocatorOption = Annotated[str, typer.Option(help="Of a bit search: integer_program, dynamic_program or pareto.")]
 FormatsOption = Annotated[str, typer.Option(help="Of a bit search: what layers may have, w4a8+w8a8.")]
 

@@ -18,6 +18,7 @@ VERBS = (
     "inspect",
     "plan",
     "compress",
+    "train",
     "check",
     "bench",
     "report",
