@@ -207,6 +207,8 @@ def _with_quantizers(
         network, Samples(x, y), teacher=teacher, config=config, step=step, checkpoint=request.checkpoint,
         progress=progress,
     )  # fmt: skip
+    if hasattr(step, "finish"):
+        notes.append(step.finish())
     notes += network.plan.notes
     if done.stopped:
         notes.append(done.stopped)

@@ -20,8 +20,9 @@ from netsuke.program.model import Program
 from netsuke.program.model_json import Packed
 
 Array = np.ndarray[Any, Any]
-# A table must save a quarter: below that, decoding at load and a less readable file are not worth it.
-TABLE_SHARE = 0.75
+# A table must save a sixth: below that, decoding at load and a less readable file are not worth it. E2M1 saves a fifth:
+# 15 values up to 12 take 5 bits as codes, 4 as indices.
+TABLE_SHARE = 5 / 6
 _TABLE_OPS = ("conv", "conv_transpose", "linear")  # whose f32 weights may be indices into a table
 _NAMES = {"s8": "int8", "u8": "uint8", "f32": "float32"}
 

@@ -13,7 +13,7 @@ Differences: known from abstract and reviews; the update rule is a reconstructio
 similar neurons (by the range of their weights) share a scale with `groups`, or each channel has its own. Neurons are
 not reordered: which channel has which scale is in the multipliers that the file holds anyway.
 Cost: a few seconds a layer of a CIFAR ResNet. Limits: needs torch. The file holds indices and entries (docs/format.md
-section 3) where that saves a quarter of the plain codes; they are decoded when it is loaded, so memory traffic is that
+section 3) where that saves a sixth of the plain codes; they are decoded when it is loaded, so memory traffic is that
 of 8-bit weights.
 """
 

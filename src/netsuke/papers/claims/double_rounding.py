@@ -65,6 +65,7 @@ CLAIM = register(
             Compare("top1_view2", "top1_alone2", -0.02),
             Compare("top1_view8", "top1_float", -0.01),
         ),
+        seeds=(0, 1),
         minutes=4,
         methods=("qat/double_rounding", "qat/lsq"),
     )

@@ -9,6 +9,7 @@ of least disorder. Statistical: held-out accuracy not below plain training with 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
@@ -36,7 +37,7 @@ def measure(context: Context, seed: int) -> Outcome:
     import torch
 
     from netsuke.methods.qat.gaqat import Gaqat, apply
-    from netsuke.papers.claims._digits_train import served, tensors, top1, trained
+    from netsuke.papers.claims._digits_train import CONFIG, served, tensors, top1, trained
 
     x, y = tensors("train")
     seen = domains(x, seed)
@@ -53,7 +54,15 @@ def measure(context: Context, seed: int) -> Outcome:
     runs: dict[str, dict[str, Any]] = {"plain": {}, "gaqat": {"step": smooth}}
     for name, options in runs.items():
         network = trained(
-            context, seed, data=data, teach=False, method="qat/lsq", weight_bits=4, activation_bits=4, **options
+            context,
+            seed,
+            data=data,
+            teach=False,
+            config=replace(CONFIG, epochs=5),
+            method="qat/lsq",
+            weight_bits=4,
+            activation_bits=4,
+            **options,
         )
         network.eval()
         for domain, images in unseen.items():
