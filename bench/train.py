@@ -11,18 +11,12 @@ activations, optimizer: torch). Stem and classifier stay float in the integer va
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import rows as result_rows
-
-# OpenMP's idle threads otherwise spin on the cores that the integer kernels' own pool wants: 747 against 535 ms a step
-# (ResNet-18, batch 32, 6 bits, two Zen 3 cores; float32 769 and 790 ms). Must be set before torch loads.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -142,6 +136,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bits", default="8,6,4")
     parser.add_argument("--skip", default="", help="variants to leave out, as named in the table")
+    parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table: list[dict[str, Any]] = []
@@ -150,6 +145,8 @@ def main() -> None:
         table += measure(name, options.batch, options.rounds, bits, options.skip.split(","))
         for row in table:
             print(row, flush=True)
+    if options.no_write:
+        return
     command = f"python bench/train.py --networks {options.networks} --batch {options.batch}"
     print(result_rows.write("train", f"{command} --threads {options.threads} --rounds {options.rounds}", table))
 

@@ -8,6 +8,8 @@
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include <dlfcn.h>
+
 #include "bindings.h"
 #include "train/products.h"
 
@@ -129,23 +131,81 @@ void absmax(Trainer& t, const Array& x, int64_t columns, const Out& top) {
   without_gil([&] { return t.absmax(values, count / columns, columns, out); });
 }
 
-std::unique_ptr<Trainer> make(int threads, const std::string& isa) {
+int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
+
+template <typename T, typename A>
+T* words(const A& array, int64_t size, const char* name) {
+  if (array.dtype() != nb::dtype<int64_t>()) invalid(std::string(name) + " must be int64");
+  if (static_cast<int64_t>(array.size()) != size) {
+    invalid(std::string(name) + " has " + std::to_string(array.size()) + " words, expected " + std::to_string(size));
+  }
+  return static_cast<T*>(array.data());
+}
+
+void bit_conv(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const Array& w, const Array& mult, bool accumulate, const Out& y) {
+  const Conv c = conv_of(layer);
+  const auto* xs = words<const uint64_t>(x, c.n * c.h * c.w * words_of(c.c), "x");
+  const auto* ws = words<const uint64_t>(w, c.o * c.kh * c.kw * words_of(c.c), "w");
+  const auto* m = floats<const float>(mult, c.o, "mult");
+  auto* out = floats<float>(y, outputs(c), "y");
+  without_gil([&] { return t.bit_conv(c, xs, ws, m, accumulate, out); });
+}
+
+void pack_signs(Trainer& t, const Array& x, int64_t channels, const Out& y) {
+  const auto count = static_cast<int64_t>(x.size());
+  if (channels < 1 || count % channels != 0) invalid("x is not a whole number of rows");
+  const auto* values = floats<const float>(x, count, "x");
+  auto* out = words<uint64_t>(y, count / channels * words_of(channels), "y");
+  without_gil([&] { return t.pack_signs(values, count / channels, channels, out); });
+}
+
+void pack_planes(Trainer& t, const Array& codes, int64_t channels, int64_t planes, const Out& y) {
+  const auto count = static_cast<int64_t>(codes.size());
+  if (channels < 1 || count % channels != 0) invalid("codes are not a whole number of rows");
+  if (planes < 1 || planes > 8) invalid("planes must be 1 to 8");
+  if (codes.dtype() != nb::dtype<uint8_t>()) invalid("codes must be uint8");
+  auto* out = words<uint64_t>(y, planes * (count / channels) * words_of(channels), "y");
+  without_gil([&] { return t.pack_planes(static_cast<const uint8_t*>(codes.data()), count / channels, channels, planes, out); });
+}
+
+void transpose_bits(Trainer& t, const Array& x, int64_t n, int64_t positions, int64_t channels, const Out& y) {
+  for (int64_t size : {n, positions, channels}) {
+    if (size < 1 || size > (int64_t{1} << 31)) invalid("a size is out of range");
+  }
+  const auto* from = words<const uint64_t>(x, n * positions * words_of(channels), "x");
+  auto* to = words<uint64_t>(y, channels * positions * words_of(n), "y");
+  without_gil([&] { return t.transpose_bits(from, n, positions, channels, to); });
+}
+
+// GOMP_parallel of an OpenMP library that this process has loaded already; every OpenMP runtime in use exports that name.
+netsuke::ThreadPool::Team team_of(const std::string& library) {
+  void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_NOLOAD);
+  void* found = handle != nullptr ? dlsym(handle, "GOMP_parallel") : nullptr;
+  if (found == nullptr) invalid("'" + library + "' is not a loaded OpenMP runtime");
+  return reinterpret_cast<netsuke::ThreadPool::Team>(found);  // the handle stays open: the library must not go while we hold the pointer
+}
+
+std::unique_ptr<Trainer> make(int threads, const std::string& isa, const std::string& openmp) {
   netsuke::Isa chosen = netsuke::best_isa();
   if (!isa.empty() && !netsuke::isa_from_name(isa, &chosen)) invalid("unknown instruction set '" + isa + "'");
   if (!netsuke::isa_available(chosen)) invalid("this CPU lacks '" + isa + "'");
-  return std::make_unique<Trainer>(chosen, threads > 0 ? threads : netsuke::default_threads());
+  return std::make_unique<Trainer>(chosen, threads > 0 ? threads : netsuke::default_threads(), openmp.empty() ? nullptr : team_of(openmp));
 }
 
 }  // namespace
 
 void bind_training(nb::module_& m) {
   nb::class_<Trainer>(m, "Trainer")
-      .def_static("make", &make, "threads"_a, "isa"_a)
+      .def_static("make", &make, "threads"_a, "isa"_a, "openmp"_a = "")
       .def("forward", &forward, "layer"_a, "x"_a, "x_range"_a, "w"_a, "w_range"_a, "mult"_a, "bias"_a.none(), "y"_a)
       .def("input_gradient", &input_gradient, "layer"_a, "g"_a, "g_range"_a, "exponents"_a.none(), "w"_a, "w_range"_a, "mult"_a, "dx"_a)
       .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
       .def("quantize", &quantize, "x"_a, "scale"_a, "zero"_a, "lo"_a, "hi"_a, "seed"_a.none(), "out"_a)
       .def("absmax", &absmax, "x"_a, "columns"_a, "top"_a)
+      .def("bit_conv", &bit_conv, "layer"_a, "x"_a, "w"_a, "mult"_a, "accumulate"_a, "y"_a)
+      .def("pack_signs", &pack_signs, "x"_a, "channels"_a, "y"_a)
+      .def("pack_planes", &pack_planes, "codes"_a, "channels"_a, "planes"_a, "y"_a)
+      .def("transpose_bits", &transpose_bits, "x"_a, "n"_a, "positions"_a, "channels"_a, "y"_a)
       .def("times",
            [](Trainer& t) {
              int64_t prepare = 0, multiply = 0;

@@ -41,6 +41,8 @@ constexpr int kPausesBeforeYield = 2000;
 struct ThreadPool::Impl {
   int threads = 1;
   pid_t owner = 0;
+  Team team = nullptr;
+  std::atomic<int> joined{0};
   std::vector<std::thread> workers;
 
   alignas(64) std::atomic<bool> busy{false};
@@ -63,6 +65,12 @@ struct ThreadPool::Impl {
       if (index >= tasks) return;
       task(context, index, thread);
     }
+  }
+
+  static void join_team(void* data) {
+    const FloatEnv environment;
+    auto* pool = static_cast<Impl*>(data);
+    pool->drain(pool->joined.fetch_add(1, std::memory_order_relaxed));
   }
 
   void join_job(int thread) {
@@ -120,6 +128,12 @@ ThreadPool::ThreadPool(int threads) : impl_(new Impl) {
   impl_->threads = static_cast<int>(impl_->workers.size()) + 1;
 }
 
+ThreadPool::ThreadPool(int threads, Team team) : impl_(new Impl) {
+  impl_->owner = getpid();
+  impl_->threads = std::max(1, threads);
+  impl_->team = team;
+}
+
 ThreadPool::~ThreadPool() {
   if (getpid() != impl_->owner) {
     // In a forked child the workers do not exist and the mutex may be held by one of them: leave everything as it is.
@@ -148,6 +162,12 @@ void ThreadPool::run(int64_t tasks, Task task, const void* context) {
   pool.task = task;
   pool.context = context;
   pool.next.store(0, std::memory_order_relaxed);
+  if (pool.team != nullptr) {
+    pool.joined.store(0, std::memory_order_relaxed);
+    pool.team(&Impl::join_team, &pool, static_cast<unsigned>(std::min<int64_t>(pool.threads, tasks)), 0);
+    pool.busy.store(false, std::memory_order_release);
+    return;
+  }
   pool.open.store(true);
   pool.epoch.fetch_add(1);
   pool.wake_sleepers(tasks - 1);

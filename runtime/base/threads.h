@@ -11,7 +11,13 @@ namespace netsuke {
 
 class ThreadPool {
  public:
+  // GOMP_parallel of an OpenMP runtime: runs function(data) on a team of `threads` threads, the caller among them.
+  using Team = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
   explicit ThreadPool(int threads);
+  // No workers of its own: tasks run on the team that the OpenMP runtime keeps for the calling thread. For a process whose other
+  // library uses OpenMP too: its idle threads spin for milliseconds on the cores that a second pool would need.
+  ThreadPool(int threads, Team team);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

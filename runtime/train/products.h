@@ -56,7 +56,9 @@ class Stopwatch {
 
 class Trainer {
  public:
-  Trainer(Isa isa, int threads) : table_(train_kernels(isa)), pool_(threads), isa_(isa) {}
+  // team: null for threads of its own, see ThreadPool.
+  Trainer(Isa isa, int threads, ThreadPool::Team team = nullptr)
+      : table_(train_kernels(isa)), pool_(team != nullptr ? ThreadPool(threads, team) : ThreadPool(threads)), isa_(isa) {}
 
   // x [n,h,w,c], w [o,kh,kw,c/groups], mult [o], bias [o] or null, y [n,oh,ow,o].
   Status forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
@@ -64,6 +66,15 @@ class Trainer {
   Status input_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
   // dw [o,kh,kw,c/groups].
   Status weight_gradient(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
+
+  // One-bit products (one_bit.cc). x [n,h,w,words of c], w [o,kh,kw,words of c] packed signs (docs/numerics.md section 10), padding 0;
+  // y [n,oh,ow,o] = sum * mult[o], added to what y holds when accumulating. Exact while the sums stay below 2^24.
+  Status bit_conv(const Conv& conv, const uint64_t* x, const uint64_t* w, const float* mult, bool accumulate, float* y);
+  // The signs (x >= 0) of [rows][channels]; bit b of codes as plane b: [planes][rows][words of channels].
+  Status pack_signs(const float* x, int64_t rows, int64_t channels, uint64_t* y);
+  Status pack_planes(const uint8_t* codes, int64_t rows, int64_t channels, int64_t planes, uint64_t* y);
+  // [n][positions][words of channels] to [channels][positions][words of n].
+  Status transpose_bits(const uint64_t* x, int64_t n, int64_t positions, int64_t channels, uint64_t* y);
 
   // codes of f32 [count]; see Quantize. Rows of `scale` repeat with `period`.
   Status quantize(const Quantize& q, int64_t count);

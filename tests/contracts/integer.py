@@ -26,8 +26,8 @@ class CountedData:
 
 
 def network() -> nn.Module:
-    layers = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
-    net = nn.Sequential(*layers)
+    layers = (nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten())
+    net = nn.Sequential(*layers, nn.Linear(512, 4))
     rng = torch.Generator().manual_seed(0)
     for p in net.parameters():
         p.data.copy_(torch.randn(p.shape, generator=rng) * 0.1)

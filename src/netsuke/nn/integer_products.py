@@ -13,6 +13,7 @@ import atexit
 import functools
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,10 +63,25 @@ class Products(Protocol):
     def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor: ...
 
 
-class Kernels:
-    """The compiled kernels of this CPU."""
+def openmp_library() -> str:
+    """Path of the OpenMP runtime this process has loaded (torch's), "" when there is none or none can be found."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return ""
+    found = {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+    named = [p for p in sorted(found) if Path(p).name.startswith(("libgomp", "libiomp5", "libomp"))]
+    return min(named, key=lambda p: "torch" not in p, default="")
 
-    def __init__(self, threads: int = 0, isa: str = "") -> None:
+
+class Kernels:
+    """The compiled kernels of this CPU.
+
+    openmp: run on the threads that torch's OpenMP keeps for the calling thread (path of the library); "" starts threads
+    of our own. Two pools cost: OpenMP's idle threads spin for milliseconds on the cores that ours would use.
+    """
+
+    def __init__(self, threads: int = 0, isa: str = "", openmp: str = "") -> None:
         try:
             from netsuke import _runtime
         except ImportError as error:
@@ -77,7 +93,7 @@ class Kernels:
                 )
             ) from error
         self._error = _runtime.Error
-        self.trainer = _runtime.Trainer.make(threads, isa)
+        self.trainer = _runtime.Trainer.make(threads, isa, openmp)
 
     def _call(self, name: str, *arguments: Any) -> None:
         try:
@@ -173,8 +189,11 @@ class Simulation:
 
 @functools.cache
 def products(kind: str) -> Products:
-    """The one instance of each kind; kernels use as many threads as the CPU has cores for this process."""
-    return Kernels() if kind == "kernels" else Simulation()
+    """The one instance of each kind; kernels run on torch's threads, as many as torch had at the first call."""
+    if kind != "kernels":
+        return Simulation()
+    library = openmp_library()
+    return Kernels(torch.get_num_threads() if library else 0, "", library)
 
 
 atexit.register(products.cache_clear)  # threads end before the interpreter does

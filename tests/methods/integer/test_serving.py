@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,11 @@ from torch import nn
 from netsuke import engine
 from netsuke.core.errors import UnsupportedError
 from netsuke.methods.integer._graph import quantized_graph
+from netsuke.methods.integer.shiftquant import ShiftQuant, apply
 from netsuke.nn.integer_config import IntegerConfig
+from netsuke.nn.integer_fold import fold_norms_
 from netsuke.nn.integer_swap import integer_
+from netsuke.nn.l1_norm import L1Norm2d
 from netsuke.passes import compile_program
 
 
@@ -37,7 +42,7 @@ def test_trained_network_compiles_to_its_own_forward(bits: int) -> None:
     for _ in range(5):
         x, y = torch.rand(16, 1, 8, 8, generator=rng), torch.randint(0, 10, (16,), generator=rng)
         optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
+        nn.functional.cross_entropy(net(x), y).backward()
         optimizer.step()
     net.eval()
     program = compile_program(quantized_graph(net, (1, 1, 8, 8)))
@@ -51,9 +56,66 @@ def test_trained_network_compiles_to_its_own_forward(bits: int) -> None:
     assert np.array_equal(ours, trained)
 
 
-def test_layers_that_capture_folds_are_refused_by_name() -> None:
-    net = integer_(nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4)), IntegerConfig())
-    net[1].weight.data.uniform_(0.5, 2)  # type: ignore[index]
-    net(torch.rand(2, 1, 8, 8))
-    with pytest.raises(UnsupportedError, match="changed this layer's weights"):
+class Residual(nn.Module):
+    """Two convolutions with normalizations around a shortcut; a negative and a zero factor of normalization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv1, self.bn1 = nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.bn2 = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.head = nn.Linear(512, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        x = torch.relu(self.bn2(self.conv2(x)) + x)
+        return self.head(torch.flatten(x, 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("l1", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_normalizations_fold_into_what_is_served(bits: int, l1: bool) -> None:
+    net = apply(Residual(), ShiftQuant(bits, bits, bits, l1_norm=l1))
+    with torch.no_grad():
+        gamma = net.get_parameter("bn1.weight")
+        gamma[2], gamma[3] = -0.7, 0.0
+    optimizer, rng = torch.optim.SGD(net.parameters(), lr=0.05), torch.Generator().manual_seed(1)
+    for _ in range(5):
+        x, y = torch.rand(16, 1, 8, 8, generator=rng), torch.randint(0, 4, (16,), generator=rng)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    net.eval()
+    x = torch.rand(32, 1, 8, 8, generator=rng)
+    program = compile_program(quantized_graph(net, (1, 1, 8, 8)))
+    assert [n.op for n in program.nodes].count("qconv") == 2
+    feeds = {program.inputs[0].name: x.numpy()}
+    served = engine.load(program).run(feeds)[program.outputs[0].name]
+    folded = fold_norms_(copy.deepcopy(net), x[:1])
+    with torch.no_grad():
+        trained, before = folded(x), net(x)
+    assert np.array_equal(served, trained.numpy())
+    assert not any(isinstance(m, nn.BatchNorm2d | L1Norm2d) for m in folded.modules())
+    # Before folding an f32 product rounded twice: at 4 bits that may move a code here and there.
+    assert float((trained - before).abs().mean()) < (1e-4 if bits == 8 else 0.05) * float(before.abs().mean())
+
+
+def test_what_no_engine_layer_has_is_refused_by_name() -> None:
+    net = integer_(network(), IntegerConfig(12, 12, 12, "dfp"))
+    with pytest.raises(UnsupportedError, match="no engine layer"):
         quantized_graph(net.eval(), (1, 1, 8, 8))
+
+
+def test_a_layer_that_something_else_reads_is_not_folded() -> None:
+    class Twice(Residual):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv1(x)
+            return self.head(torch.flatten(self.bn1(y) + y, 1))  # type: ignore[no-any-return]
+
+    net = integer_(Twice(), IntegerConfig())
+    with torch.no_grad():
+        net.get_parameter("bn1.weight").fill_(0.3)
+    net(torch.rand(4, 1, 8, 8))
+    with pytest.raises(UnsupportedError, match="another layer reads"):
+        fold_norms_(net, torch.rand(1, 1, 8, 8))
+    assert isinstance(net.bn1, nn.BatchNorm2d), "the network is as it was"

@@ -21,16 +21,27 @@ def quantized_graph(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
     """The canonical graph of the network in eval mode with QuantizeLinear/DequantizeLinear where it trained in
     integers.
 
-    Every integer layer must still be recognisable in the captured graph by its weights: a BatchNorm that capture folds
-    into them changes their scales, so such layers are refused, all at once.
+    Normalizations behind integer layers are folded first (`netsuke.nn.integer_fold`, on a copy): the program then gives
+    what `fold_norms_` of the network gives, bit for bit. Every integer layer must still be recognisable in the captured
+    graph by its weights; those that are not are refused, all at once.
     """
     import torch
 
+    from netsuke.nn.integer_fold import fold_norms_
     from netsuke.nn.integer_swap import integer_layers
-    from netsuke.nn.integer_train import weight_codes
     from netsuke.nn.qtensor import affine
 
-    layers, twin = integer_layers(model), copy.deepcopy(model).eval()
+    wide = [
+        Problem("no engine layer has this arithmetic", where=name, got=f"{layer.config.weight_bits} bits, fixed point")
+        for name, layer in integer_layers(model).items()
+        if layer.config.weight_bits > 8 or layer.config.fraction is not None
+    ]
+    if wide:
+        raise UnsupportedError(wide, "convert these layers to float and quantize the trained network instead")
+    if integer_layers(model):
+        example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        model = fold_norms_(copy.deepcopy(model), example)
+    layers, twin = integer_layers(model), copy.deepcopy(model)
     if not layers:
         raise UsageError(Problem("no integer layer in this network", got=type(model).__name__))
     for name, layer in layers.items():
@@ -39,19 +50,19 @@ def quantized_graph(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
         new = plain.__new__(plain)
         new.__dict__.update({k: v for k, v in twin.get_submodule(name).__dict__.items() if k != "_buffers"})
         new.__dict__["_buffers"] = {}
-        w = weight_codes(layer.weight, layer.config.weight_bits)
+        w = layer.quantize_weight(layer.weight)
         values = (w.codes.float() * w.scale.view(-1, 1, 1, 1)).permute(0, 3, 1, 2).reshape(layer.weight.shape)
         new.weight = torch.nn.Parameter(values.contiguous())
         setattr(twin.get_submodule(parent) if parent else twin, leaf, new)
     found = capture(twin, shape=shape)
     problems = []
     for name, layer in layers.items():
-        w = weight_codes(layer.weight, layer.config.weight_bits)
+        w = layer.quantize_weight(layer.weight)
         low, high = (float(v) for v in layer.input_range)
         scale, zero = affine(low, high, layer.config.activation_bits, layer.config.scale)
         codes = w.codes.permute(0, 3, 1, 2).reshape(layer.weight.shape).contiguous().numpy()
         if not _insert(found.graph, name, codes, w.scale.numpy(), scale, zero, layer.config.activation_bits):
-            problems.append(Problem("capture changed this layer's weights", where=name, hint="train without BatchNorm"))
+            problems.append(Problem("capture changed this layer's weights", where=name, hint="leave it float"))
     if problems:
         raise UnsupportedError(problems, "these layers would not be served with the codes they trained with")
     found.metadata_props[REQUANT_KEY] = "float"

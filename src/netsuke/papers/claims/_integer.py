@@ -82,9 +82,10 @@ def run(
     method: str = "",
     *,
     order: int | None = None,
+    data: Any = "digits:train",
     **options: Any,
 ) -> Run:
-    """Train a new network; the same seed gives the same weights and the same order of images (or `order`'s)."""
+    """Train the network that `make` gives; the same seed gives the same order of images (or `order`'s)."""
     import torch
 
     import netsuke
@@ -96,7 +97,7 @@ def run(
 
     result = netsuke.train(
         make(seed),
-        "digits:train",
+        data,
         method=method,
         options=options,
         epochs=budget.epochs,
