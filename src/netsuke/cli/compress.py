@@ -65,6 +65,9 @@ def compress(
     preprocess: common.PreprocessOption = "",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     threads: Annotated[int | None, typer.Option(help="Threads; default one per core.")] = None,
+    allow_simulated: Annotated[
+        bool, typer.Option("--allow-simulated", help="Take formats that no kernel runs, computed in float.")
+    ] = False,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue an interrupted run.")] = None,
     json: JsonOption = None,
     _debug: DebugOption = False,
@@ -100,6 +103,7 @@ def compress(
             "preprocess": preprocess,
             "output": output,
             "onnx": onnx,
+            "allow_simulated": allow_simulated,
         },
     }
     limits = Budget.parse_text(budget, size=size, drop=drop, time=time)
@@ -116,7 +120,8 @@ def compress(
                 evaluate=load_function(request["evaluate"]), budget=limits, effort=request["effort"],
                 output=request["output"], shape=request["shape"], weights=request["weights"], seed=request["seed"],
                 threads=request["threads"], data_root=request["data_root"] or None, preprocess=request["preprocess"],
-                run=folder, progress=progress, say=lambda line: note("  " + line),
+                run=folder, allow_simulated=request["allow_simulated"], progress=progress,
+                say=lambda line: note("  " + line),
             )  # fmt: skip
         finished = not small.interrupted
     except KeyboardInterrupt:

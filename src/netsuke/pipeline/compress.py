@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netsuke.core.budget import Budget
-from netsuke.core.errors import Problem, UsageError
+from netsuke.core.errors import Problem, UnsupportedError, UsageError
 from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe
 from netsuke.pipeline import interrupt
@@ -20,6 +20,18 @@ from netsuke.pipeline.plan import Progress
 from netsuke.pipeline.small import Small
 from netsuke.pipeline.state import RunFolder
 from netsuke.pipeline.work import make_or_load_plan, open_work, quantize
+
+
+def refuse_simulated(plan: Plan) -> None:
+    """UnsupportedError with every planned layer whose format no kernel runs."""
+    hint = "--allow-simulated (allow_simulated=True), or a format of `netsuke methods --support`"
+    problems = [
+        Problem("no kernel runs this layer's format", row.name, row.reason or "simulated", "packed or float", hint)
+        for row in plan.rows
+        if row.status == "simulated"
+    ]
+    if problems:
+        raise UnsupportedError(problems, "simulated layers are refused: they would be neither small nor fast")
 
 
 @contextlib.contextmanager
@@ -53,6 +65,7 @@ def compress(
     preprocess: Any = None,
     run: RunFolder | None = None,
     measure: bool = True,
+    allow_simulated: bool = False,
     progress: Progress = lambda _text, _fraction: None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Small:
@@ -68,6 +81,8 @@ def compress(
     output    where the .nsk goes; without it the program stays in memory (`Small.save`)
     run       folder that makes the run resumable
     measure   time the result beside the float program on this machine
+    allow_simulated  take layers whose format no kernel runs, computed in float with their quantized weights; without
+              it they are refused by name as soon as the plan is known
     say       receives lines a user should see before the work starts, such as the memory bound
 
     Raises UsageError, UnsupportedError, FileError before slow work; a missed contract is in `Small.missed`, not an
@@ -96,6 +111,8 @@ def compress(
             say(memory_line(work.graph, work.floating, work.calib, threads))
         with interrupt.watching(work.runner):
             made = make_or_load_plan(work, plan, recipe, effort)
+            if not allow_simulated:
+                refuse_simulated(made)
             quantized = quantize(work, made)
             small = finish(work, made, quantized, path, evaluation, timed=measure)
     small.path = path if output else None

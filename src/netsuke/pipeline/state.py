@@ -43,6 +43,7 @@ class Request:
     onnx: str = ""
     bits: str = ""
     budget: str = ""
+    allow_simulated: bool = False
 
 
 @dataclass(frozen=True)
