@@ -17,6 +17,7 @@ from netsuke.passes.fuse_float import fuse_float
 from netsuke.passes.fuse_tables import fuse_tables
 from netsuke.passes.lower import lower
 from netsuke.passes.lower_binary import lower_binary
+from netsuke.passes.lower_embeddings import lower_embeddings
 from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
 from netsuke.passes.lower_qlinear import lower_qlinear
@@ -39,6 +40,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     graph.meta["requant"] = model.metadata_props.get("netsuke.requant", "float")
     normalize_qdq(graph)
     clean(graph)
+    lower_embeddings(graph)
     move_qdq(graph)
     _add_taps(graph, taps)
     lower_binary(graph)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
 
@@ -18,7 +20,8 @@ def packed_report(program: Program) -> list[dict[str, str]]:
     """
     makers = {name: node for node in program.nodes for name in node.outputs}
     folded = {name for name in program.meta.get("simulated", "").split(", ") if name}
-    return [_row(node, makers, folded) for node in program.nodes]
+    tables = {name for name, array in program.constants.items() if array.dtype == np.uint8}
+    return [_row(node, makers, folded, tables) for node in program.nodes]
 
 
 def counts(rows: list[dict[str, str]]) -> dict[str, int]:
@@ -29,12 +32,16 @@ def counts(rows: list[dict[str, str]]) -> dict[str, int]:
     return result
 
 
-def _row(node: Node, makers: dict[str, Node], folded: set[str]) -> dict[str, str]:
+def _row(node: Node, makers: dict[str, Node], folded: set[str], tables: set[str]) -> dict[str, str]:
     group = OPERATORS[node.op].group
     kind = {"integer": "packed", "movement": "movement"}.get(group, "float")
     note = ""
     if node.op == "maxpool" and _on_codes(node, makers):
         kind = "packed"
+    elif node.op == "gather" and node.inputs[0] in tables:
+        kind, note = "packed", "rows of a table of codes"
+    elif node.op == "gather" and node.name in folded:
+        kind, note = "simulated", "a table of integers, stored as float32"
     elif node.op == "wlinear":
         kind, note = "packed", "weights as codes, activations float"
         if node.attrs.get("compute") == "s8":

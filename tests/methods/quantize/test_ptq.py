@@ -242,6 +242,27 @@ def test_second_input_is_an_error_that_names_it():
         compress(model, calib=data())
 
 
+def test_a_large_table_is_stored_as_codes_with_a_scale_a_row():
+    b = Build(("N", 4))
+    ids = b.op("Cast", "x", name="ids", to=7)
+    table = np.random.default_rng(0).standard_normal((1000, 8)).astype(np.float32)
+    table[5] *= 100
+    rows = b.op("Gather", b.const(table, "emb.weight"), ids, name="emb")
+    model = b.model(b.op("MatMul", rows, b.const(np.ones((8, 3), np.float32), "head.weight"), name="head"))
+    assert place(model).layers["emb"].table is not None
+    quantized_model, plan = compress(model, calib=data(shape=(4,)))
+    assert (plan["emb"].rows[0].weight_bits, plan["emb"].rows[0].status) == (8, "packed")
+    maker = next(n for n in quantized_model.graph if n.op_type == "Gather").inputs[0].producer()
+    codes, scale = (v.const_value.numpy() for v in maker.inputs[:2])
+    assert codes.dtype == np.int8
+    assert scale.shape == (1000,)
+    np.testing.assert_allclose(codes * scale[:, None], table, atol=float(np.abs(table).max()) / 254)
+    np.testing.assert_allclose((codes * scale[:, None])[6], table[6], atol=float(np.abs(table[6]).max()) / 253)
+    plan["emb"].rows[0].method = "keep"
+    kept, _ = compress(model, calib=data(shape=(4,)), plan=plan)
+    assert "emb.weight" in kept.graph.initializers
+
+
 def test_concat_shares_a_quantizer_where_it_costs_under_a_bit():
     def scales(gain):
         b = Build()

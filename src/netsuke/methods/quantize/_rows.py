@@ -42,7 +42,7 @@ def rows(
 
 def _row(layer: Layer, defaults: Mapping[str, str | int], first: str, last: str) -> Row:
     row = Row(layer.name, layer.node.op_type)
-    row.weight_bits = 32 if layer.weight is not None else None
+    row.weight_bits = 32 if layer.stored is not None else None
     row.bytes_before = row.bytes_after = _stored(layer)
     row.reason = layer.blocked or UNREAD[layer.one_bit]
     row.kernel = FLOAT_KERNELS.get(layer.kernel, layer.kernel)
@@ -64,8 +64,9 @@ def quantized(row: Row, layer: Layer, defaults: Mapping[str, str | int]) -> None
     bits = int(defaults["bits"])
     row.method, row.activation_bits = str(defaults["method"]), bits if layer.kernel in DECIDING else 8
     row.kernel, row.status = layer.kernel, "packed"
-    if layer.weight is not None:
-        row.weight_bits, row.weights = int(defaults.get("weight_bits", bits)), str(defaults["weights"])
+    if layer.stored is not None:
+        wanted = int(defaults.get("weight_bits", bits)) if layer.table is None else 8  # rows are few bytes: no fewer
+        row.weight_bits, row.weights = wanted, str(defaults["weights"])
         row.granularity = str(defaults["granularity"])
         row.bytes_after = stored_bytes(layer, row.weight_bits)
 
@@ -124,15 +125,17 @@ def _stored(layer: Layer) -> int:
         weight = constant(layer.node.inputs[1])
         floats = sum(a.size for a in _constants(layer)) - (0 if weight is None else weight.size)
         return 0 if weight is None else packed_bytes(weight.size, 1) + 4 * (floats + weight.shape[0])
-    if layer.weight is None:
+    if layer.stored is None:
         return 256 if layer.kernel == "lut" and layer.quantized else 0
     return sum(a.nbytes for a in _constants(layer))
 
 
 def stored_bytes(layer: Layer, bits: int) -> int:
     """Codes at `bits` bits, as the file holds them (7 take 8); a float multiplier and a float bias per channel."""
-    weight = constant(layer.weight)
+    weight = constant(layer.stored)
     channels = weight.shape[layer.axis] if weight is not None and layer.axis is not None else 0
+    if weight is not None and layer.table is not None:
+        return weight.size + 4 * channels
     return (0 if weight is None else packed_bytes(weight.size, 8 if bits == 7 else bits)) + 8 * channels
 
 

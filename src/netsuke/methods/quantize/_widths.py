@@ -30,9 +30,9 @@ def conflicts(plan: Plan, placement: Placement) -> list[Problem]:
     problems = []
     for name, layer in placement.layers.items():
         row = rows[name]
-        if not row.kept and layer.weight is None and row.weight_bits is not None:
+        if not row.kept and layer.stored is None and row.weight_bits is not None:
             problems.append(Problem("the layer has no weights", name, f"weight_bits = {row.weight_bits}", "none"))
-        if not row.kept and layer.weight is not None and row.weight_bits is None:
+        if not row.kept and layer.stored is not None and row.weight_bits is None:
             problems.append(Problem("the layer has weights", name, "no weight_bits", "2 to 8"))
     for root in placement.roots:
         wanted = {x.name: rows[x.name].activation_bits for x in deciders(placement, root)}

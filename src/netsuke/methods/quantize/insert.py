@@ -47,7 +47,7 @@ def insert(context: Context) -> None:
         moved = producer is not None and is_move(producer) and producer.inputs[0] in placement.group
         activation(graph, value, quantizers[root], limited=not moved)  # moved codes keep their range
     for layer in placement.layers.values():
-        if layer.quantized and layer.weight is not None:
+        if layer.quantized and layer.stored is not None:
             weight(context, layer, context.plan[layer.name].rows[0])
     halves = {row.name for row in context.plan.rows if row.kept and row.weight_bits == BFLOAT16}
     for name in halves & placement.layers.keys():
@@ -91,8 +91,8 @@ def activation(graph: ir.Graph, value: ir.Value, quantizer: Quantizer, *, limite
 
 
 def weight(context: Context, layer: Layer, row: Row) -> None:
-    """Replace the layer's float weight by codes behind a DequantizeLinear."""
-    graph, value = context.model.graph, layer.weight
+    """Replace the layer's float weight (or table) by codes behind a DequantizeLinear."""
+    graph, value = context.model.graph, layer.stored
     array = constant(value)
     assert value is not None
     assert array is not None
@@ -107,7 +107,7 @@ def weight(context: Context, layer: Layer, row: Row) -> None:
     attributes = {} if axis is None else {"axis": axis}
     node = ir.node("DequantizeLinear", [stored, scale, zero], attributes, outputs=[back], name=f"{layer.name}/weight")
     graph.insert_before(layer.node, node)
-    layer.node.replace_input_with(1, back)
+    layer.node.replace_input_with(1 if layer.table is None else 0, back)
     name = value.name or ""
     if not list(value.uses()) and name in graph.initializers and not value.is_graph_output():
         del graph.initializers[name]

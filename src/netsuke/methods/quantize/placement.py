@@ -13,6 +13,7 @@ Rules.
 quantizer of their input.
 - Inputs of a concat share one where that is exact and costs under one bit (decided with the ranges, `share_concats`).
 - An elementwise function of one tensor is a table, quantized on both sides, nothing inside.
+- Tables of embeddings are stored as codes with one scale a row; what is read from them is float.
 - Standalone add and mul read two quantized tensors.
 - One-bit layers read packed signs and demand nothing. Where their sums are demanded as codes, the residual, constants
 and PReLU behind them run in the layer and the residual is demanded in turn: so the stream between one-bit layers is
@@ -28,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from netsuke.methods.quantize import _fusion
@@ -48,6 +50,7 @@ FLOAT = {
     "LSTM": "recurrent layers have float kernels only",
     "GRU": "recurrent layers have float kernels only",
 }
+EMBEDDING = 4096  # elements of a table that is worth storing as codes
 MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 
 
@@ -84,6 +87,8 @@ def place(model: ir.Model, keep: Collection[str] = ()) -> Placement:
         if layer.kernel in ("qconv", "qlinear", "qmatmul") and not layer.blocked and layer.name not in keep:
             layer.quantized = True
             demand += layer.inputs
+    for layer in layers.values():
+        layer.quantized |= layer.table is not None and not layer.blocked and layer.name not in keep
     position: dict[ir.Node | None, int] = {node: index for index, node in enumerate(model.graph)}
     while demand:
         value = demand.pop()
@@ -152,7 +157,7 @@ def find_layers(graph: ir.Graph) -> dict[str, Layer]:
             _fusion.extend(weighted[node], taken)
             found[node] = weighted[node]
     for node in nodes:
-        if node not in taken and node not in found and (layer := _arithmetic(node, names[node])):
+        if node not in taken and node not in found and (layer := _plain(node, names[node])):
             _fusion.activation(layer, taken)
             found[node] = layer
     stops = {layer.output for layer in found.values()}
@@ -164,6 +169,22 @@ def find_layers(graph: ir.Graph) -> dict[str, Layer]:
             found[node] = Layer(names[node], node, "lut", [part[0]], node.outputs[0], part[1])
     order = {node: index for index, node in enumerate(nodes)}
     return {layer.name: layer for layer in sorted(found.values(), key=lambda layer: order[layer.node])}
+
+
+def _plain(node: ir.Node, name: str) -> Layer | None:
+    """A layer without a product: an embedding, or arithmetic on codes."""
+    return _embedding(node, name) or _arithmetic(node, name)
+
+
+def _embedding(node: ir.Node, name: str) -> Layer | None:
+    """Rows of a constant float matrix, picked by indices that are computed."""
+    table = node.inputs[0] if node.op_type == "Gather" else None
+    array = constant(table)
+    if array is None or array.ndim != 2 or array.size < EMBEDDING or array.dtype != np.float32:
+        return None
+    if attribute(node, "axis", 0) != 0 or constant(node.inputs[1]) is not None:
+        return None
+    return Layer(name, node, "gather", [], node.outputs[0], [node], axis=0, table=table)
 
 
 def _arithmetic(node: ir.Node, name: str) -> Layer | None:
