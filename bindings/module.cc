@@ -2,11 +2,13 @@
 // the face people use.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/map.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
+#include "base/choices.h"
 #include "bindings.h"
 #include "graph/engine.h"
 #include "limits/limits.h"
@@ -221,7 +223,8 @@ nb::list nodes(const Engine& engine) {
   for (size_t i = 0; i < engine.program().nodes.size(); ++i) {
     const netsuke::NodeInfo& node = engine.program().nodes[i];
     const char* kernel = engine.op(static_cast<int>(i)).kernel_name();
-    out.append(nb::make_tuple(node.name, node.op, kernel, netsuke::kernel_isa(kernel), engine.stored(i)));
+    out.append(nb::make_tuple(node.name, node.op, kernel, netsuke::kernel_isa(kernel), engine.stored(i),
+                              engine.op(static_cast<int>(i)).choice_key(), engine.op(static_cast<int>(i)).ways()));
   }
   return out;
 }
@@ -324,6 +327,7 @@ NB_MODULE(_runtime, m) {
   m.def("features", &features, "Extensions that some kernels use on top of their instruction set.");
   m.def("limits", &limits, "isa"_a, "seconds"_a, "What one core does at best: GMAC/s and GB/s.");
   m.def("op_names", &netsuke::op_names);
+  m.def("set_choices", &netsuke::set_choices, "choices"_a, "Ways of layers by key; base/choices.h.");
   m.def("default_threads", &netsuke::default_threads);
   bind_engine(m);
   bind_training(m);

@@ -94,6 +94,9 @@ class Op {
   virtual Cost cost(const Tensor* in, int n_in, const Tensor* out, int n_out) const;  // default: bytes of tensors, no macs
   // The kernel chosen, by the naming grammar op_formats_isa_tile, e.g. "qconv_a8w8_x86_avx2_4x16".
   virtual const char* kernel_name() const = 0;
+  // Where the operator has several ways to compute it (base/choices.h): the layer's key, and their names, the rule's own first.
+  virtual std::string choice_key() const { return ""; }
+  virtual std::vector<std::string> ways() const { return {}; }
   // True when the constant input i was copied into a packed form in build(), so the executor may drop the file's pages.
   virtual bool packed_constant(int i) const { return false; }
   // Bytes held in packed form.

@@ -1,5 +1,6 @@
 // NEON: CNT counts the bits of bytes; two output channels a register. Byte sums hold 31 words before they are added up to 32 bits.
 #include "kernels/bgemm/finish.inc"
+#include "kernels/bgemm/tree.inc"
 
 namespace netsuke {
 namespace bgemm {
@@ -59,7 +60,7 @@ namespace netsuke {
 namespace bgemm {
 
 extern const Kernels kernels_arm_neon;
-const Kernels kernels_arm_neon = {"arm_neon_4x8", Layout::kWords, 4, kWidth, tile_words, nullptr, finish};
+const Kernels kernels_arm_neon = {"arm_neon_4x8", Layout::kWords, 4, kWidth, tile_words, nullptr, finish, tree_counts};
 
 }  // namespace bgemm
 }  // namespace netsuke

@@ -60,6 +60,7 @@ struct Finish {
 struct Result {
   const int32_t* count;     // [rows][64]
   const int32_t* base;      // one per row
+  bool sums;                // count holds the sums themselves, base is not read
   int rows, columns;
   int64_t channel;
   uint64_t flip;            // bit i: that of column i
@@ -67,6 +68,21 @@ struct Result {
   int64_t out_stride;
   const void* residual;     // likewise
   uint64_t* bits;           // one word per row: the packed signs of the columns, spare bits 0
+};
+
+// A spanning tree of the filters, parents before children; the root's words are all of its own.
+struct TreeNode {
+  int32_t channel, parent;   // parent -1: the root
+  int32_t words;             // how many of Tree::words are this channel's
+};
+struct TreeWord {
+  uint64_t own, parent;      // the words of weights that differ
+  int32_t run, offset;       // where the word of x is: bytes behind the run's start
+};
+struct Tree {
+  const TreeNode* nodes;
+  const TreeWord* words;
+  int64_t channels;
 };
 
 struct Kernels {
@@ -77,6 +93,7 @@ struct Kernels {
   void (*tile)(const Tile& tile);
   void (*expand)(const uint8_t* bytes, int64_t count, uint8_t* dst);  // kNibbles: bytes of x to 2 * count offsets
   void (*finish)(const Finish& f, const Result& r);
+  void (*tree)(const Tree& tree, const uint8_t* a, const int64_t* run_offset, int32_t* count);  // rows of A as kWords lays them out
 };
 
 // Kernels of an instruction set. deep: sums of 65,536 products and more, which the 16-bit counters of kNibbles cannot hold.

@@ -19,6 +19,8 @@ class BinaryOp : public Op {
   Status run(const RunArgs& args) const override;
   Cost cost(const Tensor* in, int n_in, const Tensor* out, int n_out) const override;
   const char* kernel_name() const override { return name_.c_str(); }
+  std::string choice_key() const override { return layer_.key(); }
+  std::vector<std::string> ways() const override { return layer_.ways(); }
   bool packed_constant(int i) const override { return i >= 1 && i != 6; }
   size_t packed_bytes() const override { return layer_.packed_bytes() + vectors_.size() * sizeof(float); }
 

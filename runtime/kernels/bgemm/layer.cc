@@ -1,5 +1,7 @@
 #include "kernels/bgemm/layer.h"
 
+#include "base/choices.h"
+
 #include <algorithm>
 #include <cstring>
 
@@ -10,6 +12,7 @@ namespace {
 using qgemm::ceil_div;
 
 constexpr int64_t kBlockRows = 256;     // most rows of A a task takes: their base pointers live on the stack
+constexpr int64_t kTreeRows = 32;       // rows whose counts a thread holds on the way through a tree
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kDeep = 65536;        // products that 16-bit counters cannot hold
 
@@ -29,7 +32,7 @@ struct Layer::Blocks {
   bool direct;                       // A is x itself
   int64_t hp, wp, pixel_bytes, m;
   int64_t block_rows, row_blocks, block_units, unit_blocks, units;
-  int64_t whole_bytes;
+  int64_t whole_bytes, tree_bytes;  // tree_bytes: of a thread
 };
 
 struct Layer::Task {
@@ -39,6 +42,7 @@ struct Layer::Task {
   const void* residual;
   void* out;
   uint64_t* bits;
+  int32_t* tree;                     // counts of all channels of the rows, or null: the tiles count
 };
 
 Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa) {
@@ -48,6 +52,7 @@ Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const u
   const int64_t products = g.kh * g.kw * g.in_per_group();
   kernels_ = &kernels_of(isa, products >= kDeep);
   if (kernels_->layout == Layout::kNibbles && products >= kDeep) return error(Code::kInternal, "one-bit kernels are too narrow for this layer");
+  choose(w, isa);
   tap_steps_ = kernels_->layout == Layout::kWords ? words_of(g.in_per_group()) : ceil_div(g.in_per_group(), 8);
   tap_bytes_ = kernels_->layout == Layout::kWords ? tap_steps_ * 8 : tap_steps_ * 2;
   const bool row_runs = g.dil_w == 1 && g.groups == 1;
@@ -64,8 +69,30 @@ Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const u
     }
   }
   pack(w);
+  if (!tree_.nodes.empty()) packed_ = Buffer();
   set_padding();
   return Status();
+}
+
+// The spanning tree instead of the tiles, where it was measured faster: a layer of one group, rows of words.
+void Layer::choose(const uint64_t* w, Isa isa) {
+  const int64_t facts[] = {g_.in_channels, g_.out_channels, g_.groups, g_.kh, g_.kw, g_.stride_h, g_.stride_w, g_.dil_h, g_.dil_w, pad_value_};
+  key_ = "b";
+  for (int64_t fact : facts) key_ += "_" + std::to_string(fact);
+  ways_ = {"tiles"};
+  if (g_.groups != 1) return;
+  ways_.push_back("tree");
+  const int64_t words = words_of(g_.in_channels), taps = g_.kh * g_.kw;
+  uint64_t hash = 1469598103934665603ull;  // a tree's time depends on the weights, so the key tells them apart
+  for (int64_t i = 0; i < g_.out_channels * taps * words; ++i) hash = (hash ^ w[i]) * 1099511628211ull;
+  key_ += "_" + std::to_string(hash);
+  if (chosen(key_, ways_) != "tree") return;
+  build_tree(w, g_.out_channels, taps * words, g_.dil_w == 1 ? g_.kw * words : words, &tree_);
+  own_ = kernels_of(isa, false);
+  own_.layout = Layout::kWords;
+  own_.rows = 1;
+  own_.width = kBlock;
+  kernels_ = &own_;
 }
 
 // One block of 64 outputs: absent outputs are zeros.
@@ -158,12 +185,20 @@ Layer::Blocks Layer::blocks(const Extent& e, int threads) const {
   b.row_blocks = ceil_div(b.m, b.block_rows);
   b.block_units = ceil_div(b.units, std::min(ceil_div(wanted, std::max<int64_t>(b.row_blocks, 1)), splits));
   b.unit_blocks = ceil_div(b.units, b.block_units);
+  if (!tree_.nodes.empty()) {  // every task has all channels: the tree leads through all of them
+    b.block_units = std::max<int64_t>(b.units, 1);
+    b.unit_blocks = 1;
+    b.block_rows = std::max<int64_t>(std::min(ceil_div(b.m, wanted), kTreeRows), 1);
+    b.row_blocks = ceil_div(b.m, b.block_rows);
+  }
+  b.tree_bytes = tree_.nodes.empty() ? 0 : static_cast<int64_t>(align_up(static_cast<size_t>(b.block_rows * g_.out_channels * 4)));
   b.whole_bytes = b.direct ? 0 : static_cast<int64_t>(align_up(static_cast<size_t>(e.n * b.hp * b.wp * b.pixel_bytes + kSlack)));
   return b;
 }
 
 size_t Layer::scratch_bytes(const Extent& e, int threads) const {
-  return static_cast<size_t>(blocks(e, threads).whole_bytes) + align_up(static_cast<size_t>(runs_) * sizeof(int64_t));
+  const Blocks b = blocks(e, threads);
+  return static_cast<size_t>(b.whole_bytes + b.tree_bytes * std::max(threads, 1)) + align_up(static_cast<size_t>(runs_) * sizeof(int64_t));
 }
 
 void Layer::prepare(const Blocks& b, const Extent& e, const uint64_t* x, uint8_t* dst, ThreadPool& pool) const {
@@ -229,6 +264,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
       }
     }
   }
+  for (int64_t i = 0; task.tree != nullptr && i < task.rows; ++i) kernels_->tree(tree_.view(), base[i], task.run_offset, task.tree + i * g_.out_channels);
   const int64_t out_words = words_of(g_.out_channels), element = f_.out_f32 ? 4 : 1;
   if (task.bits != nullptr && !aligned()) std::memset(task.bits + task.m0 * out_words, 0, static_cast<size_t>(task.rows * out_words * 8));
   alignas(64) int32_t count[kMaxRows * kBlock];
@@ -247,7 +283,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
   const uint8_t* rows[kMaxRows];
   for (int64_t unit = task.unit0; unit < task.unit1; ++unit) {
     const int64_t group = unit / group_blocks_, first = unit % group_blocks_ * kBlock, channel = group * g_.out_per_group() + first;
-    tile.b = packed_.data() + unit * block_bytes_;
+    tile.b = task.tree != nullptr ? nullptr : packed_.data() + unit * block_bytes_;
     tile.columns = result.columns = static_cast<int>(std::min<int64_t>(kBlock, g_.out_per_group() - first));
     result.channel = channel;
     result.flip = flip_[static_cast<size_t>(unit)];
@@ -255,7 +291,11 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
       tile.rows = result.rows = static_cast<int>(std::min<int64_t>(kernels_->rows, task.rows - r));
       for (int i = 0; i < tile.rows; ++i) rows[i] = base[r + i] + group * tap_bytes_;
       tile.a = rows;
-      kernels_->tile(tile);
+      if (task.tree == nullptr) {
+        kernels_->tile(tile);
+      } else {
+        std::memcpy(count, task.tree + (r * g_.out_channels + channel), static_cast<size_t>(tile.columns) * 4);
+      }
       for (int i = 0; i < tile.rows; ++i) {
         const int32_t valid = inside[r + i];
         bases[i] = static_cast<int32_t>(g_.in_per_group()) * valid;
@@ -297,8 +337,10 @@ void Layer::run(const Extent& e, const uint64_t* x, const void* residual, void* 
     run_offset[r] = (ky * g_.dil_h * b.wp + kx * g_.dil_w) * b.pixel_bytes;
   }
   if (!b.direct) prepare(b, e, x, whole, pool);
-  pool.parallel_for(b.row_blocks * b.unit_blocks, [&](int64_t index, int) {
+  uint8_t* trees = whole + b.whole_bytes + align_up(static_cast<size_t>(runs_) * sizeof(int64_t));
+  pool.parallel_for(b.row_blocks * b.unit_blocks, [&](int64_t index, int thread) {
     Task task;
+    task.tree = b.tree_bytes == 0 ? nullptr : reinterpret_cast<int32_t*>(trees + thread * b.tree_bytes);
     task.m0 = index % b.row_blocks * b.block_rows;
     task.rows = std::min(b.block_rows, b.m - task.m0);
     task.unit0 = index / b.row_blocks * b.block_units;

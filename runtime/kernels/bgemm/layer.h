@@ -2,11 +2,13 @@
 #ifndef NETSUKE_KERNELS_BGEMM_LAYER_H_
 #define NETSUKE_KERNELS_BGEMM_LAYER_H_
 
+#include <string>
 #include <vector>
 
 #include "base/arena.h"
 #include "base/threads.h"
 #include "kernels/bgemm/bgemm.h"
+#include "kernels/bgemm/tree.h"
 #include "kernels/qgemm/plan.h"
 
 namespace netsuke {
@@ -19,13 +21,18 @@ inline int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
 
 class Layer {
  public:
+  Layer() = default;
+  Layer(const Layer&) = delete;  // kernels_ may point into it
+  Layer& operator=(const Layer&) = delete;
   // w: [O, kh, kw, words of a group], spare bits 0. flip: one byte a channel or null. finish's vectors live as long as the layer.
   Status build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa);
   size_t scratch_bytes(const Extent& e, int threads) const;
   // x: [n, h, w, words]. out: y, or the packed signs when out_bits; bits: the second output or null.
   void run(const Extent& e, const uint64_t* x, const void* residual, void* out, uint64_t* bits, void* scratch, ThreadPool& pool) const;
-  const char* kernel_name() const { return kernels_->name; }
-  size_t packed_bytes() const { return packed_.bytes() + tap_bits_.size() * 4; }
+  std::string kernel_name() const { return std::string(kernels_->name) + (tree_.nodes.empty() ? "" : "_tree"); }
+  size_t packed_bytes() const { return packed_.bytes() + tap_bits_.size() * 4 + tree_.bytes(); }
+  const std::string& key() const { return key_; }                  // base/choices.h
+  const std::vector<std::string>& ways() const { return ways_; }   // "tiles"; "tree" where groups == 1
   const Geometry& geometry() const { return g_; }
   const Finish& finish() const { return f_; }
 
@@ -39,6 +46,7 @@ class Layer {
   void prepare(const Blocks& b, const Extent& e, const uint64_t* x, uint8_t* dst, ThreadPool& pool) const;
   void convert(const uint64_t* x, int64_t pixels, uint8_t* dst) const;
   void run_task(const Blocks& b, const Extent& e, const Task& task) const;
+  void choose(const uint64_t* w, Isa isa);
   int32_t valid_taps(const Extent& e, int64_t m, int64_t range[4]) const;
   void drop_padding(int64_t unit, const int64_t range[4], int32_t* count) const;
   bool zero_padded() const { return pad_value_ == 0 && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
@@ -49,6 +57,10 @@ class Layer {
   Finish f_;
   int pad_value_ = 0;
   const Kernels* kernels_ = nullptr;
+  Kernels own_ = {};                 // the tree's: rows of words, one at a time
+  TreeOrder tree_;
+  std::string key_;
+  std::vector<std::string> ways_;
   int64_t tap_steps_ = 0, tap_bytes_ = 0;      // of one tap of one group in A
   int64_t runs_ = 0, steps_ = 0;
   int64_t group_blocks_ = 0, block_bytes_ = 0;

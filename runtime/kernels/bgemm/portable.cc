@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/bgemm/finish.inc"
+#include "kernels/bgemm/tree.inc"
 
 namespace netsuke {
 namespace bgemm {
@@ -44,7 +45,7 @@ namespace netsuke {
 namespace bgemm {
 
 extern const Kernels kernels_portable;
-const Kernels kernels_portable = {"portable_4x8", Layout::kWords, 4, kWidth, tile_words, nullptr, finish};
+const Kernels kernels_portable = {"portable_4x8", Layout::kWords, 4, kWidth, tile_words, nullptr, finish, tree_counts};
 
 }  // namespace bgemm
 }  // namespace netsuke

@@ -1,4 +1,5 @@
 // Every instruction set this CPU has, against plain loops.
+#include "base/choices.h"
 #include "kernels/bgemm/test_cases.h"
 
 namespace netsuke {
@@ -36,6 +37,10 @@ int main(int argc, char** argv) {
   for (Isa isa : test_isas()) {
     bgemm::check_many(isa, count, 1);
     deep_sums(isa);
+    set_choices({{"*", "tree"}});
+    bgemm::check_many(isa, count / 2, 3);
+    deep_sums(isa);
+    set_choices({});
   }
   return check_result();
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/bgemm/finish.inc"
+#include "kernels/bgemm/tree.inc"
 
 #define NK_PRAGMA(text) _Pragma(#text)
 #define NK_UNROLL(n) NK_PRAGMA(GCC unroll n)
@@ -141,7 +142,7 @@ void expand(const uint8_t* bytes, int64_t count, uint8_t* dst) {
 }  // namespace
 
 extern const Kernels kernels_x86_avx2;
-const Kernels kernels_x86_avx2 = {"x86_avx2_4x64", Layout::kNibbles, 4, kBlock, tile_nibbles, expand, finish};
+const Kernels kernels_x86_avx2 = {"x86_avx2_4x64", Layout::kNibbles, 4, kBlock, tile_nibbles, expand, finish, tree_counts};
 
 }  // namespace bgemm
 }  // namespace netsuke

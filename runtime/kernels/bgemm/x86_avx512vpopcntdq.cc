@@ -1,5 +1,6 @@
 // AVX-512 VPOPCNTDQ: eight output channels' words a register against one broadcast word of x; three instructions for 512 products.
 #include "kernels/bgemm/finish.inc"
+#include "kernels/bgemm/tree.inc"
 
 namespace netsuke {
 namespace bgemm {
@@ -46,7 +47,7 @@ namespace netsuke {
 namespace bgemm {
 
 extern const Kernels NETSUKE_TABLE_NAME(kernels);
-const Kernels NETSUKE_TABLE_NAME(kernels) = {"x86_avx512vpopcntdq_6x16", Layout::kWords, 6, kWidth, tile_words, nullptr, finish};
+const Kernels NETSUKE_TABLE_NAME(kernels) = {"x86_avx512vpopcntdq_6x16", Layout::kWords, 6, kWidth, tile_words, nullptr, finish, tree_counts};
 
 }  // namespace bgemm
 }  // namespace netsuke

@@ -64,6 +64,8 @@ std::unique_ptr<Algorithm> make_depthwise();   // depthwise.cc
 bool depthwise_applies(const Geometry& g, const Kernels& kernels);
 std::unique_ptr<Algorithm> make_winograd(int out);  // winograd.cc
 int winograd_applies(const Geometry& g, const Weights& weights, const Kernels& kernels);  // 4, 2 or 0: not at all
+std::unique_ptr<Algorithm> make_bitserial(Isa isa);  // bitserial.cc
+bool bitserial_applies(const Geometry& g, const Weights& weights, const Requant& q);
 
 class Layer {
  public:
@@ -77,11 +79,17 @@ class Layer {
   size_t packed_bytes() const { return algorithm_->packed_bytes(); }
   const Geometry& geometry() const { return g_; }
   const Requant& requant() const { return q_; }
+  // Names of the ways to compute the layer where there is more than one: the rule's own first. base/choices.h picks another.
+  const std::string& key() const { return key_; }
+  const std::vector<std::string>& ways() const { return ways_; }
 
  private:
+  std::unique_ptr<Algorithm> make(const std::string& way, const Weights& weights, const Kernels& kernels, Isa isa) const;
   Geometry g_;
   Requant q_;
   std::unique_ptr<Algorithm> algorithm_;
+  std::string key_;
+  std::vector<std::string> ways_;
 };
 
 // The correction that a kernel's view of x needs: what it multiplies is x - shift_of(layout, x_zero) away from x - x_zero.

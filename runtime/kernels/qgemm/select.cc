@@ -1,4 +1,8 @@
 // Which kernels an instruction set has, and which algorithm a layer takes. Both are fixed at load, because weights are packed for them.
+#include <algorithm>
+#include <cstdlib>
+
+#include "base/choices.h"
 #include "kernels/qgemm/gemm.h"
 
 namespace netsuke {
@@ -18,7 +22,32 @@ constexpr int64_t kLongChain = 8;
 const Kernels* g_override = nullptr;
 Isa g_override_isa = Isa::kPortable;
 
+// What decides a layer's time besides the size of its input.
+std::string layer_key(const Geometry& g, const Weights& weights) {
+  int32_t most = 0;
+  for (int64_t i = 0; i < g.out_channels * g.kh * g.kw * g.in_per_group(); ++i) most = std::max(most, std::abs(static_cast<int32_t>(weights.w[i])));
+  const int64_t facts[] = {g.in_channels, g.out_channels, g.groups, g.kh, g.kw, g.stride_h, g.stride_w, g.dil_h, g.dil_w, g.x_hi, g.x_zero, most};
+  std::string key = "q";
+  for (int64_t fact : facts) key += "_" + std::to_string(fact);
+  return key;
+}
+
+// The way that is fastest as a rule.
+std::string rule(const Geometry& g, const Weights& weights, const Kernels& kernels) {
+  if (depthwise_applies(g, kernels)) return "depthwise";
+  int winograd = winograd_applies(g, weights, kernels);
+  // Narrow codes: the direct product is as fast as F(2x2) (152 against 156 GMAC/s at 256 channels) with a quarter of its memory.
+  if (winograd == 2 && narrow_chain(g, weights, kernels) >= kLongChain) winograd = 0;
+  return winograd > 0 ? "winograd" + std::to_string(winograd) : "tiles";
+}
+
 }  // namespace
+
+std::unique_ptr<Algorithm> Layer::make(const std::string& way, const Weights& weights, const Kernels& kernels, Isa isa) const {
+  if (way == "depthwise") return make_depthwise();
+  if (way == "bits") return make_bitserial(isa);
+  return way == "tiles" ? make_gemm() : make_winograd(winograd_applies(g_, weights, kernels));
+}
 
 void override_kernels_for_test(Isa isa, const Kernels* kernels) {
   g_override = kernels;
@@ -45,10 +74,17 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
   q_ = requant;
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
-  int winograd = winograd_applies(g_, weights, *kernels);
-  // Narrow codes: the direct product is as fast as F(2x2) (152 against 156 GMAC/s at 256 channels) with a quarter of its memory.
-  if (winograd == 2 && narrow_chain(g_, weights, *kernels) >= kLongChain) winograd = 0;
-  algorithm_ = depthwise_applies(g_, *kernels) ? make_depthwise() : winograd > 0 ? make_winograd(winograd) : make_gemm();
+  key_ = layer_key(g_, weights);
+  ways_ = {rule(g_, weights, *kernels)};
+  if (ways_[0] != "depthwise") {
+    if (ways_[0] != "tiles") ways_.push_back("tiles");
+    const int winograd = winograd_applies(g_, weights, *kernels);
+    const std::string other = "winograd" + std::to_string(winograd);
+    if (winograd > 0 && ways_[0] != other) ways_.push_back(other);
+    if (bitserial_applies(g_, weights, q_)) ways_.push_back("bits");
+  }
+  const std::string choice = chosen(key_, ways_);
+  algorithm_ = make(choice.empty() ? ways_[0] : choice, weights, *kernels, isa);
   return algorithm_->build(g_, weights, q_, *kernels, threads);
 }
 

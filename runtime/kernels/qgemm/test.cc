@@ -1,4 +1,5 @@
 // Every instruction set this CPU has, against plain loops.
+#include "base/choices.h"
 #include "kernels/qgemm/gemm.h"
 #include "kernels/qgemm/test_cases.h"
 
@@ -47,6 +48,9 @@ int main(int argc, char** argv) {
       }
       qgemm::override_kernels_for_test(isa, nullptr);
     }
+    set_choices({{"*", "bits"}});
+    qgemm::check_bits(isa, count, seed + 2);
+    set_choices({});
     check_chains(isa);
     std::printf("%s: %d checks so far\n", isa_name(isa), check_count());
   }

@@ -237,6 +237,31 @@ inline void check_many(Isa isa, int count, uint32_t seed) {
   }
 }
 
+// Activations of 1 to 4 bits against +-m or ternary weights, with the choice "bits" set: binary x 1 to 4 bits, ternary x 1 and 2 bits.
+inline void check_bits(Isa isa, int count, uint32_t seed) {
+  Cases cases(seed);
+  int taken = 0;
+  for (int i = 0; i < count && check_failures() < 10; ++i) {
+    Case c = i % 2 == 0 ? cases.square3() : cases.random();
+    const int bits = static_cast<int>(cases.pick(1, 4));
+    const int64_t magnitude = cases.one_in(3) ? cases.pick(1, 127) : 1;
+    const bool ternary = bits <= 2 && cases.one_in(2);
+    c.g.x_hi = (1 << bits) - 1;
+    c.g.x_zero = static_cast<int32_t>(cases.one_in(2) ? 0 : cases.pick(0, c.g.x_hi));
+    for (int8_t& v : c.w) v = static_cast<int8_t>((ternary ? cases.pick(-1, 1) : cases.one_in(2) ? 1 : -1) * magnitude);
+    const bool full = cases.one_in(4);
+    for (uint8_t& v : c.x) v = static_cast<uint8_t>(full ? c.g.x_hi : cases.pick(0, c.g.x_hi));
+    bind(&c);
+    Weights weights;
+    weights.w = c.w.data();
+    Layer layer;
+    if (!CHECK(layer.build(c.g, weights, c.q, isa, 1).ok())) return;
+    taken += layer.kernel_name().find("_bits") != std::string::npos;
+    check_case(&c, isa, 1 + i % 3);
+  }
+  CHECK(taken > count / 8);
+}
+
 }  // namespace qgemm
 }  // namespace netsuke
 

@@ -23,6 +23,7 @@ VERBS = (
     "bench",
     "report",
     "run",
+    "tune",
     "methods",
     "explain",
     "papers",

@@ -100,14 +100,16 @@ class Engine:
         names = [port.name for port in self.outputs]
         return dict(zip([*names, *taps], found, strict=True))
 
-    def kernels(self) -> list[dict[str, str]]:
-        """For each node: node, op, kernel (its name says formats, instruction set and tile), isa, and stored.
+    def kernels(self) -> list[dict[str, Any]]:
+        """For each node: node, op, kernel (its name says formats, instruction set and tile), isa, stored, key, ways.
 
         stored: how the file holds the node's packed weights: "3-bit codes"; "2-bit indices, 4 entries of 1, decoded at
         load"; empty where they stand as they are.
+        key, ways: of a layer with several ways to compute it, its name in the tuning table and the ways, the rule's own
+        first (`netsuke.measure.tuning`).
         """
-        names = ("node", "op", "kernel", "isa", "stored")
-        return [dict(zip(names, row, strict=False)) for row in self._handle.nodes]  # an older runtime has no `stored`
+        names = ("node", "op", "kernel", "isa", "stored", "key", "ways")
+        return [dict(zip(names, row, strict=True)) for row in self._handle.nodes]
 
     def profile(self, feeds: Feeds, *, runs: int = 20) -> list[dict[str, Any]]:
         """Time of every node that runs, over `runs` runs after one that is not counted.
