@@ -137,7 +137,7 @@ def build(name: str, *, weights: str | Path | None = None, seed: int = 0) -> nn.
         if weights is not None and str(weights) != "random":
             load_weights(network, Path(weights))
         else:
-            _settle_batchnorm(network, item)
+            settle_batchnorm(network, item)
     return network.eval()
 
 
@@ -182,7 +182,7 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def _settle_batchnorm(network: nn.Module, item: ModelEntry) -> None:
+def settle_batchnorm(network: nn.Module, item: ModelEntry) -> None:
     """Set BatchNorm statistics from one random batch, so that random networks keep unit-scale activations."""
     import torch
     from torch import nn
