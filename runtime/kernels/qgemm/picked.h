@@ -8,8 +8,8 @@
 //   the magnitudes of the lane's positive and negative weights, hi is the largest code of the input.
 //   every pair     hi * P <= 32767 and hi * N <= 32767: vpmaddubsw cannot saturate
 //   plain lane     the same for all four weights: vpaddw cannot wrap
-//   offset lane    hi * (P + N) <= 65535: the sum, which lies in [-hi * N, hi * P], may wrap, but with c = floor(hi * (N - P) / 2) added, also
-//                  modulo 2^16, it lies in 16 bits again. init loses c, so the result is exact.
+//   offset lane    hi * (P + N) <= 65280: the sum, which lies in [-hi * N, hi * P], may wrap, but with c = 256 * ceil((hi * N - 32768) / 256)
+//                  added, also modulo 2^16, it lies in [-32768, 32767]. init loses c, so the result is exact.
 //
 // picked_pack computes P and N of every lane in int32 where it writes the lane's weights: nothing is packed that was not proved there.
 #ifndef NETSUKE_KERNELS_QGEMM_PICKED_H_
@@ -22,12 +22,19 @@ namespace qgemm {
 
 constexpr int kPickedWidth = 16;    // columns of a panel
 constexpr int kPickedWindow = 16;   // codes a shuffle chooses from
-constexpr int kPickedMasks = 32, kPickedWeights = 128, kPickedOffsets = 64;  // bytes of a unit: 2 masks, [group][half][8][4] s8, [half][8][2] s16
-constexpr int64_t kPickedPlain = kPickedMasks + kPickedWeights, kPickedOffset = kPickedPlain + kPickedOffsets;
+constexpr int kPickedWeights = 128, kPickedStarts = 32;  // bytes of a unit: [group][half][8][4] s8; c / 256, see write_unit
+constexpr int64_t kPickedPlain = kPickedWeights, kPickedOffset = kPickedWeights + kPickedStarts;
 constexpr int kPickedMostUnits = 8;  // of a window: 16 lanes of one channel, where no two go together
 
-// A panel: int64 position of the counts, up to byte 32; the units of run 0 (plain ones first), run 1, ...; for each run two int32, its plain
-// and its offset units; for each unit the int32 position of its window in the run.
+// Where a unit finds its codes: the position of its window in the run, and for each group the 4 codes it takes from there, one a byte, lane 0
+// first; 0x80 takes none.
+struct PickedAt {
+  int32_t window;
+  uint32_t pick[2];
+};
+
+// A panel: int64 position of the counts, up to byte 64; the units of run 0 (plain ones first), run 1, ...; for each run two int32, its plain
+// and its offset units; a PickedAt for each unit.
 struct PickedPanel {
   const int8_t* w = nullptr;  // [columns][runs][run_length]
   int columns = 0;            // 1 to 16; the others are packed as zeros
@@ -38,7 +45,7 @@ struct PickedPanel {
 // Upper bound of a packed panel, and of what packing it needs aside, in bytes.
 inline int64_t picked_bound(int64_t runs, int64_t run_length) {
   const int64_t units = (runs + 1) * ((run_length + kPickedWindow - 1) / kPickedWindow) * kPickedMostUnits;
-  return 64 + runs * 8 + units * (4 + kPickedOffset);
+  return 128 + runs * 8 + units * (12 + kPickedOffset);
 }
 
 struct PickedSize {

@@ -32,18 +32,18 @@ struct Lanes {
 int32_t magnitude(int32_t w, int sign) { return w * sign > 0 ? w * sign : 0; }
 
 // One output's lane of a unit: its channels are marked, its sums compared with the bounds.
-void read_lane(const PickedPanel& p, const uint8_t* unit, bool offset, const int8_t* run, int64_t first, int o, int lane, Lanes* found) {
+void read_lane(const PickedPanel& p, const uint8_t* unit, const PickedAt& at, bool offset, const int8_t* run, int o, int lane, Lanes* found) {
   int32_t up = 0, down = 0;
   for (int group = 0; group < 2; ++group) {
     int32_t pair_up = 0, pair_down = 0;
     for (int i = 0; i < 2; ++i) {
-      const int byte = 2 * lane + i, w = static_cast<int8_t>(unit[kPickedMasks + 64 * group + 32 * (o / 8) + 4 * (o % 8) + byte]);
-      const uint8_t pick = unit[16 * group + 4 * (o % 4) + byte];
+      const int byte = 2 * lane + i, w = static_cast<int8_t>(unit[64 * group + 32 * (o / 8) + 4 * (o % 8) + byte]);
+      const uint32_t pick = at.pick[group] >> (8 * byte) & 0xff;
       if (pick >= 16) {
-        if (w != 0 && pick < 128) found->worst = 4;
+        if (w != 0 || pick < 128) found->worst = 4;
         continue;
       }
-      const int64_t k = first + pick;
+      const int64_t k = at.window + static_cast<int64_t>(pick);
       if (k >= p.run_length || (o < p.columns ? run[o * p.runs * p.run_length + k] : 0) != w) found->worst = 4;
       if (o < p.columns) ++found->times[static_cast<size_t>(run - p.w + o * p.runs * p.run_length + k)];
       pair_up += magnitude(w, 1);
@@ -55,8 +55,8 @@ void read_lane(const PickedPanel& p, const uint8_t* unit, bool offset, const int
   }
   if (!offset && p.hi * std::max(up, down) > 32767) found->worst = 2;
   if (!offset) return;
-  int16_t c = 0;
-  std::memcpy(&c, unit + kPickedPlain + 32 * (o / 8) + 4 * (o % 8) + 2 * lane, 2);
+  const int word = 2 * (o % 8) + lane;  // of the 16 that half o / 8 starts from
+  const int c = 256 * static_cast<int8_t>(unit[kPickedPlain + 16 * (word / 8) + 8 * (o / 8) + word % 8]);
   if (p.hi * up + c > 32767 || -p.hi * down + c < -32768) found->worst = 3;
 }
 
@@ -72,16 +72,16 @@ void check_panel(const Kernels& kernels, const PickedPanel& p, bool expected) {
   int64_t head = 0;
   std::memcpy(&head, work.data(), 8);
   const int32_t* counts = reinterpret_cast<const int32_t*>(work.data() + head);
-  const int32_t* at = counts + 2 * p.runs;
-  const uint8_t* unit = work.data() + 32;
+  const PickedAt* at = reinterpret_cast<const PickedAt*>(counts + 2 * p.runs);
+  const uint8_t* unit = work.data() + 64;
   Lanes found;
   found.times.assign(static_cast<size_t>(p.columns * p.runs * p.run_length), 0);
   for (int64_t r = 0; r < p.runs; ++r) {
     for (int i = 0; i < counts[2 * r] + counts[2 * r + 1]; ++i, ++at) {
       const bool offset = i >= counts[2 * r];
-      CHECK(*at >= 0 && *at + kPickedWindow <= p.run_length);  // windows stay inside the run
+      CHECK(at->window >= 0 && at->window + kPickedWindow <= p.run_length);  // windows stay inside the run
       for (int o = 0; o < kPickedWidth; ++o) {
-        for (int lane = 0; lane < 2; ++lane) read_lane(p, unit, offset, p.w + r * p.run_length, *at, o, lane, &found);
+        for (int lane = 0; lane < 2; ++lane) read_lane(p, unit, *at, offset, p.w + r * p.run_length, o, lane, &found);
       }
       unit += offset ? kPickedOffset : kPickedPlain;
     }

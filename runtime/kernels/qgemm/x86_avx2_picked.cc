@@ -10,34 +10,36 @@ namespace {
 NK_INLINE __m256i load32(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
 NK_INLINE __m256i load16x2(const uint8_t* p) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
 
+// With offsets no register is left for them; without, two loads more a row would cost 8 %.
+alignas(32) const int16_t kOneEach[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+#define kOnes (*reinterpret_cast<const __m256i*>(kOneEach))
+
 // The products of a unit with kRows rows. As instructions, in this order: of intrinsics GCC 12 gathers the loads of all rows first and
 // spills sums.
 template <int kRows, bool kOffset>
-NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], int64_t at, const uint8_t* unit, __m256i ones, __m256i (&acc)[kRows][2]) {
-  const __m256i pick0 = load16x2(unit), pick1 = load16x2(unit + 16);
-  const uint8_t* weights = unit + kPickedMasks;
+NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, const uint8_t* weights, __m256i (&acc)[kRows][2]) {
+  const __m256i pick0 = _mm256_set1_epi32(static_cast<int32_t>(at.pick[0])), pick1 = _mm256_set1_epi32(static_cast<int32_t>(at.pick[1]));
+  const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256(), starts = kOffset ? load32(weights + kPickedWeights) : zero;
+  const __m256i start[2] = {_mm256_unpacklo_epi8(zero, starts), _mm256_unpackhi_epi8(zero, starts)};  // 256 * c / 256
   NK_UNROLL(4)
   for (int r = 0; r < kRows; ++r) {
-    const __m256i x = load16x2(a[r] + at);
+    const __m256i x = load16x2(a[r] + at.window);
     const __m256i x0 = _mm256_shuffle_epi8(x, pick0), x1 = _mm256_shuffle_epi8(x, pick1);
     NK_UNROLL(2)
     for (int half = 0; half < 2; ++half) {
-#ifdef NETSUKE_PICKED_INTRINSICS
-      __m256i p = _mm256_maddubs_epi16(x0, load32(weights + 32 * half));
-      if (kOffset) p = _mm256_add_epi16(p, load32(weights + kPickedWeights + 32 * half));
-      p = _mm256_add_epi16(p, _mm256_maddubs_epi16(x1, load32(weights + 64 + 32 * half)));
-      acc[r][half] = _mm256_add_epi32(acc[r][half], _mm256_madd_epi16(p, ones));
-#else
       __m256i p, q;
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(p) : "x"(x0), "m"(*reinterpret_cast<const __m256i*>(weights + 32 * half)));
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(q) : "x"(x1), "m"(*reinterpret_cast<const __m256i*>(weights + 64 + 32 * half)));
       if (kOffset) {
-        __asm__ volatile("vpaddw %1, %0, %0" : "+x"(p) : "m"(*reinterpret_cast<const __m256i*>(weights + kPickedWeights + 32 * half)));
+        __asm__ volatile("vpaddw %1, %0, %0" : "+x"(p) : "x"(start[half]));
       }
       __asm__ volatile("vpaddw %1, %0, %0" : "+x"(p) : "x"(q));
-      __asm__ volatile("vpmaddwd %1, %0, %0" : "+x"(p) : "x"(ones));
+      if (kOffset) {
+        __asm__ volatile("vpmaddwd %1, %0, %0" : "+x"(p) : "m"(kOnes));
+      } else {
+        __asm__ volatile("vpmaddwd %1, %0, %0" : "+x"(p) : "x"(ones));
+      }
       __asm__ volatile("vpaddd %1, %0, %0" : "+x"(acc[r][half]) : "x"(p));
-#endif
     }
   }
 }
@@ -56,15 +58,14 @@ void tile_picked(const Tile& t) {
   int64_t head = 0;
   memcpy(&head, panel, 8);
   const int32_t* counts = reinterpret_cast<const int32_t*>(panel + head);
-  const int32_t* at = counts + 2 * t.runs;
-  const uint8_t* unit = panel + 32;
-  const __m256i ones = _mm256_set1_epi16(1);
+  const PickedAt* at = reinterpret_cast<const PickedAt*>(counts + 2 * t.runs);
+  const uint8_t* unit = panel + 64;
   for (int64_t run = 0; run < t.runs; ++run, counts += 2) {
     const uint8_t* a[kRows];
     NK_UNROLL(4)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const uint8_t*>(t.a[r]) + t.run_offset[run];
-    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain) add_unit<kRows, false>(a, *at++, unit, ones, acc);
-    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true>(a, *at++, unit, ones, acc);
+    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain) add_unit<kRows, false>(a, *at++, unit, acc);
+    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true>(a, *at++, unit, acc);
   }
   if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
   alignas(32) int32_t sums[kRows][16];

@@ -74,11 +74,10 @@ struct Layout16 {
 class Window {
  public:
   explicit Window(int32_t hi) {
-    const int32_t pair = 32767 / hi, wide = (65535 / hi - 1) / 2;
-    // Bytes saturate at 255. A lane's halves of at most 127 on average are below that; with hi = 255 a sum of 256 is read as 255, which
-    // still leaves P + N at 257 at most, the bound.
+    const int32_t pair = 32767 / hi, wide = (65280 / hi - 1) / 2;
+    // Bytes saturate at 255: P and N of at most 127 on average are below that.
     limit_ = _mm256_set1_epi8(static_cast<char>(pair < 254 ? pair : 254));
-    half_ = _mm256_set1_epi8(static_cast<char>(hi == 255 ? 128 : wide < 127 ? wide : 127));
+    half_ = _mm256_set1_epi8(static_cast<char>(wide < 127 ? wide : 127));
   }
 
   void sort(const __m256i* channel, int n, Layout16* out) const {
@@ -250,10 +249,10 @@ bool add_item(const Channels& codes, const int* place, const Item& item, int32_t
   return !any_above(up, pair_most) && !any_above(down, pair_most);
 }
 
-// c of 8 outputs, as 32 bits.
-__m256i middle8(__m128i up, __m128i down, int32_t hi) {
-  const __m256i difference = _mm256_sub_epi32(_mm256_cvtepi16_epi32(down), _mm256_cvtepi16_epi32(up));
-  return _mm256_srai_epi32(_mm256_mullo_epi32(difference, _mm256_set1_epi32(hi)), 1);
+// c / 256 of 8 outputs, as 32 bits.
+__m256i start8(__m128i down, int32_t hi) {
+  const __m256i low = _mm256_mullo_epi32(_mm256_cvtepi16_epi32(down), _mm256_set1_epi32(hi));
+  return _mm256_srai_epi32(_mm256_sub_epi32(low, _mm256_set1_epi32(32768 - 255)), 8);
 }
 
 struct Bounds {
@@ -262,16 +261,16 @@ struct Bounds {
 
 void add_lost(__m256i c, uint32_t* lost) {
   __m256i* at = reinterpret_cast<__m256i*>(lost);
-  _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), c));
+  _mm256_storeu_si256(at, _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_slli_epi32(c, 8)));
 }
 
 // One unit from up to two lanes. False when the lanes' exact sums break the bounds.
 bool write_unit(const Bounds& bounds, const Layout16& layout, const Lane* lanes, int n, bool offset, const Channels& codes, const int* place,
-                uint8_t* dst, uint32_t* lost) {
+                uint8_t* dst, PickedAt* at, uint32_t* lost) {
   __m128i w[2][2][2];  // [group][lane][channel of the pair]
   __m256i start[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
   memset(w, 0, sizeof(w));
-  memset(dst, 0x80, kPickedMasks);  // picks nothing
+  at->pick[0] = at->pick[1] = 0x80808080u;
   for (int lane = 0; lane < n; ++lane) {
     Reach reach = {_mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int group = 0; group < 2; ++group) {
@@ -280,19 +279,16 @@ bool write_unit(const Bounds& bounds, const Layout16& layout, const Lane* lanes,
       const Item& item = layout.item[number];
       int channel[2] = {0x80, 0x80};
       if (!add_item(codes, place, item, bounds.pair, w[group][lane], channel, &reach)) return false;
-      for (int quad = 0; quad < 4; ++quad) {
-        dst[16 * group + 4 * quad + 2 * lane] = static_cast<uint8_t>(channel[0]);
-        dst[16 * group + 4 * quad + 2 * lane + 1] = static_cast<uint8_t>(channel[1]);
-      }
+      const uint32_t two = static_cast<uint32_t>(channel[0]) | static_cast<uint32_t>(channel[1]) << 8;
+      at->pick[group] = (at->pick[group] & ~(0xffffu << (16 * lane))) | two << (16 * lane);
     }
     if (!offset) {
       if (any_above(reach.up, bounds.pair) || any_above(reach.down, bounds.pair)) return false;
       continue;
     }
     if (any_above(_mm256_add_epi16(reach.up, reach.down), bounds.both)) return false;
-    const __m256i c0 = middle8(_mm256_castsi256_si128(reach.up), _mm256_castsi256_si128(reach.down), bounds.hi);
-    const __m256i c1 = middle8(_mm256_extracti128_si256(reach.up, 1), _mm256_extracti128_si256(reach.down, 1), bounds.hi);
-    start[lane] = _mm256_permute4x64_epi64(_mm256_packs_epi32(c0, c1), 0xd8);  // |hi * (N - P)| <= 65535: nothing saturates
+    const __m256i c0 = start8(_mm256_castsi256_si128(reach.down), bounds.hi), c1 = start8(_mm256_extracti128_si256(reach.down, 1), bounds.hi);
+    start[lane] = _mm256_permute4x64_epi64(_mm256_packs_epi32(c0, c1), 0xd8);
     add_lost(c0, lost);
     add_lost(c1, lost + 8);
   }
@@ -300,28 +296,27 @@ bool write_unit(const Bounds& bounds, const Layout16& layout, const Lane* lanes,
     const __m128i(&g)[2][2] = w[group];
     const __m128i lo0 = _mm_unpacklo_epi8(g[0][0], g[0][1]), hi0 = _mm_unpackhi_epi8(g[0][0], g[0][1]);
     const __m128i lo1 = _mm_unpacklo_epi8(g[1][0], g[1][1]), hi1 = _mm_unpackhi_epi8(g[1][0], g[1][1]);
-    uint8_t* to = dst + kPickedMasks + 64 * group;
+    uint8_t* to = dst + 64 * group;
     store16(to, _mm_unpacklo_epi16(lo0, lo1));
     store16(to + 16, _mm_unpackhi_epi16(lo0, lo1));
     store16(to + 32, _mm_unpacklo_epi16(hi0, hi1));
     store16(to + 48, _mm_unpackhi_epi16(hi0, hi1));
   }
   if (!offset) return true;
-  for (int half = 0; half < 2; ++half) {
-    const __m128i a = half == 0 ? _mm256_castsi256_si128(start[0]) : _mm256_extracti128_si256(start[0], 1);
-    const __m128i b = half == 0 ? _mm256_castsi256_si128(start[1]) : _mm256_extracti128_si256(start[1], 1);
-    store16(dst + kPickedPlain + 32 * half, _mm_unpacklo_epi16(a, b));
-    store16(dst + kPickedPlain + 32 * half + 16, _mm_unpackhi_epi16(a, b));
-  }
+  // Unpacked above zeros, the low bytes of both 128-bit lanes become the 16-bit lanes of half 0, the high ones those of half 1.
+  const __m128i a0 = _mm256_castsi256_si128(start[0]), b0 = _mm256_castsi256_si128(start[1]);
+  const __m128i a1 = _mm256_extracti128_si256(start[0], 1), b1 = _mm256_extracti128_si256(start[1], 1);
+  store16(dst + kPickedPlain, _mm_packs_epi16(_mm_unpacklo_epi16(a0, b0), _mm_unpacklo_epi16(a1, b1)));
+  store16(dst + kPickedPlain + 16, _mm_packs_epi16(_mm_unpackhi_epi16(a0, b0), _mm_unpackhi_epi16(a1, b1)));
   return true;
 }
 
-int64_t rounded(int64_t bytes) { return (bytes + 31) / 32 * 32; }
+int64_t rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // What a run's units are written to: plain ones to their place, offset ones and all positions aside.
 struct Run {
   uint8_t *plain, *offset;
-  int32_t *plain_at, *offset_at;
+  PickedAt *plain_at, *offset_at;
 };
 
 // One window of n channels at `first` of its run.
@@ -336,7 +331,7 @@ bool pack_window(const PickedPanel& p, const Window& sorter, const int8_t* run, 
     place[n++] = static_cast<int>(k - first);
   }
   if (n == 0) return true;
-  const Bounds bounds = {p.hi, 32767 / p.hi, 65535 / p.hi};
+  const Bounds bounds = {p.hi, 32767 / p.hi, 65280 / p.hi};
   Layout16 layout;
   sorter.sort(channel, n, &layout);
   const int plain = layout.plain_units();
@@ -344,9 +339,10 @@ bool pack_window(const PickedPanel& p, const Window& sorter, const int8_t* run, 
     const int lanes = layout.lanes - 2 * unit < 2 ? 1 : 2;
     const bool offset = unit >= plain;
     uint8_t*& to = offset ? out->offset : out->plain;
-    if (!write_unit(bounds, layout, layout.lane + 2 * unit, lanes, offset, codes, place, to, lost)) return false;
+    PickedAt* at = (offset ? out->offset_at : out->plain_at)++;
+    at->window = static_cast<int32_t>(first);
+    if (!write_unit(bounds, layout, layout.lane + 2 * unit, lanes, offset, codes, place, to, at, lost)) return false;
     to += offset ? kPickedOffset : kPickedPlain;
-    *(offset ? out->offset_at : out->plain_at)++ = static_cast<int32_t>(first);
   }
   return true;
 }
@@ -359,15 +355,15 @@ PickedSize picked_pack_x86_avx2(const PickedPanel& p, uint8_t* dst, uint8_t* scr
   if (p.run_length < kWindow || p.hi < 2 || p.hi > 255) return size;
   const int64_t windows = (p.run_length + kWindow - 1) / kWindow, most = windows * kPickedMostUnits;
   int32_t* counts = reinterpret_cast<int32_t*>(scratch);
-  int32_t* all_at = counts + 2 * p.runs;
-  int32_t* aside_at = all_at + most * p.runs;
-  uint8_t* aside = scratch + rounded((aside_at + most - counts) * 4);
+  PickedAt* all_at = reinterpret_cast<PickedAt*>(counts + 2 * p.runs);
+  PickedAt* aside_at = all_at + most * p.runs;
+  uint8_t* aside = scratch + rounded(reinterpret_cast<uint8_t*>(aside_at + most) - scratch);
   const Window sorter(p.hi);
-  Run out = {dst + 32, nullptr, all_at, nullptr};
+  Run out = {dst + 64, nullptr, all_at, nullptr};
   for (int64_t r = 0; r < p.runs; ++r) {
     out.offset = aside;
     out.offset_at = aside_at;
-    const int32_t* before = out.plain_at;
+    const PickedAt* before = out.plain_at;
     for (int64_t k = 0; k < p.run_length; k += kWindow) {
       const int64_t first = k + kWindow <= p.run_length ? k : p.run_length - kWindow;  // windows stay inside the run
       const int64_t end = k + kWindow < p.run_length ? k + kWindow : p.run_length;
@@ -377,17 +373,16 @@ PickedSize picked_pack_x86_avx2(const PickedPanel& p, uint8_t* dst, uint8_t* scr
     counts[2 * r] = static_cast<int32_t>(out.plain_at - before);
     counts[2 * r + 1] = static_cast<int32_t>(offset);
     memcpy(out.plain, aside, static_cast<size_t>(offset * kPickedOffset));
-    memcpy(out.plain_at, aside_at, static_cast<size_t>(offset * 4));
+    memcpy(out.plain_at, aside_at, static_cast<size_t>(offset) * sizeof(PickedAt));
     out.plain += offset * kPickedOffset;
     out.plain_at += offset;
     size.plain += counts[2 * r];
     size.offset += offset;
   }
-  const int64_t head = out.plain - dst, bytes = (out.plain_at - counts) * 4;
-  memset(dst, 0, 32);
+  const int64_t head = out.plain - dst, bytes = reinterpret_cast<uint8_t*>(out.plain_at) - scratch;
+  memset(dst, 0, 64);
   memcpy(dst, &head, 8);
-  memcpy(out.plain, counts, static_cast<size_t>(2 * p.runs * 4));
-  memcpy(out.plain + 2 * p.runs * 4, all_at, static_cast<size_t>(bytes - 2 * p.runs * 4));
+  memcpy(out.plain, scratch, static_cast<size_t>(bytes));
   size.bytes = rounded(head + bytes);
   return size;
 }
