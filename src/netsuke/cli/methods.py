@@ -20,6 +20,9 @@ def methods(
     support: Annotated[
         bool, typer.Option("--support", help="Which layer runs in which format on this CPU, and by which kernel.")
     ] = False,
+    categories: Annotated[
+        bool, typer.Option("--categories", help="The kinds of quantization, and what stands for each of them.")
+    ] = False,
     json: JsonOption = None,
     _debug: DebugOption = False,
 ) -> None:
@@ -28,6 +31,9 @@ def methods(
         if words:
             raise UsageError(Problem("--support takes no pattern", got=" ".join(words)))
         _support(json)
+        return
+    if categories:
+        _categories(json)
         return
     words = words or ["*"]
     if words[0] == "show":
@@ -67,6 +73,18 @@ def _support(json: Path | None) -> None:
     say(f"\nThe same formats run on: {', '.join(isas)}. Activations of few bits stay in bytes.")
     document = [{**asdict(row), "status": row.status} for row in rows]
     write_json(json, {"schema": "netsuke.support/1", "isas": isas, "rows": document})
+
+
+def _categories(json: Path | None) -> None:
+    """The categories of a survey of quantization, each with its component, its switch and its test."""
+    from netsuke.papers.survey import rows
+
+    found = rows()
+    widths = {key: max(len(r[key]) for r in found) for key in ("section", "category", "component")}
+    for r in found:
+        say("  ".join(r[key].ljust(widths[key]) for key in widths) + f"  {r['switch']}")
+    say(f"\n{len(found)} categories of arXiv 2103.13630; tests: --json")
+    write_json(json, {"schema": "netsuke.categories/1", "rows": found})
 
 
 def _table(pattern: str, json: Path | None) -> None:

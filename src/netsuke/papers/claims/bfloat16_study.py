@@ -99,6 +99,7 @@ CLAIM = register(
             Compare("transformer_noise", "transformer_distance", -0.005),
             Compare("autoencoder_noise", "autoencoder_distance", -0.1),
         ),
+        seeds=(0, 1),
         minutes=4,
         methods=("integer/bfloat16",),
     )

@@ -83,6 +83,7 @@ CLAIM = register(
             Compare("evolved", "hessian", 0.05),
             Compare("evolved", "kl", -0.02),
         ),
+        seeds=(0, 1),
         minutes=3,
         methods=("bits/emq",),
     )

@@ -96,6 +96,7 @@ CLAIM = register(
             Compare("top1_fliqs", "top1_uniform4", -0.005),
             Compare("top1_fliqs", "top1_random"),
         ),
+        seeds=(0, 1),
         minutes=4,
         methods=("qat/fliqs", "qat/ste"),
     )

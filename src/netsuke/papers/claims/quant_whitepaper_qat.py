@@ -83,6 +83,7 @@ CLAIM = register(
             Compare("file_ratio_resnet20", "", 3.5),
             Compare("times_faster", "", 1.2),
         ),
+        seeds=(0, 1),
         minutes=3,
         methods=("qat/whitepaper", "quantize/whitepaper_int8"),
     )
