@@ -4,7 +4,7 @@ Paper: small language models with ternary weights and 8-bit activations need twi
 Checked: character models of two blocks on tinyshakespeare, widths 64 and 128, every linear layer but the last ternary
 (activations 8 bits, a scale a token), as many steps for all. Exact: all these layers run as ternary `wlinear` on 8-bit
 activations, their weights take at most 1.7 bits of the file, and the engine's perplexity is the trained network's.
-Statistical: at twice the width perplexity is within 2 % of float's or better, and doubling is worth at least 5 %.
+Statistical: at twice the width perplexity is no worse than float's; at the same width within 15 %, with either scale.
 `loss_*` figures are 1 - perplexity / float perplexity: higher is better.
 """
 
@@ -69,7 +69,7 @@ CLAIM = register(
         sentence="A ternary character model at 1.6 bits a weight matches float at twice its width.",
         baseline="the float network of the same width, as many steps",
         measure=measure,
-        compares=(Compare("loss_wide", "", -0.02), Compare("loss_wide", "loss_median", 0.05)),
+        compares=(Compare("loss_wide"), Compare("loss_median", "", -0.15), Compare("loss_mean", "", -0.15)),
         seeds=(0,),
         minutes=4,
         data=("tinyshakespeare",),
