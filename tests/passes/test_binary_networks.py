@@ -55,6 +55,29 @@ def test_forms_of_a_binary_convolution(body, kinds):
     assert ops(program) == kinds
 
 
+@pytest.mark.parametrize(
+    ("body", "kinds"),
+    [
+        (f"{SIGN} p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s) y = Conv(p, w)", ["maxpool", "sign_pack", "bconv"]),
+        ("c = Clip(x, minus, one) g = GreaterOrEqual(c, zero) s = Where(g, one, minus) y = Conv(s, w)", None),
+        (f"{SIGN} f = Flatten(s) y = Gemm(f, v)", ["sign_pack", "blinear"]),
+        (f"{SIGN} t = Transpose<perm=[0,1,3,2]>(s) y = Conv(t, w)", ["sign_pack", "bconv"]),
+        ("s = Sign(x) h = Mul(s, two) p = MaxPool<kernel_shape=[2,2]>(h) y = Conv(p, w)", None),
+    ],
+)
+def test_a_sign_behind_what_moves_or_picks_numbers(body, kinds):
+    """Exporters leave a Flatten, a Transpose or a pooling between the sign and the product, a clip in front of it."""
+    rng = np.random.default_rng(5)
+    values = constants(rng, two=np.float32(2))
+    values["v"] = np.where(rng.random((70 * 72, 5)) < 0.5, 0.5, -0.5).astype(np.float32)
+    used = {n: a for n, a in values.items() if n in body.replace("(", " ").replace(")", " ").replace(",", " ").split()}
+    out = "float[N,5] y" if "Gemm" in body else "float[N,5,A,B] y"
+    program = check(build("float[N,70,9,8] x", body, out, used), [{"N": 1}, {"N": 3}], rtol=1e-4, atol=1e-4)
+    found = ops(program)
+    assert found == (kinds or found)
+    assert not {"conv", "linear", "where", "unary", "binary"} & set(found)
+
+
 def test_zeros_of_sign_keep_their_meaning():
     """ONNX Sign gives 0 at 0: no bit, but two one-bit layers give it exactly."""
     values = constants(np.random.default_rng(1))

@@ -13,6 +13,7 @@ from netsuke.capture.fold import fold_constants
 from netsuke.capture.fuse_activations import fuse_activations
 from netsuke.capture.fuse_normalization import fuse_normalization
 from netsuke.capture.graph import sweep
+from netsuke.capture.hoist_signs import hoist_signs
 from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
 from netsuke.capture.qonnx import qonnx_to_qdq
@@ -69,5 +70,6 @@ def _round(model: ir.Model) -> int:
     infer_shapes(model)
     changed += name_free_dims(graph)
     changed += explicit_squeezes(graph) + fold_shapes(graph) + simplify_reshapes(graph)
+    changed += hoist_signs(graph)
     sweep(graph)
     return changed

@@ -28,7 +28,7 @@ from netsuke.capture.graph import (
 )
 from netsuke.capture.graph import replace as replace_value
 from netsuke.formats import dequantize, word_count
-from netsuke.passes.nodes import F32, I64, from_ns, is_ns, ns, same_dims
+from netsuke.passes.nodes import F32, I64, bounds_of, from_ns, is_ns, ns, same_dims, transposed
 
 _LAYERS = ("bconv", "blinear")
 _MULT, _BIAS, _SLOPE, _SHIFT, _RESIDUAL, _THRESHOLD, _FLIP = range(2, 9)
@@ -37,7 +37,7 @@ _MULT, _BIAS, _SLOPE, _SHIFT, _RESIDUAL, _THRESHOLD, _FLIP = range(2, 9)
 def fuse_binary(graph: ir.Graph) -> int:
     """Rewrite in place; returns how many nodes went into another."""
     count = 0
-    for rule in (_add, _prelu, _add, _moved_threshold, _code_threshold, _bits_alone, _bits_beside):
+    for rule in (_add, _prelu, _add, _clipped_threshold, _moved_threshold, _code_threshold, _bits_alone, _bits_beside):
         for node in list(graph):
             while node.graph is not None and (fused := rule(node)) is not None:
                 node = fused
@@ -180,6 +180,35 @@ def _moved_threshold(node: ir.Node) -> ir.Node | None:
         inputs = [x, constant(node.graph, moved.astype(np.float32), f"{node.name}.threshold"), operand(node, 2)]
         return _again(node, node, inputs)
     return None
+
+
+def _clipped_threshold(node: ir.Node) -> ir.Node | None:
+    """sign_pack(clip(x)) and sign_pack(relu(x)): another threshold, or the same; a NaN must stay what it was, so no
+    threshold may become infinite."""
+    if not is_ns(node, "sign_pack"):
+        return None
+    moved_axes = from_ns(node.inputs[0], "transpose")
+    clip = from_ns(node.inputs[0] if moved_axes is None else moved_axes.inputs[0], "unary")
+    bounds, limit = bounds_of(clip), array_of(operand(node, 1))
+    if clip is None or bounds is None or limit is None or limit.dtype != np.float32 or node.graph is None:
+        return None
+    low, high = np.float32(bounds[0]), np.float32(bounds[1])
+
+    def step(v: Array) -> Array:
+        above = np.where(v > low, v, low)
+        return np.where(above < high, above, high)
+
+    if not np.isfinite(limit).all() or (limit <= low).any():  # where everything is +1, a NaN is +1 too
+        return None
+    moved = float_threshold(step, limit)
+    if not np.isfinite(moved).all():
+        return None
+    x = clip.inputs[0]
+    assert x is not None
+    if moved_axes is not None:
+        x = transposed(node, x, list(attr(moved_axes, "perm")))
+    threshold = constant(node.graph, moved.astype(np.float32), f"{node.name}.threshold")
+    return _again(node, node, [x, threshold, operand(node, 2)])
 
 
 def _code_threshold(node: ir.Node) -> ir.Node | None:
