@@ -10,7 +10,7 @@ import tomllib
 import pytest
 import tomli_w
 
-from contracts import binarize, bits, integer, qat, quantize
+from contracts import binarize, bits, diffusion, integer, qat, quantize
 from netsuke.core.errors import UsageError
 from netsuke.core.method import Method, methods
 from netsuke.core.options import configure, format_options, parse_options
@@ -22,6 +22,7 @@ ROOMS = {
     "binarize": binarize.exercise,
     "bits": bits.exercise,
     "codebook": quantize.exercise,
+    "diffusion": diffusion.exercise,
     "integer": integer.exercise,
     "qat": qat.exercise,
     "quantize": quantize.exercise,

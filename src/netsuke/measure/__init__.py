@@ -1,8 +1,8 @@
 """Measuring: how fast, how much memory, on which machine, compared with whom.
 
 Belongs here: the interleaved benchmark, one small file per competitor (engines/), statistics of timings, limits of this
-machine, environment capture, comparison of two result files, the doctor. Does not: accuracy (verify), pictures
-(report).
+machine, environment capture, comparison of two result files, the doctor; how near generated samples are to real ones
+(samples). Does not: accuracy (verify), pictures (report).
 
 Contract: a competitor is one file in engines/ that ends with `ENGINE = Engine(...)` (engines/base.py). It may be
 missing or fail: that is a row with the reason, never an exception. Latency is the wall time of one call with inputs and

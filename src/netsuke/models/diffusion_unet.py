@@ -89,17 +89,15 @@ class Prompt(nn.Module):
     2405.17873); `first` plants that: a fixed vector with entries of that size, kept from the start of training.
     """
 
-    first: Tensor
-
     def __init__(self, width: int, first: float) -> None:
         super().__init__()
-        self.table = nn.Embedding(10, 2 * width)
+        self.table, self.start = nn.Embedding(10, 2 * width), nn.Embedding(1, width)
         signs = torch.where(torch.arange(width) % 2 == 0, 1.0, -1.0)
-        self.register_buffer("first", (first * signs).reshape(1, 1, width))
+        self.start.weight = nn.Parameter((first * signs).unsqueeze(0), requires_grad=False)
 
     def forward(self, label: Tensor) -> Tensor:
         rest = self.table(label).unflatten(1, (2, -1))
-        return torch.cat([self.first.expand(label.shape[0], -1, -1), rest], 1)
+        return torch.cat([self.start((label * 0).unsqueeze(1)), rest], 1)
 
 
 class DiffusionUNet(nn.Module):

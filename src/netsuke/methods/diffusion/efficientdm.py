@@ -1,0 +1,170 @@
+"""EfficientDM: quantization-aware low-rank adapters that merge into integer weights, trained without data.
+
+Paper: He et al., "EfficientDM: Efficient Quantization-Aware Fine-Tuning of Low-Bit Diffusion Models", 2023 (arXiv
+2310.03270).
+Idea: train a low-rank correction of each layer inside its quantizer, so that what is trained is the rounded sum: in the
+end it becomes integer weights and the adapter is gone. The float network's sampling run is the data.
+Equations: what = Q(Wd + B A), Wd = s q the post-training quantized weights, frozen; A [r, I k k] by Kaiming, B [O, r]
+zero. One update per sampling step: sum |v - v'|^2 on the step's input. The adapter of a layer has learning rate
+mean(s) * rate, since a layer with larger steps needs larger moves to cross one; activation scales and zero points
+belong to a step.
+Differences: ranges by squared error (the paper: exponent 2.4); weights symmetric; rate 0.05 of a step against the
+paper's 1/2500, with hundreds of updates instead of 16,000; weight scales stay as they were.
+Cost: rounds * steps updates of the network. Limits: each step's scales make a program of their own, with its own copy
+of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from netsuke.core.method import Method, register
+from netsuke.methods.diffusion._options import check_numbers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from netsuke.methods.diffusion._sampling import Sampling
+    from netsuke.methods.diffusion._tuned import Tuned
+
+NAME = "diffusion/efficientdm"
+
+
+@dataclass(frozen=True)
+class EfficientDM:
+    """weight_bits, activation_bits  2 to 8; first convolution, first and last layer have 8
+    rank          of the adapters
+    per_step      activation scales per sampling step
+    rounds        sampling runs trained on; batch: images in each
+    rate          of adapters, in weight steps per update; scale_aware False: the same for all layers
+    scale_rate    of activation scales, a share of the scale
+    """
+
+    weight_bits: int = 4
+    activation_bits: int = 4
+    rank: int = 16
+    per_step: bool = True
+    rounds: int = 20
+    batch: int = 32
+    rate: float = 0.05
+    scale_aware: bool = True
+    scale_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self,
+            NAME,
+            {
+                "weight_bits": (2, 8), "activation_bits": (2, 8), "rank": (1, 1e6), "rounds": (0, 1e6),
+                "batch": (1, 1e6), "rate": (0, 10), "scale_rate": (0, 1),
+            },
+        )  # fmt: skip
+
+
+def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientDM()) -> Tuned:
+    """The tuned network with its adapters merged. facts: output error before and after, share of changed codes."""
+    from netsuke.methods.diffusion._sampling import trajectory
+    from netsuke.methods.diffusion._tuned import changed, output_error, quantized
+
+    seen = trajectory(model, sampling)
+    tuned = quantized(
+        model,
+        sampling,
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
+        per_step=config.per_step,
+        seen=seen,
+    )
+    before = tuned.codes()
+    tuned.facts["error_untuned"] = output_error(tuned, seen)
+    _attach(tuned, config.rank, sampling.seed)
+    tuned.losses["adapters"] = _train(model, tuned, config)
+    adapted = tuned.codes()
+    _merge(tuned)
+    tuned.facts["error_tuned"] = output_error(tuned, seen)
+    tuned.facts["codes_changed"] = changed(before, tuned.codes())
+    tuned.facts["codes_changed_by_merging"] = changed(adapted, tuned.codes())
+    return tuned
+
+
+def _attach(tuned: Tuned, rank: int, seed: int) -> None:
+    """Adapters inside every layer's quantizer; the float weights are replaced by the quantized ones and frozen."""
+    import torch
+
+    from netsuke.methods.diffusion._adapter import LowRank
+    from netsuke.methods.diffusion._tuned import only
+
+    rng = torch.Generator().manual_seed(seed)
+    only(tuned, [])
+    for name, layer in tuned.layers().items():
+        weight: torch.Tensor = layer.layer.weight  # type: ignore[assignment]
+        with torch.no_grad():
+            weight.copy_(layer.weight(layer.real_weight()))
+        adapter = LowRank(tuple(weight.shape), rank, rng)
+        for network in tuned.networks:
+            network.layers()[name].adapter = adapter
+
+
+def _train(model: nn.Module, tuned: Tuned, config: EfficientDM) -> list[float]:
+    import torch
+
+    from netsuke.methods.diffusion._sampling import finite, trajectory
+    from netsuke.methods.diffusion._tuned import hold_norms, scale_groups
+
+    layers = list(tuned.layers().values())
+    steps = [float(layer.weight.steps()[0].detach().mean()) for layer in layers]
+    common = sum(steps) / len(steps)
+    groups = [
+        {"params": list(layer.adapter.parameters()), "lr": config.rate * (step if config.scale_aware else common)}
+        for layer, step in zip(layers, steps, strict=True)
+        if layer.adapter is not None
+    ]
+    groups += scale_groups(tuned, config.scale_rate)
+    for group in groups:
+        for p in group["params"]:  # type: ignore[attr-defined]
+            p.requires_grad_(True)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    total = max(1, config.rounds * tuned.sampling.steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 - n / total)
+    hold_norms(tuned)
+    losses = []
+    for round_ in range(config.rounds):
+        found = 0.0
+        for step, seen in enumerate(trajectory(model, tuned.sampling, count=config.batch, round_=round_ + 1)):
+            error = (tuned.at(step)(*seen.inputs) - seen.v) ** 2
+            optimizer.zero_grad()
+            error.sum().backward()
+            optimizer.step()
+            schedule.step()
+            found += finite(error.mean(), NAME)
+        losses.append(found / tuned.sampling.steps)
+    return losses
+
+
+def _merge(tuned: Tuned) -> None:
+    """Add every adapter to its layer's weights, on the quantizer's grid, and take it away."""
+    import torch
+
+    for name, layer in tuned.layers().items():
+        weight: torch.Tensor = layer.layer.weight  # type: ignore[assignment]
+        with torch.no_grad():
+            weight.copy_(layer.weight(layer.real_weight()))
+        for network in tuned.networks:
+            network.layers()[name].adapter = None
+
+
+METHOD = register(
+    Method(
+        name=NAME,
+        purpose="low-bit diffusion with low-rank adapters that merge into the integer weights, trained without data",
+        paper="efficientdm",
+        config=EfficientDM,
+        apply=apply,
+        needs=("gradients", "training"),
+        touches=("weights", "activations"),
+        exports=("qconv", "qlinear", "wlinear", "lut"),
+        cost="rounds * steps updates of the network, no data",
+        tags=("denoiser",),
+    )
+)
