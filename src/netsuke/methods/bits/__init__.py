@@ -13,5 +13,6 @@ Contract, by the record's tag:
                rows, `plan.curve` and notes
 Layers that read one tensor are one decision (`Problem.groups`): a tensor has one width. A recipe holds at most one
 search; `quantize.ptq.make_plan` runs it.
+`_proxies` holds symbolic formulas over numbers per layer and their evolution (emq).
 To add: a file with a record of one of these tags; `bits/search` finds it by name.
 """
