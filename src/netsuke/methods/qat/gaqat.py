@@ -8,13 +8,16 @@ Equations: w' = w + rho g / ||g||; weights get g(w) + g(w'); disorder of a step 
 consecutive task gradients whose sign flips; below `threshold` the task gradient of that step is left out for the next
 window.
 Differences: SAM in its plain form; threshold 0.3 and windows of 50 batches are ours, the paper's are not known to us;
-steps with one value per channel count signs of their sum.
+steps with one value per channel count signs of their sum; batch norms keep
+their moving statistics while weights are shifted. The sum of two gradients wants half the learning rate.
 Cost: two forward and backward passes a batch. Limits: the gain on unseen domains is what the paper claims, not checked
 here beyond the mechanism.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +86,8 @@ class SmoothStep:
         moves = [self.config.rho * _gradient(p) / norm for p in heavy]
         _shift(heavy, moves, 1.0)
         optimizer.zero_grad()
-        loss(network(x), x, y).backward()
+        with _still(network):  # moving statistics are those of the weights that stay, not of the shifted ones
+            loss(network(x), x, y).backward()
         _shift(heavy, moves, -1.0)
         scales = {id(q.scale): n for n, q in network.quantizers().items() if n in self.steps}
         for name, p in network.named_parameters():
@@ -112,6 +116,22 @@ class SmoothStep:
             step.frozen = step.value < self.config.threshold
             self.log.append(row | {"frozen": step.frozen})
             step.signs, step.opposed = [], 0
+
+
+@contextlib.contextmanager
+def _still(network: QatNetwork) -> Iterator[None]:
+    """Batch norms do not move their statistics."""
+    from torch import nn
+
+    norms = [m for m in network.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    kept = [m.momentum for m in norms]
+    try:
+        for m in norms:
+            m.momentum = 0.0
+        yield
+    finally:
+        for m, value in zip(norms, kept, strict=True):
+            m.momentum = value
 
 
 def _gradient(p: Tensor) -> Tensor:
