@@ -58,6 +58,12 @@ MODELS: Mapping[str, ModelEntry] = {
     "bireal_resnet18": ModelEntry(
         "binary:bireal_resnet18", _IMAGE, purpose="one-bit 3x3 convolutions, INT8 stem and head"
     ),
+    "binary_densenet": ModelEntry(
+        "binary_mobile:binary_densenet", _IMAGE, purpose="dense blocks of one-bit layers, INT8 transitions"
+    ),
+    "binary_densenet_small": ModelEntry("binary_mobile:binary_densenet_small", (1, 3, 32, 32), purpose="for tests"),
+    "reactnet_a": ModelEntry("binary_mobile:reactnet_a", _IMAGE, purpose="MobileNet of one-bit layers"),
+    "reactnet_small": ModelEntry("binary_mobile:reactnet_small", (1, 3, 32, 32), purpose="the same for tests"),
     "bireal_small": ModelEntry("binary:bireal_small", (1, 3, 32, 32), purpose="nine one-bit layers"),
     "convnext_t": ModelEntry("convnext:convnext_t", _IMAGE),
     "densenet121": ModelEntry("densenet:densenet121", _IMAGE),
