@@ -1,5 +1,7 @@
 """Binary MobileNet and DenseNet: parameters, and one-bit layers everywhere between stem and head once compiled."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def test_reactnet_a_has_the_published_shape():
     """29.3 M parameters: 25.1 M one-bit ones in 3x3 layers, 3.1 M in 1x1 layers, and a classifier of 1.0 M."""
     net = models.build("reactnet_a")
     widths = [32, 64, 128, 128, 256, 256, *[512] * 6, 1024, 1024]
-    wanted = sum(9 * i * i + i * o for i, o in zip(widths[:-1], widths[1:], strict=True))
+    wanted = sum(9 * i * i + i * o for i, o in itertools.pairwise(widths))
     assert sum(m.weight.numel() for m in net.modules() if type(m).__name__ == "BinaryConv2d") == wanted
     assert 29.2e6 < sum(p.numel() for p in net.parameters()) < 29.5e6
 
