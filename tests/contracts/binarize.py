@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from netsuke.core.method import Method
+from netsuke.models.vit import EncoderBlock
 from netsuke.nn.binary_layers import freeze, layers, set_progress
+from netsuke.nn.hash_attention import HashAttention
 
 
 @dataclass
@@ -34,12 +36,25 @@ def network(seed: int) -> nn.Sequential:
     )
 
 
+class Transformer(nn.Module):
+    """One block on [N, T, 12], for methods that replace attention."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.block, self.head = EncoderBlock(12, 2), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.block(x).mean(1))
+
+
 def exercise(method: Method, seed: int) -> Observation:
     """Apply the method, train two steps, freeze."""
-    model = network(seed)
+    transformer = "attention" in method.tags
+    model: nn.Module = Transformer(seed) if transformer else network(seed)
     method.apply(model, method.config())
     generator = torch.Generator().manual_seed(seed)
-    x, y = torch.randn(8, 1, 6, 6, generator=generator), torch.arange(8) % 3
+    x, y = torch.randn(8, *((5, 12) if transformer else (1, 6, 6)), generator=generator), torch.arange(8) % 3
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     for step in range(2):
         set_progress(model, step / 2)
@@ -51,6 +66,8 @@ def exercise(method: Method, seed: int) -> Observation:
         touched |= {"activations"} if layer.inputs is not None else set()
         served = sum(levels * scale for levels, scale in layer.weight_terms())
         touched |= {"weights"} if not bool((served == layer.weight).all()) else set()
+    if any(isinstance(module, HashAttention) for module in model.modules()):
+        touched.add("activations")
     with torch.no_grad():
         result = freeze(model)(x).numpy().tobytes()
     return Observation(result, touched, False)

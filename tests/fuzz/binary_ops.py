@@ -22,8 +22,10 @@ def _flip(m: Maker, channels: int) -> str:
 def _packed(m: Maker, image: bool) -> tuple[str, int]:
     """Signs of a recent value and their number of channels; ("", 0) when there is none."""
     x = m.image(m.choice(("u8", "f32"))) if image else m.pick(m.choice(("u8", "f32")), lambda a: a.ndim >= 1)
-    if not x or m.arrays[x].size == 0:
-        return "", 0
+    return _packed_of(m, x) if x and m.arrays[x].size else ("", 0)
+
+
+def _packed_of(m: Maker, x: str) -> tuple[str, int]:
     values, channels = m.arrays[x], m.arrays[x].shape[-1]
     if values.dtype == np.uint8:
         threshold: Array = m.rng.integers(-1, 258, channels).astype(np.int32)
@@ -98,4 +100,14 @@ def blinear(m: Maker) -> None:
         _layer(m, "blinear", x, pack_bits(m.rng.random((outputs, c)) < 0.5), {"channels": c}, outputs)
 
 
-BINARY = [bconv] * 3 + [blinear]
+def bmatmul(m: Maker) -> None:
+    """Signs of a value times signs of it; out "bits" would need a fixed number of rows, which sizes here are not."""
+    x = m.pick(m.choice(("u8", "f32")), lambda a: a.ndim >= 2 and a.size > 0 and a.shape[-2] <= 300)
+    if not x:
+        return
+    (a, channels), (b, _) = _packed_of(m, x), _packed_of(m, x)
+    if a and b:
+        m.add("bmatmul", [a, b], {"channels": channels, "levels": m.choice(("sign", "bool")), "mult": m.scale()})
+
+
+BINARY = [bconv] * 3 + [bmatmul, blinear]

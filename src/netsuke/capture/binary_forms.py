@@ -62,6 +62,12 @@ def signs_of(value: ir.Value | None) -> Signs | None:
     return None
 
 
+def zero_one_of(value: ir.Value | None) -> tuple[ir.Value, float] | None:
+    """(x, threshold) of a value that is 1 where x >= threshold and 0 elsewhere (a NaN included), or None."""
+    two = _two_valued(value)
+    return (two.x, two.threshold) if two is not None and (two.high, two.low) == (1.0, 0.0) else None
+
+
 def _padded(pad: ir.Node) -> Signs | None:
     inner, pads = signs_of(pad.inputs[0]), ints_of(operand(pad, 1))
     axes, value = operand(pad, 3), operand(pad, 2)

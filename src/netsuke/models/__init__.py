@@ -108,8 +108,15 @@ MODELS: Mapping[str, ModelEntry] = {
     "shufflenetv2": ModelEntry("shufflenetv2:shufflenetv2", _IMAGE),
     "squeezenet": ModelEntry("squeezenet:squeezenet", _IMAGE),
     "swin_t": ModelEntry("swin:swin_t", _IMAGE),
+    "text_classifier": ModelEntry(
+        "text_classifier:text_classifier", (1, 32), "i64", "transformer over words, for SST-2"
+    ),
+    "text_classifier_tiny": ModelEntry(
+        "text_classifier:text_classifier_tiny", (1, 16), "i64", "the same for the toy sentences"
+    ),
     "unet": ModelEntry("unet:unet", (1, 3, 128, 128)),
     "vgg16": ModelEntry("vgg:vgg16", _IMAGE),
+    "digits_vit": ModelEntry("digits_vit:digits_vit", (1, 1, 8, 8), purpose="transformer of 16 tokens for digits"),
     "vit_tiny": ModelEntry("vit:vit_tiny", _IMAGE),
     "yolov8n": ModelEntry("yolov8:yolov8n", (1, 3, 256, 256), purpose="detector without its box decoding"),
 }

@@ -147,6 +147,32 @@ class Learned(nn.Module):
         return value.reshape(()) if value.numel() == 1 else per_row(value, u)
 
 
+class MaxAbs(nn.Module):
+    """max|u| / top of each output channel ("channel") or the tensor: what rounding to the nearest level takes."""
+
+    def __init__(self, over: str = "tensor", top: int = 1) -> None:
+        super().__init__()
+        self.over, self.top = over, top
+
+    def forward(self, u: Tensor) -> Tensor:
+        size = u.detach().abs()
+        most = size.amax() if self.over == "tensor" else per_row(size.flatten(1).amax(1), u)
+        return torch.where(most > 0, (most / self.top).clamp(min=TINY), torch.ones_like(most))
+
+
+class Fixed(nn.Module):
+    """A scale that training has found: a scalar, or one per output channel."""
+
+    value: Tensor
+
+    def __init__(self, trained: Learned) -> None:
+        super().__init__()
+        self.register_buffer("value", trained.value.detach().clone())
+
+    def forward(self, u: Tensor) -> Tensor:
+        return self.value.reshape(()) if self.value.numel() == 1 else per_row(self.value, u)
+
+
 class Centred(nn.Module):
     """u = w - mean of the output channel; with `standardized` divided by its standard deviation."""
 
@@ -207,6 +233,11 @@ class Binarizer(nn.Module):
         if scale_of not in ("transformed", "raw"):
             raise UsageError(Problem("scale_of", got=scale_of, allowed="transformed, raw"))
         self.levels, self.scale, self.transform, self.scale_of = levels, scale, transform, scale_of
+
+    @property
+    def unscaled(self) -> bool:
+        """True when levels are the values."""
+        return isinstance(self.scale, One)
 
     def terms(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """[(levels, scale)]: integer-valued levels in the shape of x and a scale that broadcasts against it."""

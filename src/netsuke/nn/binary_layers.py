@@ -219,8 +219,13 @@ def set_progress(model: nn.Module, progress: float) -> None:
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """Replace every binary layer in place by its frozen form; returns the model in eval mode."""
+    """Replace every binary layer and trained scale in place by its frozen form; returns the model in eval mode."""
+    from netsuke.nn.binarizer import Fixed, Learned
+
     for name, layer in list(layers(model)):
         if not isinstance(layer, FrozenLayer):
             _place(model, name, FrozenLayer(layer))
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Learned):
+            _place(model, name, Fixed(module))
     return model.eval()

@@ -110,6 +110,7 @@ def find_claim(claim_id: str) -> Claim:
 DATA_FILES = {
     "cifar10": ("cifar10/train_20k.npz", "cifar10/test_1k.npz"),
     "fashion-mnist": ("fashion_mnist/train-images-idx3-ubyte.gz", "fashion_mnist/t10k-images-idx3-ubyte.gz"),
+    "sst2": ("text/sst2/train.tsv", "text/sst2/dev.tsv"),
     "tinyshakespeare": ("text/tinyshakespeare.txt",),
 }
 

@@ -13,10 +13,12 @@ from netsuke.core.errors import Problem, UsageError, near
 from netsuke.passes.affine_tables import affine_tables
 from netsuke.passes.byte_transposes import transpose_codes
 from netsuke.passes.fuse_binary import fuse_binary
+from netsuke.passes.fuse_bmatmul import fuse_bmatmul
 from netsuke.passes.fuse_float import fuse_float
 from netsuke.passes.fuse_tables import fuse_tables
 from netsuke.passes.lower import lower
 from netsuke.passes.lower_binary import lower_binary
+from netsuke.passes.lower_bmatmul import lower_bmatmul
 from netsuke.passes.lower_embeddings import lower_embeddings
 from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
@@ -44,6 +46,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     move_qdq(graph)
     _add_taps(graph, taps)
     lower_binary(graph)
+    lower_bmatmul(graph)
     lower_qconv(graph)
     lower_qlinear(graph)
     lower_qelementwise(graph)
@@ -57,6 +60,7 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
         if not sink_transposes(graph) + simplify_views(graph):
             break
     fuse_binary(graph)
+    fuse_bmatmul(graph)
     fuse_tables(graph)
     fuse_float(graph)
     fuse_tables(graph)

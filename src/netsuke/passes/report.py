@@ -7,7 +7,7 @@ import numpy as np
 from netsuke.program.model import Node, Program
 from netsuke.program.opset import OPERATORS
 
-ONE_BIT = ("bconv", "blinear")  # signs of weights and activations
+ONE_BIT = ("bconv", "blinear", "bmatmul")  # signs of weights and activations, or of two activations
 _LAYERS = ("conv", "conv_transpose", "linear", "matmul", "lstm", "gru")
 
 

@@ -80,8 +80,21 @@ def _sign_pack(view: NodeView) -> Iterator[Finding]:
     yield from _shape(view, 2, "flip", (threshold.shape[0],))
 
 
+def _binary_product(view: NodeView) -> Iterator[Finding]:
+    bits = view.attrs.get("out") == "bits"
+    if bits != ("columns" in view.attrs):
+        yield "columns belongs to out bits", view.attrs.get("columns", "absent"), "present with bits, absent without"
+    if bits and view.dtypes[1] == "f32":
+        yield "bits are made from sums of signs", "b f32", "b i64"
+    if bits and view.number_or("mult", 1.0) != 1.0:
+        yield "mult belongs to out f32", view.attrs["mult"], "1"
+    if not bits and (view.number_or("threshold", 0) or view.number_or("relative", 0)):
+        yield "threshold and relative belong to out bits", view.attrs.get("threshold", 0), "0"
+
+
 BINARY_CHECKS: dict[str, Callable[[NodeView], Iterator[Finding]]] = {
     "sign_pack": _sign_pack,
     "bconv": lambda view: _binary_layer(view, 4),
     "blinear": lambda view: _binary_layer(view, 2),
+    "bmatmul": _binary_product,
 }

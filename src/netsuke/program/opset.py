@@ -195,6 +195,21 @@ _TABLE = [
         "y:u8|f32 [...,N] or i64 [...,N/64], bits?:i64 [...,N/64]",
         _BITS_OUT,
     ),
+    (
+        "bmatmul",
+        "integer",
+        "a:i64 [...,M,K/64], b:i64|f32 [...,N,K/64] or f32 [...,K,N]",
+        "y:f32 [...,M,N] or i64 [...,M,N/64]",
+        {
+            "channels": _i(REQUIRED, 1, 2**24),
+            "levels": _word("sign", "bool", default="sign"),
+            "mult": _f(1.0),
+            "out": _word("f32", "bits", default="f32"),
+            "columns": _i(None, 1),
+            "threshold": _i(0),
+            "relative": _flag(),
+        },
+    ),
     # Float
     (
         "conv",
@@ -370,7 +385,7 @@ def output_dtypes(node: Node, inputs: list[str]) -> list[str]:
     """dtypes of the node's outputs from the dtypes of its inputs ("" for an absent one) of a well-formed node."""
     attrs, count = attributes(node), len(node.outputs)
     fn = str(attrs.get("fn", ""))
-    if node.op in ("sign_pack", "bconv", "blinear"):
+    if node.op in ("sign_pack", "bconv", "blinear", "bmatmul"):
         first = str(attrs.get("out", "bits"))
         return ["i64" if first == "bits" else first, *["i64"] * (count - 1)]
     if "out" in attrs:

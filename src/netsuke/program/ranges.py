@@ -74,6 +74,8 @@ def bit_channels(program: Program) -> dict[str, int]:
         elif node.op in ("bconv", "blinear") and node.inputs[1] in program.constants:
             packed = node.outputs if attributes(node).get("out") == "bits" else node.outputs[1:]
             found.update(dict.fromkeys(packed, int(program.constants[node.inputs[1]].shape[0])))
+        elif node.op == "bmatmul" and "columns" in node.attrs:
+            found[node.outputs[0]] = int(node.attrs["columns"])  # type: ignore[arg-type]
         elif node.op == "identity" and node.inputs[0] in found:
             found[node.outputs[0]] = found[node.inputs[0]]
     return found

@@ -239,15 +239,18 @@ class _Verifier:
         """A one-bit layer reads packed signs of as many channels as it states: their spare bits are 0."""
         known = bit_channels(self.program)
         for index, node in enumerate(self.program.nodes):
-            if node.op not in ("bconv", "blinear"):
+            if node.op not in ("bconv", "blinear", "bmatmul"):
                 continue
-            found = known.get(node.inputs[0])
-            if found != node.attrs["channels"]:
-                got = "no packed signs" if found is None else f"signs of {found} channels"
-                where = f"node {index} {node.op} {node.name!r}, input x"
-                self.say(
-                    "x must be packed signs", where, f"{node.inputs[0]}: {got}", f"{node.attrs['channels']} channels"
-                )
+            readers = [("x", node.inputs[0])]
+            if node.op == "bmatmul":
+                readers = [("a", node.inputs[0])] + [("b", n) for n in node.inputs[1:] if self.dtypes.get(n) == "i64"]
+            for word, name in readers:
+                found = known.get(name)
+                if found != node.attrs["channels"]:
+                    got = "no packed signs" if found is None else f"signs of {found} channels"
+                    where = f"node {index} {node.op} {node.name!r}, input {word}"
+                    allowed = f"{node.attrs['channels']} channels"
+                    self.say(f"{word} must be packed signs", where, f"{name}: {got}", allowed)
 
 
 def attr_problem(value: Any, attr: Attr) -> str:

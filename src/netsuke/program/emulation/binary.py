@@ -80,3 +80,19 @@ def _binary_layer(call: Call) -> list[Tensor]:
     if len(call.out_dtypes) == 1:
         return [y]
     return [y, pack_bits(_flipped(call, y >= call.tensor(_THRESHOLD), _FLIP))]
+
+
+@rule("bmatmul")
+def _binary_product(call: Call) -> list[Tensor]:
+    channels, b = call.integer("channels"), call.tensor(1)
+    a = signs(call.tensor(0), channels)
+    if call.word("levels") == "bool":
+        a = (a + 1) / 2
+    if call.dtypes[1] == "i64":
+        b = signs(b, channels).transpose(-1, -2)
+    acc = a @ b  # signs: exact, a sum of at most 2^24 units; numbers: to a tolerance
+    if call.word("out") == "f32":
+        return [acc * call.number("mult")]
+    exact = acc.to(torch.int64)
+    limit = exact.amax(dim=-1, keepdim=True) if call.integer("relative") else 0
+    return [pack_bits(exact >= limit + call.integer("threshold"))]

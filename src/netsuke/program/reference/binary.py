@@ -90,3 +90,35 @@ def _binary_layer(call: Call) -> list[Array]:
     if len(call.node.outputs) == 1:
         return [y]
     return [y, pack_bits(_flipped(call, wide >= call.array(_THRESHOLD), _FLIP))]
+
+
+def _product_sums(call: Call) -> Array:
+    """f32 [..., M, N]: exact sums of signs, or numbers added and subtracted in the order of k."""
+    channels, a, b = call.integer("channels"), call.array(0), call.array(1)
+    words = (channels + 63) // 64
+    packed = b.dtype == np.int64
+    terms = b.shape[-1] == words if packed else b.ndim >= 2 and b.shape[-2] == channels
+    if a.ndim < 2 or a.ndim != b.ndim or a.shape[:-2] != b.shape[:-2] or a.shape[-1] != words or not terms:
+        raise call.wrong(f"a and b do not multiply over {channels} channels")
+    set_ = unpack_bits(a, channels)
+    if packed:
+        left = np.where(set_, 1.0, -1.0 if call.word("levels") == "sign" else 0.0)
+        return np.asarray(left @ np.swapaxes(_signs(b, channels), -1, -2), np.float32)
+    acc = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
+    for k in range(channels):
+        bit, row = set_[..., k, None], b[..., k, None, :]
+        acc = np.where(bit, acc + row, acc - row if call.word("levels") == "sign" else acc)
+    return acc
+
+
+@rule("bmatmul")
+def _binary_product(call: Call) -> list[Array]:
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        acc = _product_sums(call)
+        if call.word("out") == "f32":
+            return [np.asarray(acc * np.float32(call.number("mult")), np.float32)]
+    if acc.shape[-1] != call.integer("columns"):
+        raise call.wrong("b has not as many rows as columns says", allowed=str(call.integer("columns")))
+    exact = acc.astype(np.int64)
+    limit = exact.max(axis=-1, keepdims=True) if call.integer("relative") else 0
+    return [pack_bits(exact >= limit + call.integer("threshold"))]

@@ -1,0 +1,3 @@
+#define NETSUKE_TABLE bmatmul_kernels_neon
+#define NETSUKE_GRAMMAR "arm_neon"
+#include "kernels/bmatmul/generic.inc"
