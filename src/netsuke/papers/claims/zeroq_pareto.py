@@ -25,7 +25,7 @@ from netsuke.pipeline import compress, plan
 
 LOW = "quantize/uniform:weight_bits=4,activation_bits=3"
 SWEEP = (
-    "quantize/zeroq",
+    "quantize/zeroq:iterations=80",
     "quantize/uniform:weight_bits=8,activation_bits=8",
     "bits/search:sensitivity=kl,allocator=pareto",
 )
@@ -36,13 +36,17 @@ def measure(context: Context, seed: int) -> Outcome:
     noise = np.random.default_rng(seed).standard_normal((COUNT, *SHAPE[1:])).astype(np.float32)
     rough = quantized([LOW], Dataset.from_arrays(noise, source="noise"), seed)
     started = time.process_time()
-    fine = quantized(["quantize/zeroq", LOW], None, seed)
+    fine = quantized(["quantize/zeroq:iterations=80", LOW], None, seed)
     seconds = time.process_time() - started
-    uniform = quantized(["quantize/zeroq", "quantize/uniform:weight_bits=4,activation_bits=8"], None, seed)
+    uniform = quantized(
+        ["quantize/zeroq:iterations=80", "quantize/uniform:weight_bits=4,activation_bits=8"], None, seed
+    )
     started = time.process_time()
     limit = Budget(size_bytes=uniform.bytes_after)
     made = plan("models:digits_cnn", None, recipe=Recipe.make(SWEEP), budget=limit, shape=SHAPE, seed=seed)
-    mixed = compress("models:digits_cnn", made, evaluate="digits:test", shape=SHAPE, seed=seed, measure=False)
+    mixed = compress(
+        "models:digits_cnn", made, evaluate="digits:test", shape=SHAPE, seed=seed, measure=False, threads=1
+    )
     sweep = time.process_time() - started
     runs = {"noise": rough, "distilled": fine, "uniform": uniform, "pareto": mixed}
     figures = {"seconds": seconds, "seconds_pareto": sweep, "bytes_pareto": float(mixed.bytes_after)}
