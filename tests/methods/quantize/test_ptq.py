@@ -354,3 +354,14 @@ def test_every_builtin_recipe_can_be_planned():
         plan = plan_of(resnet(), recipe, data(), **options)
         assert plan.recipe == name
         assert set(place(resnet()).layers) == {row.name for row in plan}
+
+
+def test_large_networks_are_ranked_on_fewer_samples():
+    from netsuke.core.plan import Row
+    from netsuke.methods.quantize.sensitivity import ranking_samples
+
+    def plan(macs):
+        return Plan(rows=[Row("a", "Conv", macs=macs), Row("b", "Relu")])
+
+    assert [ranking_samples(plan(m), "normal") for m in (None, 40e6, 1e9, 4e9)] == [16, 16, 8, 4]
+    assert ranking_samples(plan(4e9), "thorough") == 64

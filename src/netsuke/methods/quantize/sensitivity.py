@@ -14,8 +14,9 @@ The limit is 10 x the allowed drop of the budget (0.1 when none is given): on th
 about 4 % changed answers.
 A network with one-bit layers and no limit on the drop is left as it was asked for, too: a sign near zero turns with
 any rounding, so its outputs move where its answers do not, and no layer of it is at fault.
-Cost: one run over a few samples per layer. Limits: measured on a few samples, additive effects are not modelled;
-it is the network's output that is judged, not the metric, which only an evaluation can measure.
+Cost: one run over a few samples per layer, 16, or down to 4 where they take more than 8 GMAC; the whole network is
+judged on 16. Limits: measured on a few samples, additive effects are not modelled; it is the network's output that is
+judged, not the metric, which only an evaluation can measure.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ from netsuke.methods.quantize._graph import Array, clone
 from netsuke.methods.quantize.placement import Placement, place
 
 SAMPLES = {"normal": 16, "thorough": 64}
+ONE_RUN = 8e9  # MACs of the samples of one run: what a core needs about half a second for
+FEWEST = 4  # samples: a large network has thousands of outputs and millions of activations in each
 DEFAULT_LIMIT = 0.1
 ROUNDS = 8
 _HELD = 128 * 2**20  # bytes of reference activations held at a time
@@ -74,8 +77,8 @@ class Change:
 
 def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Context], ir.Model]) -> None:
     """Fill the plan's sensitivities; raise or keep layers until the whole network's output change meets the limit."""
-    samples = SAMPLES[effort]
-    measure_all(context, samples)
+    samples, few = SAMPLES[effort], ranking_samples(context.plan, effort)
+    measure_all(context, few)
     limit = max(10 * min(budget.drop.values()) if budget.drop else DEFAULT_LIMIT, 0.01)
     total = whole(context, samples, finish)
     if not budget.drop and any(_narrow(row) for row in context.plan.rows):
@@ -98,12 +101,19 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
                 _rows.keep(row, f"the stream stays float: the network is over its limit {limit:g}")
         elif worst is not None:
             tried.add(worst.name)
-            _improve(context, worst, samples, limit)
+            _improve(context, worst, few, limit)
         _again(context)
         _rows.follow(context.plan, context.placement)
         total = whole(context, samples, finish)
     text = f"output change of the whole network {total:.4f} on {samples} samples, limit {limit:g}"
     context.plan.note(text if total <= limit else f"{text}: MISSED; output similarity stands in for the metric")
+
+
+def ranking_samples(plan: Plan, effort: str) -> int:
+    """Samples of the runs that quantize one layer each: there is one a layer, so large networks get fewer."""
+    macs = sum(row.macs or 0 for row in plan.rows)
+    most = SAMPLES[effort]
+    return most if effort != "normal" or not macs else max(FEWEST, min(most, int(ONE_RUN / macs)))
 
 
 def measure_all(context: Context, samples: int) -> None:
@@ -265,7 +275,7 @@ def change(exact: Mapping[str, Array], other: Mapping[str, Array], names: Sequen
 
 def apply(context: Context, config: Sensitivity) -> None:  # noqa: ARG001
     """Fill sqnr_db and output_change of every quantized row."""
-    measure_all(context, SAMPLES["normal"])
+    measure_all(context, ranking_samples(context.plan, "normal"))
 
 
 METHOD = register(
