@@ -17,7 +17,7 @@ def measure(context: Context, seed: int) -> Outcome:
     """One network for all widths, one for each."""
     import torch
 
-    from netsuke.methods.qat import Samples, make_loss, prepare
+    from netsuke.methods.qat import Samples, prepare
     from netsuke.methods.qat._training import train
     from netsuke.methods.qat.double_rounding import Views
     from netsuke.models import build
@@ -25,7 +25,6 @@ def measure(context: Context, seed: int) -> Outcome:
     from netsuke.papers.claims._digits_train import CONFIG, SHAPE, served, tensors, top1, trained
 
     torch.set_num_threads(1)
-    del make_loss
     x, y = tensors("train")
     test, labels = tensors("test")
     model = build("digits_cnn")
