@@ -22,22 +22,41 @@ from torch import nn
 from torch.nn import functional
 
 from netsuke import models
+from netsuke.methods.integer import one_bit_fqt
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_swap import integer_
 
 # Layers that stay float: the stem and the classifier, as the papers do.
-FLOAT = {"resnet18": ("conv1", "fc"), "resnet20": ("conv1", "linear")}
+FLOAT = {"resnet18": ("conv1", "fc"), "resnet20": ("conv1", "linear"), "vgg": ("0", "head")}
+VGG = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 
 
 def network(name: str) -> nn.Module:
     """The CIFAR form: ResNet-18 has a 3x3 stem of stride 1 and no pooling behind it."""
+    if name == "vgg":
+        return vgg().train().to(memory_format=torch.channels_last)
     net = models.build(name)
     if name == "resnet18":
         net.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         net.maxpool = nn.Identity()
         net.fc = nn.Linear(512, 10)
     return net.train().to(memory_format=torch.channels_last)
+
+
+def vgg() -> nn.Module:
+    """The thirteen convolutions of VGG-16 for 32x32 images, with normalization."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in VGG:
+        if isinstance(width, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers += [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        channels = width
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    net.add_module("head", nn.Linear(channels, 10))
+    return net
 
 
 def step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bfloat16: bool = False) -> Callable[[], None]:
@@ -72,6 +91,8 @@ class Quantization:
 
 def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> dict[str, Callable[[], None]]:
     out = {"torch float32": step(network(name), x, y), "torch bfloat16": step(network(name), x, y, bfloat16=True)}
+    if name == "vgg":
+        out["one-bit"] = step(one_bit_fqt.apply(network(name)), x, y)
     for width in bits:
         net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
         out[f"integer {width}-bit"] = step(net, x, y)
@@ -140,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table: list[dict[str, Any]] = []
-    bits = [int(b) for b in options.bits.split(",")]
+    bits = [int(b) for b in options.bits.split(",") if b]
     for name in options.networks.split(","):
         table += measure(name, options.batch, options.rounds, bits, options.skip.split(","))
         for row in table:

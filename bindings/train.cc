@@ -125,10 +125,12 @@ void quantize(Trainer& t, const Array& x, const Array& scale, int32_t zero, floa
 
 void absmax(Trainer& t, const Array& x, int64_t columns, const Out& top) {
   const auto count = static_cast<int64_t>(x.size());
-  if (columns < 1 || count % columns != 0) invalid("x is not a whole number of rows");
+  const auto most = static_cast<int64_t>(top.size());
+  if (columns < 1 || most < columns || most % columns != 0 || count % most != 0) invalid("x is not a whole number of rows for each row of top");
+  const int64_t groups = most / columns;
   const auto* values = floats<const float>(x, count, "x");
-  auto* out = floats<float>(top, columns, "top");
-  without_gil([&] { return t.absmax(values, count / columns, columns, out); });
+  auto* out = floats<float>(top, most, "top");
+  without_gil([&] { return t.absmax(values, count / most, columns, groups, out); });
 }
 
 int64_t words_of(int64_t channels) { return (channels + 63) / 64; }

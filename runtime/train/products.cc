@@ -353,8 +353,14 @@ Status Trainer::quantize(const Quantize& q, int64_t count) {
   return Status();
 }
 
-Status Trainer::absmax(const float* x, int64_t rows, int64_t columns, float* top) {
-  if (rows < 0 || columns < 1) return error(Code::kInvalidArgument, "a size is negative");
+Status Trainer::absmax(const float* x, int64_t rows, int64_t columns, int64_t groups, float* top) {
+  if (rows < 0 || columns < 1 || groups < 1) return error(Code::kInvalidArgument, "a size is negative");
+  if (groups > 1) {
+    std::vector<uint32_t> most(static_cast<size_t>(groups * columns), 0);
+    pool_.parallel_for(groups, [&](int64_t g, int) { table_.absmax(x + g * rows * columns, rows, columns, most.data() + g * columns); });
+    memcpy(top, most.data(), most.size() * sizeof(float));
+    return Status();
+  }
   const int tasks = 4 * pool_.threads();
   std::vector<uint32_t> part(static_cast<size_t>(tasks * columns), 0);
   const int64_t block = (rows + tasks - 1) / tasks;

@@ -79,7 +79,8 @@ class Trainer {
   // codes of f32 [count]; see Quantize. Rows of `scale` repeat with `period`.
   Status quantize(const Quantize& q, int64_t count);
   // Largest |x| of each column of [rows][columns], as f32; NaN or Inf when one is there.
-  Status absmax(const float* x, int64_t rows, int64_t columns, float* top);
+  // groups > 1: x is that many matrices, each with a row of `top` of its own.
+  Status absmax(const float* x, int64_t rows, int64_t columns, int64_t groups, float* top);
 
   // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
   void times(int64_t* prepare, int64_t* multiply);
