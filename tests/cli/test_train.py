@@ -30,7 +30,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("method", "least"),
-    [("qat/lsq", 0.8), ("qat/lr2vq:length=2,entries=64,inner=2", 0.4), ("integer/bfloat16", 0.8)],
+    [
+        ("qat/lsq", 0.8),
+        ("qat/lr2vq:length=2,entries=64,inner=2", 0.4),
+        ("integer/bfloat16", 0.8),
+        ("integer/shiftquant:l1_norm=false", 0.8),
+        ("integer/dfp_int16", 0.8),
+    ],
 )
 def test_a_network_is_trained_written_and_served(
     method: str, least: float, digits: Path, tmp_path: Path, capfd: Any

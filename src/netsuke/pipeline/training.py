@@ -115,7 +115,7 @@ def train_network(request: TrainRequest, progress: Progress = lambda _text, _sha
         graph = trained.export()
     else:
         trained, losses = _with_arithmetic(request, copy.deepcopy(model), x, y, progress)
-        graph = _captured(trained, shape)
+        graph, trained = _captured(trained, shape)
     from netsuke.passes import compile_program
 
     name = request.model if isinstance(request.model, str) else type(model).__name__
@@ -132,6 +132,9 @@ def _checked(request: TrainRequest) -> Method:
     elif request.method == "qat/double_rounding":
         hint = "netsuke.methods.qat.double_rounding.Views"
         problems.append(Problem("several widths are trained from Python", "method", request.method, hint=hint))
+    elif request.method == "integer/one_bit_fqt":
+        hint = "netsuke.train in Python"
+        problems.append(Problem("one-bit training has no served form yet", "method", request.method, hint=hint))
     steps = [n for n, m in methods().items() if "step" in m.tags]
     if request.step and request.step not in steps:
         problems.append(Problem("no such training step", "step", request.step, near(request.step, steps)))
@@ -232,10 +235,11 @@ def _with_arithmetic(
     return result.model.eval(), [row["loss"] for row in result.history]
 
 
-def _captured(model: nn.Module, shape: tuple[int, ...]) -> Any:
-    from netsuke.capture import capture
+def _captured(model: nn.Module, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """The graph to compile, and the network it equals (normalizations folded into integer layers)."""
+    from netsuke.methods.integer._graph import served_graph
 
-    return capture(model, shape=shape)
+    return served_graph(model, shape)
 
 
 def _judged(

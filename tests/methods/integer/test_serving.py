@@ -11,11 +11,11 @@ from torch import nn
 
 from netsuke import engine
 from netsuke.core.errors import UnsupportedError
-from netsuke.methods.integer._graph import quantized_graph
+from netsuke.methods.integer._graph import quantized_graph, served_graph
 from netsuke.methods.integer.shiftquant import ShiftQuant, apply
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_fold import fold_norms_
-from netsuke.nn.integer_swap import integer_
+from netsuke.nn.integer_swap import integer_, integer_layers
 from netsuke.nn.l1_norm import L1Norm2d
 from netsuke.passes import compile_program
 
@@ -119,3 +119,16 @@ def test_a_layer_that_something_else_reads_is_not_folded() -> None:
     with pytest.raises(UnsupportedError, match="another layer reads"):
         fold_norms_(net, torch.rand(1, 1, 8, 8))
     assert isinstance(net.bn1, nn.BatchNorm2d), "the network is as it was"
+
+
+def test_wide_words_are_served_as_the_float_network() -> None:
+    net = integer_(Residual(), IntegerConfig(12, 12, 12, "dfp"))
+    net(torch.rand(4, 1, 8, 8))
+    graph, twin = served_graph(net, (1, 1, 8, 8))
+    assert not integer_layers(twin)
+    x = torch.rand(8, 1, 8, 8)
+    program = compile_program(graph)
+    ours = engine.load(program).run({program.inputs[0].name: x.numpy()})[program.outputs[0].name]
+    with torch.no_grad():
+        assert np.allclose(ours, twin(x).numpy(), atol=1e-4)
+        assert torch.allclose(twin(x), net.eval()(x), atol=1e-2)

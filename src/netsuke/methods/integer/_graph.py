@@ -69,6 +69,41 @@ def quantized_graph(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
     return found
 
 
+def float_network(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose integer layers are ordinary ones with the master weights: what post-training
+    quantization of networks trained with more than 8 bits starts from."""
+    from torch import nn
+
+    from netsuke.nn.integer_swap import integer_layers
+
+    twin = copy.deepcopy(model).eval()
+    for name, layer in integer_layers(twin).items():
+        parent, _, leaf = name.rpartition(".")
+        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+        new = plain.__new__(plain)
+        kept = ("_buffers", "_forward_pre_hooks", "_modules", "config", "controller", "adapt", "window")
+        nn.Module.__init__(new)
+        new.__dict__.update({k: v for k, v in layer.__dict__.items() if k not in kept})
+        setattr(twin.get_submodule(parent) if parent else twin, leaf, new)
+    return twin
+
+
+def served_graph(model: nn.Module, shape: tuple[int, ...]) -> tuple[ir.Model, nn.Module]:
+    """The graph of a trained network and the network that it equals: integer with its normalizations folded where all
+    integer layers have at most 8 bits, otherwise float (`float_network`)."""
+    import torch
+
+    from netsuke.nn.integer_fold import fold_norms_
+    from netsuke.nn.integer_swap import integer_layers
+
+    layers = integer_layers(model).values()
+    if layers and all(m.config.weight_bits <= 8 and m.config.fraction is None for m in layers):
+        example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return quantized_graph(model, shape), fold_norms_(copy.deepcopy(model), example)
+    twin = float_network(model)
+    return capture(twin, shape=shape), twin
+
+
 def _insert(graph: ir.Graph, name: str, codes: Any, scales: Any, scale: float, zero: int, bits: int) -> bool:
     """Q and DQ on the layer whose float weight equals codes * scales; False when there is none."""
     values = codes.astype(np.float32) * scales.reshape(-1, *[1] * (codes.ndim - 1))
