@@ -2,6 +2,7 @@
 // the generator's published form; thread counts.
 #include <cstring>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "base/check.h"
@@ -70,6 +71,49 @@ void check_philox() {
   CHECK(x[0] == 0x6627e8d5u && x[1] == 0xe169c58du && x[2] == 0xbc57ac4cu && x[3] == 0x9b00dbd8u);
 }
 
+// A team as an OpenMP runtime gives it: `threads` threads call the function, the caller among them.
+void team_of_threads(void (*function)(void*), void* data, unsigned threads, unsigned) {
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < threads; ++i) others.emplace_back(function, data);
+  function(data);
+  for (std::thread& t : others) t.join();
+}
+
+// One-bit products against plain loops; a borrowed team gives what threads of our own give.
+void check_one_bit(Isa isa) {
+  std::mt19937 rng(5);
+  const Conv c = {3, 5, 6, 70, 9, 3, 2, 1, 1, 1, 0, 1, 1, 1, 1, 1};
+  std::vector<float> x(3 * 5 * 6 * 70), w(9 * 3 * 2 * 70), mult(9, 2.0f);
+  for (float& v : x) v = rng() % 2 == 0 ? 1.0f : -1.0f;
+  for (float& v : w) v = rng() % 2 == 0 ? 1.0f : -1.0f;
+  std::vector<float> expected(static_cast<size_t>(3 * c.oh() * c.ow() * 9), 0.0f);
+  for (int64_t n = 0; n < c.n; ++n) {
+    for (int64_t at = 0; at < c.oh() * c.ow() * c.o; ++at) {
+      const int64_t o = at % c.o, ox = at / c.o % c.ow(), oy = at / c.o / c.ow();
+      float sum = 0;
+      for (int64_t k = 0; k < c.kh * c.kw * c.c; ++k) {
+        const int64_t ch = k % c.c, ix = ox + k / c.c % c.kw - c.left, iy = oy + k / c.c / c.kw - c.top;
+        if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
+        sum += x[static_cast<size_t>(((n * c.h + iy) * c.w + ix) * c.c + ch)] * w[static_cast<size_t>(o * c.kh * c.kw * c.c + k)];
+      }
+      expected[static_cast<size_t>(n * c.oh() * c.ow() * c.o + at)] = 2 * 2.0f * sum;  // added twice
+    }
+  }
+  for (const auto team : {static_cast<ThreadPool::Team>(nullptr), &team_of_threads}) {
+    Trainer trainer(isa, 3, team);
+    std::vector<uint64_t> xs(3 * 5 * 6 * 2), ws(9 * 3 * 2 * 2), back(70 * 30), again(xs.size());
+    CHECK(trainer.pack_signs(x.data(), 3 * 5 * 6, 70, xs.data()).ok());
+    CHECK(trainer.pack_signs(w.data(), 9 * 3 * 2, 70, ws.data()).ok());
+    std::vector<float> y(expected.size());
+    CHECK(trainer.bit_conv(c, xs.data(), ws.data(), mult.data(), false, y.data()).ok());
+    CHECK(trainer.bit_conv(c, xs.data(), ws.data(), mult.data(), true, y.data()).ok());
+    CHECK(y == expected);
+    CHECK(trainer.transpose_bits(xs.data(), 3, 30, 70, back.data()).ok());
+    CHECK(trainer.transpose_bits(back.data(), 70, 30, 3, again.data()).ok());
+    CHECK(again == xs);
+  }
+}
+
 // A sum that could leave int32 is refused by its numbers, a window larger than the image too.
 void check_refusals() {
   Trainer trainer(Isa::kPortable, 1);
@@ -98,6 +142,7 @@ int main() {
     compare_tiles(table);
     check_quantize(table);
     check_movement(table);
+    check_one_bit(isa);
   }
   return check_result();
 }
