@@ -10,6 +10,7 @@ from netsuke.core.plan import KEEP
 from netsuke.data import Dataset
 from netsuke.models.binary import BinaryConv2d, BiRealLayer
 from netsuke.pipeline import compress
+from netsuke.pipeline.timing import why_not_faster
 from netsuke.program.interpreter import run
 
 
@@ -94,3 +95,16 @@ def test_codes_follow_the_float_stream(network, data):
     got = next(iter(run(small.program, {small.program.inputs[0].name: x}).values()))
     want = network(torch.from_numpy(x)).detach().numpy()
     assert np.corrcoef(got.ravel(), want.ravel())[0, 1] > 0.8  # signs near zero turn, answers stay
+
+
+def test_float_layers_that_dominate_are_named_with_their_milliseconds():
+    rows = [
+        {"name": "shortcut", "op": "conv", "kernel": "conv", "ms": 3.0, "macs": 10},
+        {"name": "stem", "op": "conv", "kernel": "conv", "ms": 1.0, "macs": 10},
+        {"name": "binary", "op": "bconv", "kernel": "bconv", "ms": 2.0, "macs": 10},
+    ]
+    said = why_not_faster(rows, 10.0, "avx2")
+    assert "67%" in said
+    assert "4 of 6 ms" in said
+    assert "shortcut (3 ms)" in said
+    assert "float" not in why_not_faster(rows[2:], 10.0, "avx2")  # one-bit layers are not float

@@ -17,6 +17,7 @@ from netsuke.measure.interleave import interleave
 from netsuke.measure.layers import profile_layers
 from netsuke.measure.rows import Row
 from netsuke.measure.stats import speed_ratio, summarize
+from netsuke.passes.report import ONE_BIT
 from netsuke.verify.runners import Runner
 
 Array = np.ndarray[Any, Any]
@@ -60,13 +61,16 @@ def why_not_faster(layers: list[dict[str, Any]], float_ms: float, isa: str) -> s
     """One sentence: what eats the gain. `layers` is the profile of the compressed program."""
     total = sum(r["ms"] for r in layers) or 1.0
     conversion = sum(r["ms"] for r in layers if r["op"] in _CONVERSIONS) / total
-    floating = sum(r["ms"] for r in layers if r["macs"] and not r["op"].startswith("q")) / total
+    in_float = [r for r in layers if r["macs"] and not r["op"].startswith("q") and r["op"] not in ONE_BIT]
+    floating = sum(r["ms"] for r in in_float) / total
     if isa == "portable":
         return "no vector kernels on this CPU: the portable integer kernels are no faster than portable float ones"
     if float_ms < SMALL_MS:
         return f"the network is too small: a call takes {float_ms:.3f} ms in float, most of it not arithmetic"
     if floating > 0.5:
-        return f"layers left in float take {floating:.0%} of the time"
+        most = max(in_float, key=lambda r: float(r["ms"]))
+        share = f"{floating * total:.3g} of {total:.3g} ms, most of it {most['name']} ({most['ms']:.3g} ms)"
+        return f"layers left in float take {floating:.0%} of the time: {share}"
     if conversion > 0.2:
         return f"converting between float and codes takes {conversion:.0%} of the time: too few integer layers in a row"
     worst = max(layers, key=lambda r: r["ms"])
