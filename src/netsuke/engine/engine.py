@@ -109,7 +109,8 @@ class Engine:
         first (`netsuke.measure.tuning`).
         """
         names = ("node", "op", "kernel", "isa", "stored", "key", "ways")
-        return [dict(zip(names, row, strict=True)) for row in self._handle.nodes]
+        blank: dict[str, Any] = {"stored": "", "key": "", "ways": []}  # an older runtime has none of these
+        return [blank | dict(zip(names, row, strict=False)) for row in self._handle.nodes]
 
     def profile(self, feeds: Feeds, *, runs: int = 20) -> list[dict[str, Any]]:
         """Time of every node that runs, over `runs` runs after one that is not counted.

@@ -98,7 +98,9 @@ def write(tuning: Tuning) -> Path:
 
 def use(choices: Mapping[str, str]) -> None:
     """Programs loaded from now on take these ways; {} takes the rules' own everywhere."""
-    runtime().set_choices(dict(choices))
+    native = runtime()
+    if choices or hasattr(native, "set_choices"):  # an older runtime takes the rules' own, which {} asks for
+        native.set_choices(dict(choices))
 
 
 def use_stored(isa: str | None = None, threads: int | None = None) -> dict[str, str]:
