@@ -21,6 +21,8 @@ from torch.nn import functional
 
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.nn.binarizer import Binarizer, Token8
+from netsuke.nn.binarizer_bases import FewBits
+from netsuke.nn.binary_export import few_bits
 
 Layer = nn.Conv2d | nn.Linear
 MakeBinarizer = Callable[[Layer], Binarizer | None]
@@ -102,11 +104,13 @@ class FrozenLayer(BinaryLayer):
         self.bias, self.inputs = trained.bias, trained.inputs
         if not bool(torch.isfinite(trained.weight).all()):
             raise UsageError(Problem("latent weights are NaN or infinite", got=str(tuple(trained.weight.shape))))
+        if isinstance(self.inputs, FewBits) and not self.inputs.decided:
+            raise UsageError(Problem("activations have no scale yet", hint="train before freezing"))
         with torch.no_grad():
             terms = trained.weight_terms()
             self.bases = nn.ModuleList(FrozenTerms(w, s) for w, s in terms)
             whole = [bool((w == w.round()).all()) and float(w.abs().max()) <= LARGEST_CODE for w, _ in terms]
-            self.as_codes = not self.conv and whole == [True]
+            self.whole, self.as_codes = all(whole), not self.conv and whole == [True]
 
     def extra_repr(self) -> str:
         return f"frozen, {len(self.bases)} basis"
@@ -115,6 +119,11 @@ class FrozenLayer(BinaryLayer):
         return [(basis.levels, basis.scale) for basis in cast("Sequence[FrozenTerms]", self.bases)]
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting() and self.whole and isinstance(self.inputs, FewBits):
+            y = few_bits(x, self.inputs, self.weight_terms(), self.product)
+            if self.bias is None:
+                return y
+            return y + (self.bias.reshape(1, -1, 1, 1) if self.conv else self.bias)
         if torch.compiler.is_exporting() and self.as_codes:
             if self.inputs is None:
                 return self._exported(x, 0)
