@@ -67,7 +67,7 @@ def measure(context: Context, seed: int) -> Outcome:
     from netsuke.nn.binary_layers import freeze
 
     programs, scores = [], []
-    for weight in (0.0, 2.0):
+    for weight in (0.0, 0.4):  # 2.0 cost 4.7 points on seed 0 (share 0.369 to 0.141)
         config = mst.Config(weight=weight)
         model = mst.apply(network(seed), config)
         penalty = mst.Penalty(model, config) if weight else None
