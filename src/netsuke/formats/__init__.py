@@ -1,7 +1,7 @@
 """Number formats as pure NumPy functions: the arithmetic of docs/numerics.md, one formula per function.
 
 Belongs here: codes, scales, rounding, requantization, tables, bit packing, few vectors (`codebook`), bfloat16, floats
-of 4 to 8 bits, groups of weights, the accumulator bound.
+of 4 to 8 bits, groups of weights, the accumulator bound; formats of weights that are whole 8-bit codes (`forms`).
 Does not belong here: choosing a scale from data (`netsuke.methods.quantize`), graphs (`netsuke.program`),
 torch (`netsuke.nn`).
 Contract: no state, no torch, arrays in and arrays out; every function names the section of numerics.md it implements

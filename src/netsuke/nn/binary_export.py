@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from netsuke.nn.binarizer import Learned
+from netsuke.nn.binarizer import Fixed, Learned
 from netsuke.nn.binarizer_bases import FewBits
 
 Terms = Sequence[tuple[Tensor, Tensor]]
@@ -22,7 +22,7 @@ def _op(name: str, inputs: Sequence[Tensor], shape: Any, dtype: torch.dtype, **a
 
 def float_codes(x: Tensor, rule: FewBits) -> Tensor:
     """(Clip,) QuantizeLinear to u8, DequantizeLinear: the values of the activation's codes."""
-    assert isinstance(rule.scale, Learned)
+    assert isinstance(rule.scale, (Learned, Fixed))
     step = rule.scale.value.detach().reshape(())
     low, high = rule.levels.lo, rule.levels.hi
     zero = torch.tensor(MIDDLE if low < 0 else 0, dtype=torch.uint8)

@@ -11,9 +11,10 @@ from methods.qat.tiny import SHAPE, images
 from netsuke import engine
 from netsuke.core.errors import UsageError
 from netsuke.formats import MINIFLOATS, round_minifloat
+from netsuke.formats.forms import FORMS
 from netsuke.methods.qat import TrainConfig, make_loss, prepare
 from netsuke.methods.qat.fliqs import Fliqs, apply
-from netsuke.nn.quantizer_formats import FORMS, FormatWeights
+from netsuke.nn.quantizer_formats import FormatWeights
 from netsuke.passes import compile_program
 
 torch.set_num_threads(1)

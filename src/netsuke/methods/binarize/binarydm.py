@@ -11,7 +11,8 @@ first C / 4 principal directions of the teacher's channels in the first batch (`
 Differences: progress fades the second basis out; the paper's release switches binarization on group by group from the
 middle outwards. Principal directions are taken over channels (the release takes the last axis).
 Served: every basis is an integer convolution with weights of one bit in the file and few-bit codes as input.
-Cost: two binary products for each layer with two bases; the teacher's forward pass a step.
+Cost: two binary products for each layer with two bases; the teacher's forward pass a step. Limits: convolutions and
+linear layers only; attention products stay as they are.
 """
 
 from __future__ import annotations

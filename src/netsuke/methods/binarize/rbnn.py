@@ -8,7 +8,8 @@ R1, R2 from three alternations of B = sign(R1^T U R2) and two orthogonal Procrus
 w' = u + |sin theta_n| (R1^T u R2 - u), theta trained from pi / 2; b = sign(w'); slope k max(0, sqrt(2) t - t^2 |z|),
 k = max(1/t, 1), t from 0.01 to 10 for weights, 1 to 10 for activations; y = alpha_o times the product, alpha trained.
 Differences: activations are scaled by their deviation while training, not centred; alpha starts uniform in (0, 1).
-Cost: two small singular value decompositions a layer and epoch, two small products a step.
+Cost: two small singular value decompositions a layer and epoch, two small products a step. Limits: filters of a prime
+size are not split, so only one rotation acts.
 """
 
 from __future__ import annotations

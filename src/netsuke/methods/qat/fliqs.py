@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
+from netsuke.formats.forms import FORMS, parse_forms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fliqs:
-    """formats   to choose from, "int4+e2m1+int8"; see `netsuke.nn.quantizer_formats.FORMS`
+    """formats   to choose from, "int4+e2m1+int8"; see `netsuke.formats.forms.FORMS`
     target       mean bits of a weight over the searched layers
     beta         weight of the cost in the reward
     delay, steps  batches before the policy learns, and until its entropy is driven out; of about the whole training
@@ -51,8 +52,6 @@ class Fliqs:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        from netsuke.nn.quantizer_formats import FORMS, parse_forms
-
         problems = []
         names = parse_forms(self.formats, "qat/fliqs")
         low, high = min(FORMS[n][0] for n in names), max(FORMS[n][0] for n in names)
@@ -77,7 +76,7 @@ class FormatSearch:
     def __init__(self, network: QatNetwork, config: Fliqs) -> None:
         import torch
 
-        from netsuke.nn.quantizer_formats import FORMS, FormatWeights, parse_forms
+        from netsuke.nn.quantizer_formats import FormatWeights
 
         self.config, self.names = config, parse_forms(config.formats, "qat/fliqs")
         self.layers = {n: m for n, m in network.layers().items() if n not in network.edges}

@@ -37,17 +37,17 @@ def _logits(program: Any, way: str) -> tuple[bytes, list[str]]:
 def _counts(program: Any, seed: int) -> tuple[bool, bool]:
     """Sums along the tree equal the plain products; the XNORs counted on the way are those reported."""
     from netsuke.formats import unpack_bits
-    from netsuke.methods.binarize import mst
+    from netsuke.methods.binarize import mst_compression
 
     rng, same, honest = np.random.default_rng(seed), True, True
-    rows = {row.name: row for row in mst.report(program)}
+    rows = {row.name: row for row in mst_compression.report(program)}
     for node in program.nodes:
         if node.op != "bconv":
             continue
         packed = program.constants[node.inputs[1]]
         signs = unpack_bits(packed, int(node.attrs["channels"])).reshape(len(packed), -1)
         patches = rng.random((16, signs.shape[1])) < 0.5
-        sums, used = mst.counted(signs, patches)
+        sums, used = mst_compression.counted(signs, patches)
         same &= np.array_equal(sums, (2 * patches.astype(np.int64) - 1) @ (2 * signs.astype(np.int64) - 1).T)
         honest &= used == round(rows[node.name].share * signs.size)
     return same, honest
@@ -55,29 +55,29 @@ def _counts(program: Any, seed: int) -> tuple[bool, bool]:
 
 def _share(program: Any) -> float:
     """XNORs along the trees of all layers over those of every filter alone."""
-    from netsuke.methods.binarize import mst
+    from netsuke.methods.binarize import mst_compression
 
-    rows = mst.report(program)
+    rows = mst_compression.report(program)
     return sum(r.share * r.filters * r.positions for r in rows) / sum(r.filters * r.positions for r in rows)
 
 
 def measure(context: Context, seed: int) -> Outcome:
     """Two networks trained alike but for the tree loss."""
-    from netsuke.methods.binarize import mst
+    from netsuke.methods.binarize import mst_compression
     from netsuke.nn.binary_layers import freeze
 
     programs, scores = [], []
     for weight in (0.0, 0.4):  # 2.0 cost 4.7 points on seed 0 (share 0.369 to 0.141)
-        config = mst.Config(weight=weight)
-        model = mst.apply(network(seed), config)
-        penalty = mst.Penalty(model, config) if weight else None
+        config = mst_compression.Config(weight=weight)
+        model = mst_compression.apply(network(seed), config)
+        penalty = mst_compression.Penalty(model, config) if weight else None
         freeze(train(model, seed, epochs=EPOCHS, penalty=penalty))
         scores.append(top1(model))
         programs.append(compiled(model))
     tiles, tree = _logits(programs[1], "tiles"), _logits(programs[1], "tree")
     same, honest = _counts(programs[1], seed)
     shares = [_share(program) for program in programs]
-    rows = mst.report(programs[1])
+    rows = mst_compression.report(programs[1])
     context.progress(f"seed {seed}: share {shares[0]:.3f} -> {shares[1]:.3f}, top-1 {scores[0]:.4f} -> {scores[1]:.4f}")
     return Outcome(
         exact={

@@ -12,7 +12,7 @@ from netsuke import engine
 from netsuke.capture import capture
 from netsuke.core.errors import UsageError
 from netsuke.measure import tuning
-from netsuke.methods.binarize import mst
+from netsuke.methods.binarize import mst_compression
 from netsuke.nn.binary_layers import freeze
 from netsuke.passes import compile_program
 
@@ -21,8 +21,8 @@ from netsuke.passes import compile_program
 @given(st.integers(2, 24), st.integers(5, 90), st.integers(0, 1000))
 def test_the_tree_is_a_minimum_spanning_tree(count, positions, seed):
     signs = np.random.default_rng(seed).random((count, positions)) < 0.5
-    tree = mst.spanning_tree(signs)
-    weights = mst.distances(signs)
+    tree = mst_compression.spanning_tree(signs)
+    weights = mst_compression.distances(signs)
     assert (weights == (signs[:, None] != signs[None]).sum(2)).all()
     want = minimum_spanning_tree(weights + 1).sum() - (count - 1)  # scipy takes 0 as no edge
     assert tree.distances.sum() == want
@@ -30,13 +30,13 @@ def test_the_tree_is_a_minimum_spanning_tree(count, positions, seed):
     place = {channel: i for i, channel in enumerate(tree.order)}
     assert all(place[p] < place[c] for c, p in enumerate(tree.parents) if p >= 0)
     patches = np.random.default_rng(seed + 1).random((4, positions)) < 0.5
-    sums, used = mst.counted(signs, patches)
+    sums, used = mst_compression.counted(signs, patches)
     assert (sums == (2 * patches.astype(int) - 1) @ (2 * signs.astype(int) - 1).T).all()
     assert used == round(tree.share * signs.size)
 
 
 def test_unrelated_filters_seem_to_save_half():
-    share = mst.spanning_tree(np.random.default_rng(0).random((64, 576)) < 0.5).share
+    share = mst_compression.spanning_tree(np.random.default_rng(0).random((64, 576)) < 0.5).share
     assert 0.45 < share < 0.48  # the card's 0.463
 
 
@@ -52,12 +52,12 @@ def network(seed):
         nn.Flatten(),
         nn.Linear(12, 3),
     )
-    return mst.apply(model, mst.Config())
+    return mst_compression.apply(model, mst_compression.Config())
 
 
 def test_the_loss_shrinks_the_tree():
     model = network(0)
-    penalty = mst.Penalty(model, mst.Config(every=3))
+    penalty = mst_compression.Penalty(model, mst_compression.Config(every=3))
     first = float(penalty().detach())
     trees = [t.share for t in penalty.trees]
     assert first == pytest.approx(sum(trees), rel=1e-5)
@@ -71,9 +71,9 @@ def test_the_loss_shrinks_the_tree():
 
 def test_bad_options_are_refused():
     with pytest.raises(UsageError):
-        mst.Penalty(network(0), mst.Config(every=0))
+        mst_compression.Penalty(network(0), mst_compression.Config(every=0))
     with pytest.raises(UsageError):
-        mst.spanning_tree(np.zeros(3, bool))
+        mst_compression.spanning_tree(np.zeros(3, bool))
 
 
 def test_the_tree_ordered_kernel_gives_the_same_outputs():
@@ -93,6 +93,6 @@ def test_the_tree_ordered_kernel_gives_the_same_outputs():
     assert len(set(found)) == 1
     assert not any(k.endswith("_tree") for k in kernels[0])
     assert all(k.endswith("_tree") for k in kernels[1])
-    rows = mst.report(program)
+    rows = mst_compression.report(program)
     assert [row.filters for row in rows] == [70, 12]
     assert all(row.plain_bits == row.filters * row.positions and 0 < row.share <= 1 for row in rows)
