@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from netsuke.nn.integer_config import IntegerConfig
-from netsuke.nn.integer_probe import probed
 from netsuke.nn.integer_swap import integer_, integer_layers
-from netsuke.nn.integer_train import shared_exponent
+from netsuke.nn.integer_train import probed, shared_exponent
 
 
 def backward(net: nn.Module) -> None:

@@ -6,12 +6,10 @@ nothing costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from netsuke.nn.qtensor import QTensor
 
@@ -66,19 +64,3 @@ class Probe:
         }
         count = len(self.readings)
         return {name: sum(getattr(r, key) for r in self.readings.values()) / count for key, name in names.items()}
-
-
-@contextmanager
-def probed(model: nn.Module) -> Iterator[Probe]:
-    """Attach one probe to every integer layer while the block runs."""
-    from netsuke.nn.integer_train import IntegerLayer
-
-    probe = Probe()
-    layers = [m for m in model.modules() if isinstance(m, IntegerLayer)]
-    for layer in layers:
-        layer.probe = probe
-    try:
-        yield probe
-    finally:
-        for layer in layers:
-            layer.probe = None

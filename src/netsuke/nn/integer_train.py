@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -277,3 +278,17 @@ def make_integer(module: nn.Module, config: IntegerConfig, where: str, index: in
     new.__dict__["_buffers"] = dict(module._buffers)
     new.set_up(config, window, where, index)
     return new
+
+
+@contextmanager
+def probed(model: nn.Module) -> Iterator[Probe]:
+    """Attach one probe to every integer layer while the block runs."""
+    probe = Probe()
+    layers = [m for m in model.modules() if isinstance(m, IntegerLayer)]
+    for layer in layers:
+        layer.probe = probe
+    try:
+        yield probe
+    finally:
+        for layer in layers:
+            layer.probe = None

@@ -143,7 +143,7 @@ def _epoch(
     """Mean loss, and what the integer layers lost on the last batch."""
     import torch
 
-    from netsuke.nn.integer_probe import probed
+    from netsuke.nn.integer_train import probed
 
     run.model.train()
     groups = torch.randperm(len(x), generator=run.order).split(batch)
