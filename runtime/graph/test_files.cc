@@ -163,7 +163,7 @@ void test_packed() {
   refused(file(named("ternary", "[1,3]", "u8"), trits), "s8 codes");
   refused(file(named("ternary", "[1,3]"), trits, "I8"), "(U8)");
   refused(file(named("golden", "[1,3]"), trits), "neither ternary nor salient");
-  const std::string salient = {2, 5, 0x02, 0x01, -9};  // 5, -9, 2
+  const std::string salient = {2, 5, 0x02, 0x01, '\xf7'};  // 5, -9, 2
   CHECK_OK(load(file(named("salient", "[1,3]"), salient)));
   refused(file(named("salient", "[1,3]"), salient + salient), "do not fill");
   refused(file(named("salient", "[1,3]"), salient.substr(0, 2)), "cut short");
