@@ -178,5 +178,5 @@ int main() {
     qgemm::check_layers(isa);
     std::printf("%s: %d checks so far\n", isa_name(isa), check_count());
   }
-  return check_result();
+  return check_count() == 0 ? 0 : check_result();  // only AVX2 has such tiles
 }
