@@ -55,7 +55,8 @@ def trained(
     config = replace(config, seed=seed)
     samples = Samples(x, y, augment=flip_and_shift, prepare=_channels_last)
     report = _every(context, seed)
-    network, model = network.to(memory_format=torch.channels_last), model.to(memory_format=torch.channels_last)
+    for weights in (p for p in (*network.parameters(), *model.parameters()) if p.ndim == 4):
+        weights.data = _channels_last(weights.data)
     train(network, samples, teacher=model, config=config, step=step(network), progress=report)
     return network, model
 
