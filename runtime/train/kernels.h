@@ -44,6 +44,7 @@ struct Tile {
   void* acc;                  // [rows][16 or 32] int32, or f32 with a chain
   int64_t acc_stride;         // elements
   bool first;                 // start from 0 instead of what acc holds
+  int64_t a_step = 4;         // kS16: bytes of A from one group to the next
 };
 
 // y[r][n] = f32(acc[r][n] + corr[n]) * mult[n] (+ bias[n]): section 4 of docs/numerics.md with f32 output.
@@ -69,6 +70,34 @@ struct Quantize {
   bool wide;
 };
 
+// Exact Winograd products of 3x3 windows with stride 1, 36 positions of a 6 x 6 tile (winograd.cc). Channels come in sixteens.
+struct WinogradInput {          // one tile of activations: v[position * stride + channel]
+  const uint8_t* const* pixel;  // 6 x 6 addresses
+  int64_t channels;
+  uint8_t zero;
+  const int16_t* factor;        // null, or a power of two for every channel
+  int16_t* v;
+  int64_t stride;               // elements
+};
+struct WinogradPairs {          // two tiles (or two weights) side by side: v[position * stride + channel / 16 * panel + channel % 16]
+  const uint8_t* const* first;  // addresses: 6 x 6 of activations, 4 x 4 of gradients, 3 x 3 of s8 weights
+  const uint8_t* const* second;
+  int64_t channels;
+  uint8_t zero;
+  int16_t factor[2];
+  uint32_t* v;                  // the first's 16 bits are the low ones
+  int64_t stride, panel;        // elements
+};
+struct Winograd {
+  void (*input)(const WinogradInput&);
+  void (*input_pairs)(const WinogradPairs&);
+  void (*gradient_pairs)(const WinogradPairs&);
+  void (*weight_pairs)(const WinogradPairs&);
+  // 36 sums of 16 channels, m[position * stride + channel], to the tile's y[pixel][16] (4 x 4), or to a window's y[tap][16] (3 x 3).
+  void (*output)(const int32_t* m, int64_t stride, int32_t* y, bool add);
+  void (*window)(const int32_t* m, int64_t stride, int32_t* y);
+};
+
 struct Table {
   const char* name;
   int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
@@ -84,6 +113,7 @@ struct Table {
   void (*transpose16)(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t dst_stride);
   // dst[n][i] = src[i][n] - zero for 16 columns of four rows, 64 bytes.
   void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
+  Winograd winograd;            // empty where direct products of 8 bits are as fast (VNNI: four to one of 16 bits)
 };
 
 extern const Table train_kernels_portable;

@@ -58,7 +58,7 @@ void tile_s16(const Tile& t) {
         for (uint32_t& s : sum) s <<= t.run_shift[q];
       }
       const uint8_t* a = t.a[r] + t.run_offset[q];
-      for (int64_t g = 0; g < t.run_groups[q]; ++g, a += 4, b += kGroupBytes) {
+      for (int64_t g = 0; g < t.run_groups[q]; ++g, a += t.a_step, b += kGroupBytes) {
         int16_t x[2], w[2 * kWidth];
         memcpy(x, a, sizeof x);
         memcpy(w, b, sizeof w);
@@ -135,9 +135,14 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
   }
 }
 
+#define NT_WINOGRAD_INLINE inline
+#define NT_WINOGRAD_UNROLL
+#include "train/winograd.inc"
+
 }  // namespace
 
-const Table train_kernels_portable = {"portable", 6, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table train_kernels_portable = {"portable", 6, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
+                                      kWinograd};
 
 }  // namespace train
 }  // namespace netsuke

@@ -143,6 +143,7 @@ Status Trainer::forward(const Conv& c, const Codes& x, const Codes& w, const flo
   const Stopwatch watch(&whole_ns_);
   NETSUKE_TRY(check(c, x, w, c.kh * c.kw * (c.c / c.groups), 0));
   if (is_depthwise(c)) return depthwise_forward(c, x, w, mult, bias, y);
+  if (winograd_takes(c, x, nullptr, w)) return winograd_forward(c, x, w, mult, bias, y);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups, oh = c.oh(), ow = c.ow();
   Plan p;
   p.lane = lane_for(x, w);
@@ -310,6 +311,7 @@ Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exp
   if (top > 0 && g.wide) return error(Code::kUnsupported, "channel exponents need operands of 8 bits or fewer");
   NETSUKE_TRY(check(c, g, w, c.kh * c.kw * (c.o / c.groups), top));
   if (is_depthwise(c)) return depthwise_input(c, g, exponents, w, mult, dx);
+  if (winograd_takes(c, g, exponents, w)) return winograd_gradient(c, g, exponents, w, mult, dx);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups, oh = c.oh(), ow = c.ow();
   Plan p;
   p.lane = lane_for(g, w);

@@ -54,6 +54,8 @@ class Stopwatch {
   Clock::time_point start_;
 };
 
+struct WinogradConv;
+
 class Trainer {
  public:
   // team: null for threads of its own, see ThreadPool.
@@ -99,6 +101,12 @@ class Trainer {
                         const Padded& pad, float* dx);
   Status weight_group(const Conv& conv, const Image& x, const Padded& pad, const Image& g, Lane lane, int64_t flush,
                       int64_t span, const float* mult, float* dw);
+  bool winograd_pays(const Conv& conv, const Codes& a, const Codes& b) const;
+  Status winograd_conv(const WinogradConv& w, const float* mult, const float* bias, float* y);
+  Status winograd_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
+  bool winograd_takes(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w) const;
+  Status winograd_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  Status winograd_weights(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
   Status depthwise_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
   Status depthwise_input(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
   Status depthwise_weight(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);

@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "train/products.h"
 #include "train/test_tiles.h"
+#include "train/test_winograd.h"
 
 namespace netsuke {
 namespace train {
@@ -114,6 +115,48 @@ void check_one_bit(Isa isa) {
   }
 }
 
+// The three products of a 3x3 layer (Winograd, where a table has it) against plain loops, for several thread counts: every code at an
+// end of its range, so that sums need spans.
+void check_three_by_three(Isa isa) {
+  std::mt19937 rng(9);
+  const Conv c = {3, 9, 7, 48, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  const int64_t pixels = c.n * c.h * c.w;
+  std::vector<uint8_t> x(static_cast<size_t>(pixels * c.c)), g(static_cast<size_t>(pixels * c.o)), e(static_cast<size_t>(c.o));
+  std::vector<int8_t> w(static_cast<size_t>(c.o * 9 * c.c));
+  for (uint8_t& v : x) v = rng() % 8 == 0 ? static_cast<uint8_t>(rng()) : 255;
+  for (uint8_t& v : g) v = rng() % 2 == 0 ? 254 : 0;
+  for (int8_t& v : w) v = rng() % 8 == 0 ? -127 : 127;
+  for (uint8_t& v : e) v = static_cast<uint8_t>(rng() % 4);
+  e[0] = 3;
+  std::vector<int64_t> y(static_cast<size_t>(pixels * c.o)), dx(static_cast<size_t>(pixels * c.c)), dw(w.size());
+  for (int64_t at = 0; at < pixels * 9; ++at) {
+    const int64_t p = at / 9, ky = at % 9 / 3, kx = at % 3, n = p / c.h / c.w, iy = p / c.w % c.h + ky - 1, ix = p % c.w + kx - 1;
+    if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
+    const int64_t from = (n * c.h + iy) * c.w + ix;
+    for (int64_t o = 0; o < c.o; ++o) {
+      const int64_t gradient = g[static_cast<size_t>(p * c.o + o)] - 127;
+      for (int64_t k = 0; k < c.c; ++k) {
+        const auto tap = static_cast<size_t>((o * 9 + at % 9) * c.c + k), in = static_cast<size_t>(from * c.c + k);
+        y[static_cast<size_t>(p * c.o + o)] += (x[in] - 3) * w[tap];
+        dx[in] += (gradient * w[tap]) * (8 >> e[static_cast<size_t>(o)]);
+        dw[tap] += (x[in] - 3) * gradient;
+      }
+    }
+  }
+  const std::vector<float> mult(48, 0.37f);
+  for (const int threads : {1, 3}) {
+    Trainer trainer(isa, threads);
+    std::vector<float> a(y.size()), b(dx.size()), d(dw.size());
+    const Codes xc = {x.data(), 3, 0, 255, false}, gc = {g.data(), 127, 0, 254, false}, wc = {w.data(), 0, -127, 127, false};
+    CHECK(trainer.forward(c, xc, wc, mult.data(), nullptr, a.data()).ok());
+    CHECK(trainer.input_gradient(c, gc, e.data(), wc, 0.37f, b.data()).ok());
+    CHECK(trainer.weight_gradient(c, xc, gc, mult.data(), d.data()).ok());
+    for (size_t i = 0; i < a.size(); ++i) CHECK(a[i] == static_cast<float>(y[i]) * 0.37f);
+    for (size_t i = 0; i < b.size(); ++i) CHECK(b[i] == static_cast<float>(dx[i]) * 0.37f);
+    for (size_t i = 0; i < d.size(); ++i) CHECK(d[i] == static_cast<float>(dw[i]) * 0.37f);
+  }
+}
+
 // A sum that could leave int32 is refused by its numbers, a window larger than the image too.
 void check_refusals() {
   Trainer trainer(Isa::kPortable, 1);
@@ -143,6 +186,8 @@ int main() {
     check_quantize(table);
     check_movement(table);
     check_one_bit(isa);
+    compare_winograd(table);
+    check_three_by_three(isa);
   }
   return check_result();
 }

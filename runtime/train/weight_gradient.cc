@@ -19,6 +19,7 @@ Status Trainer::weight_gradient(const Conv& c, const Codes& x, const Codes& g, c
   const Stopwatch watch(&whole_ns_);
   NETSUKE_TRY(check(c, x, g, 1, 0));
   if (is_depthwise(c)) return depthwise_weight(c, x, g, mult, dw);
+  if (winograd_pays(c, x, g) && 225 * g.top() <= 32767) return winograd_weights(c, x, g, mult, dw);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups;
   const Lane lane = x.wide ? Lane::kS16 : table_.dot || safe_flush(x.hi, g.top()) >= 2 ? Lane::kU8 : Lane::kS16;
   int64_t flush = lane == Lane::kU8 ? std::max<int64_t>(1, safe_flush(x.hi, g.top())) : 0;

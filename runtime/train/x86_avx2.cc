@@ -137,13 +137,14 @@ void tile_s16_rows(const Tile& t) {
     const uint8_t* a[R];
     NT_UNROLL
     for (int r = 0; r < R; ++r) a[r] = t.a[r] + t.run_offset[q];
+    int64_t at = 0;
     for (int64_t k = 0, groups = t.run_groups[q]; k < groups;) {
       const int64_t n = groups - k < left ? groups - k : left;
-      for (int64_t j = 0; j < n; ++j, b += kGroupBytes) {
+      for (int64_t j = 0; j < n; ++j, b += kGroupBytes, at += t.a_step) {
         const __m256i w0 = load(b), w1 = load(b + 32);
         NT_UNROLL
         for (int r = 0; r < R; ++r) {
-          const __m256i x = broadcast(a[r] + 4 * (k + j));
+          const __m256i x = broadcast(a[r] + at);
           acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, w0));
           acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, w1));
         }
@@ -345,9 +346,13 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
   _mm_storeu_si128(out + 3, _mm_unpackhi_epi16(b, d));
 }
 
+#define NT_WINOGRAD_INLINE NT_INLINE
+#define NT_WINOGRAD_UNROLL NT_UNROLL
+#include "train/winograd.inc"
+
 }  // namespace
 
-const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4, kWinograd};
 
 }  // namespace train
 }  // namespace netsuke

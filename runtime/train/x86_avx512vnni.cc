@@ -89,7 +89,7 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) { trai
 }  // namespace
 
 extern const Table NETSUKE_TRAIN_TABLE;
-const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4};
+const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4, {}};
 
 }  // namespace train
 }  // namespace netsuke

@@ -84,6 +84,50 @@ def test_products_equal_integer_sums(
         assert torch.equal(ours, exact), kit_name
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    bits=st.sampled_from([(8, 8, 8), (8, 6, 8), (6, 6, 6), (4, 4, 4)]),
+    pad=st.sampled_from([0, 1, 1, 2]),
+    octaves=st.sampled_from([0, 3, 7]),
+    ends=st.booleans(),
+    isa=st.sampled_from(["", "portable"]),
+)
+def test_products_of_three_by_three_windows(
+    seed: int, bits: tuple[int, int, int], pad: int, octaves: int, ends: bool, isa: str
+) -> None:
+    """The Winograd ways (3x3, stride 1, channels in sixteens) give the same integers; `ends`: every code at an end of
+    its range, so that sums and 16-bit operands are as large as they get."""
+    rng = np.random.default_rng(seed)
+    xb, wb, gb = bits
+    n, h, w = (int(v) for v in rng.integers((1, 4, 4), (8, 14, 14)))
+    c, o = (16 * int(v) for v in rng.integers(2, 6, 2))
+    win, zero, wtop, gtop = (
+        Window((1, 1), (pad, pad)),
+        int(rng.integers(0, 2**xb)),
+        2 ** (wb - 1) - 1,
+        2 ** (gb - 1) - 1,
+    )
+
+    def some(shape: tuple[int, ...], lo: int, hi: int, dtype: type) -> Tensor:
+        values = codes(rng, shape, lo, hi, dtype)
+        return torch.where(values > (lo + hi) / 2, hi, lo).to(values.dtype) if ends else values
+
+    x = QTensor(some((n, h, w, c), 0, 2**xb - 1, np.uint8), torch.ones(1), zero, 0, 2**xb - 1)
+    q = QTensor(some((o, 3, 3, c), -wtop, wtop, np.int8), torch.ones(o), 0, -wtop, wtop)
+    exponents = codes(rng, (o,), 0, octaves, np.uint8)
+    out = win.output(tuple(x.codes.shape), tuple(q.codes.shape))
+    g = QTensor(some(out, 0, 2 * gtop, np.uint8), torch.ones(o), gtop, 0, 2 * gtop, exponents)
+    mult, bias = torch.from_numpy(rng.random((2, o), np.float32) + 0.1)
+    for kit_name, arguments in (
+        ("forward", (win, x, q, mult, bias)),
+        ("input_gradient", (win, tuple(x.codes.shape), g, q, 0.37)),
+        ("weight_gradient", (win, tuple(q.codes.shape), x, g, mult)),
+    ):
+        ours, exact = getattr(KERNELS[isa], kit_name)(*arguments), getattr(Simulation(), kit_name)(*arguments)
+        assert torch.equal(ours, exact), kit_name
+
+
 def test_simulation_is_the_sum_it_says() -> None:
     """The oracle itself, on one layer, by loops over Python integers."""
     rng = np.random.default_rng(0)
