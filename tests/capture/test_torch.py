@@ -11,7 +11,7 @@ import pytest
 
 from netsuke.capture import capture
 from netsuke.capture.graph import dims_of
-from netsuke.core.errors import FileError, UsageError
+from netsuke.core.errors import FileError, UnsupportedError, UsageError
 from netsuke.passes import compile_program
 from netsuke.program import verify
 from netsuke.program.interpreter import run
@@ -132,3 +132,24 @@ def test_a_product_that_stretches_its_input_is_no_batch_norm() -> None:
 
     graph = capture(Outer(), shape=(3,))
     assert next(list(v.shape) for v in graph.graph.outputs)[1] == 4
+
+
+class Branch(nn.Module):  # type: ignore[misc,name-defined]
+    def forward(self, x: Any) -> Any:
+        return 2 * x if x.sum() > 0 else x
+
+
+def test_a_branch_on_values_is_named_by_its_line_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnsupportedError, match=r"test_torch\.py:\d+ in forward: return 2 \* x if x\.sum\(\) > 0"):
+        capture(Branch(), shape=(1, 3))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_object_may_bring_its_own_graph() -> None:
+    class Trained:
+        def __captured__(self) -> ir.Model:
+            return capture(Block(4), shape=(1, 4, 8, 8))
+
+    assert {node.op_type for node in capture(Trained()).graph} >= {"Conv", "Swish"}
+    with pytest.raises(UsageError, match="has its weights"):
+        capture(Trained(), weights="w.pth")

@@ -15,7 +15,15 @@ from netsuke.core.errors import FileError, Problem, UsageError, near
 
 
 def load(model: Any, *, shape: Any, weights: Any, dtype: Any, free_image: bool = True) -> ir.Model:
-    """The model as onnx_ir holds it; objects given by the caller are copied."""
+    """The model as onnx_ir holds it; objects given by the caller are copied.
+
+    An object with a method `__captured__() -> onnx_ir.Model` brings its own graph: a network in training is not what
+    torch.export should trace.
+    """
+    if hasattr(type(model), "__captured__"):
+        if weights is not None:
+            raise UsageError(Problem("this network has its weights", got=str(weights), hint="leave weights out"))
+        return _fixed(model.__captured__(), shape)
     if isinstance(model, ir.Model):
         return _fixed(model.clone(deep_copy=False), shape)
     if isinstance(model, onnx.ModelProto):

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,15 +53,18 @@ def export_module(
             raise
         except Exception as error:  # the exporter raises many types; the next attempt frees fewer dimensions
             first = first or error
-    got = re.sub(r"\s+", " ", str(first))[:400]
-    raise UnsupportedError(
-        Problem(
-            "torch.export cannot trace this network",
-            where=type(module).__name__,
-            got=got,
-            hint="export it to ONNX yourself and give the .onnx file",
-        )
-    )
+    got = re.sub(r"\s+", " ", str(first))[:240]
+    hint = "torch.where instead of a branch on values, or export it to ONNX yourself and give the .onnx file"
+    where = _line_of_user(first, torch) or type(module).__name__
+    raise UnsupportedError(Problem("torch.export cannot trace this network", where=where, got=got, hint=hint))
+
+
+def _line_of_user(error: BaseException | None, torch: Any) -> str:
+    """The innermost line outside of torch that the error passed: `net.py:5 in forward: if x.sum() > 0:`."""
+    root = str(Path(torch.__file__).parent)
+    frames = traceback.extract_tb(error.__traceback__ if error else None)
+    own = [f for f in frames if not f.filename.startswith((root, "<")) and f.filename != __file__]
+    return f"{own[-1].filename}:{own[-1].lineno} in {own[-1].name}: {own[-1].line}" if own else ""
 
 
 def _arguments(module: Any, shape: Any, dtype: str | Mapping[str, str]) -> tuple[list[tuple[int, ...]], list[str]]:
@@ -209,12 +213,17 @@ def _torch() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress and its warnings about its own internals."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    names = ("torch.onnx", "torch.export", "torch.fx.experimental", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),  # a failed attempt prints the graph it had
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import netsuke
 from methods.qat.tiny import SHAPE, Branching, everything, images
 from netsuke import engine
 from netsuke.core.errors import UsageError
@@ -168,3 +169,11 @@ def test_wrong_settings_are_refused() -> None:
     assert len(caught.value.problems) == 3
     with pytest.raises(UsageError, match="as many"):
         Samples(torch.zeros(3, 1), torch.zeros(2))
+
+
+def test_compress_takes_the_network_itself() -> None:
+    x, _ = images()
+    network = prepare(everything(), shape=SHAPE, weight_bits=4, activation_bits=4, calib=x).eval()
+    small = netsuke.compress(network, measure=False)
+    with torch.no_grad():
+        assert np.array_equal(np.asarray(engine.load(small.program)(x.numpy())), network(x).numpy())

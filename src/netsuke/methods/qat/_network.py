@@ -128,6 +128,8 @@ class QatNetwork(nn.Module):
 
         return capture(served_network(self.net), shape=self.shape, dtype=self.dtype)
 
+    __captured__ = export  # `netsuke.compress(network)` and kin take the network as it is
+
 
 def prepare(
     model: nn.Module,
