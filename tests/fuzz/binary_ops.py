@@ -90,6 +90,8 @@ def bconv(m: Maker) -> None:
         strides, pads = [1, 1], [kernel[0] // 2, kernel[1] // 2, (kernel[0] - 1) // 2, (kernel[1] - 1) // 2]
     window = {"strides": strides, "pads": pads, "dilations": [m.choice((1, 1, 2)), m.choice((1, 1, 2))]}
     attrs = {**window, "groups": groups, "channels": c, "pad_value": m.integer(-1, 1)}
+    if m.chance(0.3):
+        attrs |= {"pad_value": 0, "levels": "bool"}
     _layer(m, "bconv", x, pack_bits(signs), attrs, outputs)
 
 
@@ -97,7 +99,8 @@ def blinear(m: Maker) -> None:
     x, c = _packed(m, image=False)
     if x:
         outputs = m.choice(CHANNELS)
-        _layer(m, "blinear", x, pack_bits(m.rng.random((outputs, c)) < 0.5), {"channels": c}, outputs)
+        attrs = {"channels": c, "levels": m.choice(("sign", "bool"))}
+        _layer(m, "blinear", x, pack_bits(m.rng.random((outputs, c)) < 0.5), attrs, outputs)
 
 
 def bmatmul(m: Maker) -> None:

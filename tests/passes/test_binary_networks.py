@@ -56,6 +56,43 @@ def test_forms_of_a_binary_convolution(body, kinds):
 
 
 @pytest.mark.parametrize(
+    ("bits", "step"),
+    [
+        ("c = Clip(x, zero, one) s = Round(c)", None),
+        ("d = Div(x, step) c = Clip(d, zero, one) s = Round(c)", 0.37),
+        ("d = Div(x, step) c = Clip(d, zero, one) s = Round(c)", 3e-3),
+        ("g = Greater(x, step) s = Cast<to=1>(g)", 0.25),
+        ("g = GreaterOrEqual(x, step) s = Where(g, one, zero)", -0.5),
+    ],
+)
+@pytest.mark.parametrize("layer", ["bconv", "blinear"])
+def test_levels_of_0_and_1_are_one_bit_too(bits, step, layer):
+    """Sums of 0 and 1 times +-1 are whole numbers: equal bit for bit, also next to the threshold and in the padding."""
+    rng = np.random.default_rng(7)
+    at = np.float32(0.5 if step is None else step / 2 if "Div" in bits else step)
+    near = np.asarray([at, np.nextafter(at, np.float32(-9)), np.nextafter(at, np.float32(9)), 0, -1, 7], np.float32)
+    image = layer == "bconv"
+    shape, kernel = ((3, 70, 5, 4), (3, 3)) if image else ((40, 70), ())
+    x = np.where(rng.random(shape) < 0.5, rng.choice(near, shape), rng.normal(0, 1, shape)).astype(np.float32)
+    w = np.where(rng.random((5, 70, *kernel)) < 0.5, 1, -1).astype(np.float32)
+    body = f"{bits} y = " + ("Conv<pads=[1,1,1,1]>(s, w)" if image else "Gemm<transB=1>(s, w)")
+    values = {"w": w, "zero": np.float32(0), "one": np.float32(1), "step": np.float32(step or 1)}
+    used = {n: np.asarray(v) for n, v in values.items() if f" {n}," in body or f" {n})" in body}
+    ends = ("float[N,70,5,4] x", "float[N,5,A,B] y") if image else ("float[N,70] x", "float[N,5] y")
+    program = compiled(build(ends[0], body, ends[1], used))
+    assert ops(program) == ["sign_pack", layer]
+    assert next(n for n in program.nodes if n.op == layer).attrs["levels"] == "bool"
+    if "Clip" in bits:
+        levels = np.round(np.clip(x / np.float32(step or 1), 0, 1))
+    else:
+        levels = (x > at if "Greater(" in bits else x >= at).astype(np.float32)
+    s, v = torch.from_numpy(levels), torch.from_numpy(w)
+    want = (nn.functional.conv2d(s, v, padding=1) if image else s @ v.T).numpy()
+    for got in (run(program, {"x": x})["y"], engine_of(program).run({"x": x})["y"]):
+        assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize(
     ("body", "kinds"),
     [
         (f"{SIGN} p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s) y = Conv(p, w)", ["maxpool", "sign_pack", "bconv"]),

@@ -29,7 +29,9 @@ def test_pack_and_unpack_are_inverse(channels, rows, seed):
         assert value == sum((int(w) % 2**64) << (64 * i) for i, w in enumerate(packed))
 
 
-def network(rng, channels, outputs, kernel, *, out="f32", groups=1, pad_value=0, window=None, signs=False):
+def network(
+    rng, channels, outputs, kernel, *, out="f32", groups=1, pad_value=0, window=None, signs=False, levels="sign"
+):
     """x f32 NHWC -> sign_pack -> bconv with everything fused; `signs` adds the second output."""
     w = rng.random((outputs, *kernel, channels // groups)) < 0.5
     threshold = rng.normal(0, 5, outputs).astype(np.float32)
@@ -46,7 +48,7 @@ def network(rng, channels, outputs, kernel, *, out="f32", groups=1, pad_value=0,
         "shift": rng.normal(0, 1, outputs).astype(np.float32),
     }
     attrs = {"strides": [1, 1], "pads": [0, 0, 0, 0], **(window or {}), "groups": groups, "channels": channels}
-    attrs |= {"pad_value": pad_value, "out": out} | ({"zero": 128} if out == "u8" else {})
+    attrs |= {"pad_value": pad_value, "out": out, "levels": levels} | ({"zero": 128} if out == "u8" else {})
     packed = out == "bits" or signs
     real = ["", "", "", ""] if out == "bits" else ["mult", "bias", "slope", "shift"]
     inputs = ["p", "w", *real, "", "t" if packed else "", "flip" if packed else ""]
@@ -84,10 +86,10 @@ def test_reference_emulation_and_engine_agree(data):
     window = {"pads": pads, "strides": [draw(st.integers(1, 2)), 1], "dilations": [1, draw(st.integers(1, 2))]}
     out = draw(st.sampled_from(("bits", "u8", "f32")))
     signs = out != "bits" and draw(st.booleans())
-    pad_value = draw(st.integers(-1, 1))
-    program, _ = network(
-        rng, channels, outputs, kernel, out=out, groups=groups, pad_value=pad_value, window=window, signs=signs
-    )
+    levels = draw(st.sampled_from(("sign", "sign", "bool")))
+    pad_value = draw(st.integers(-1, 1)) if levels == "sign" else 0
+    options = {"out": out, "groups": groups, "pad_value": pad_value, "window": window, "signs": signs, "levels": levels}
+    program, _ = network(rng, channels, outputs, kernel, **options)
     verify(program)
     size = draw(st.integers(9, 10))
     shape = (draw(st.integers(0, 2)), *((1, 1) if kernel == (1, 1) else (size, size)), channels)
@@ -101,18 +103,19 @@ def test_reference_emulation_and_engine_agree(data):
         assert value.dtype == here[name].dtype
 
 
-@pytest.mark.parametrize("pad_value", [-1, 0, 1])
-def test_sums_equal_torch_convolution_of_signs(pad_value):
-    """An oracle that packs nothing: torch's convolution of padded +1 and -1."""
+@pytest.mark.parametrize(("pad_value", "low"), [(-1, -1), (0, -1), (1, -1), (0, 0)])
+def test_sums_equal_torch_convolution_of_signs(pad_value, low):
+    """An oracle that packs nothing: torch's convolution of padded +1 and -1, or 1 and 0."""
     rng = np.random.default_rng(3)
-    program, w = network(rng, 70, 9, (3, 3), window={"pads": [1, 1, 1, 1]}, pad_value=pad_value)
+    levels = "sign" if low else "bool"
+    program, w = network(rng, 70, 9, (3, 3), window={"pads": [1, 1, 1, 1]}, pad_value=pad_value, levels=levels)
     for name in ("bias", "slope", "shift"):
         program.constants.pop(name)
     program.nodes[1].inputs[3:6] = ["", "", ""]
     program.constants["mult"] = np.ones(9, np.float32)
     x = rng.normal(0, 1, (2, 6, 5, 70)).astype(np.float32)
     y = run(program, {"x": x})["y"]
-    signs = torch.from_numpy(np.where(x >= 0, 1.0, -1.0)).permute(0, 3, 1, 2)
+    signs = torch.from_numpy(np.where(x >= 0, 1.0, float(low))).permute(0, 3, 1, 2)
     padded = torch.nn.functional.pad(signs, (1, 1, 1, 1), value=float(pad_value))
     weights = torch.from_numpy(np.where(w, 1.0, -1.0)).permute(0, 3, 1, 2)
     want = torch.nn.functional.conv2d(padded, weights).permute(0, 2, 3, 1).numpy()
@@ -156,6 +159,10 @@ def _wrong_threshold(program):
     program.constants["t"] = program.constants["t"].astype(np.float32)
 
 
+def _bool_padded(program):
+    program.nodes[1].attrs.update(levels="bool", pad_value=1)
+
+
 def _no_mult(program):
     program.nodes[1].inputs[2] = ""
 
@@ -169,6 +176,7 @@ def _no_mult(program):
         (_no_threshold, "a threshold belongs to packed outputs"),
         (_wrong_threshold, "wrong dtype of threshold"),
         (_no_mult, "mult is absent"),
+        (_bool_padded, "levels of 0 and 1 are padded with 0"),
     ],
 )
 def test_the_verifier_names_what_is_wrong(change, message):

@@ -1,6 +1,7 @@
 // The one-bit matrix product behind bconv and blinear (docs/numerics.md section 10): types shared by the driver and the kernels.
 //
 //   acc[m][o] = base[m] - 2 * count[m][o],   count = popcount(x[m] xor w[o])
+//   acc[m][o] = popcount(w[o]) - count[m][o] where bits of x stand for 1 and 0
 //
 // A row of A is a base pointer (one output pixel) plus offsets shared by all rows, each the start of a contiguous run, as in qgemm. Output
 // channels are taken in blocks of 64: one word of packed output.
@@ -44,6 +45,7 @@ struct Tile {
 // From sums to outputs.
 struct Finish {
   bool out_bits = false, out_f32 = false, with_bits = false;  // with_bits: y and the signs of y
+  bool zero_one = false;                                      // bits of x stand for 1 and 0 instead of +1 and -1; padding is 0
   int residual = 0;                                           // 0 none, 1 of y's type
   int32_t zero = 0, lo = 0, hi = 255, r_zero = 0;
   float r_mult = 0;

@@ -101,6 +101,10 @@ Status BinaryOp::read_attributes(const BuildArgs& args, Finish* f) const {
   for (int i = kBias; i <= kShift; ++i) {
     if (f->out_bits && present(args.inputs, i)) return error(Code::kInvalidArgument, "%s: packed signs are made from the sums alone", op);
   }
+  std::string levels;
+  NETSUKE_TRY(args.attrs.get_or("levels", "sign", &levels));
+  if (levels != "sign" && levels != "bool") return error(Code::kInvalidArgument, "%s: levels is \"%s\", allowed are sign, bool", op, levels.c_str());
+  f->zero_one = levels == "bool";
   Codes codes;
   NETSUKE_TRY(read_codes(args.attrs, true, &codes));
   f->zero = codes.zero;
@@ -119,6 +123,7 @@ Status BinaryOp::build_layer(const BuildArgs& args, const Geometry& g, int pad_v
   n_outputs_ = args.n_outputs;
   NETSUKE_TRY(read_attributes(args, &f));
   NETSUKE_TRY(read_vectors(args, &f));
+  if (f.zero_one && pad_value != 0) return error(Code::kInvalidArgument, "%s: levels \"bool\" are padded with 0, pad_value is %d", op, pad_value);
   const uint8_t* flip = nullptr;
   if (present(args.inputs, kFlip)) {
     NETSUKE_TRY(check_vector(op, "flip", args.inputs[kFlip], DType::kBool, g.out_channels));

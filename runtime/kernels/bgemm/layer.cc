@@ -48,7 +48,7 @@ struct Layer::Task {
 Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa) {
   g_ = g;
   f_ = finish;
-  pad_value_ = pad_value;
+  pad_value_ = finish.zero_one ? -1 : pad_value;  // a padded 0 is a bit of 0
   const int64_t products = g.kh * g.kw * g.in_per_group();
   kernels_ = &kernels_of(isa, products >= kDeep);
   if (kernels_->layout == Layout::kNibbles && products >= kDeep) return error(Code::kInternal, "one-bit kernels are too narrow for this layer");
@@ -115,6 +115,10 @@ void Layer::write_taps(const uint64_t* w, int64_t unit) {
           to[kBlock] = byte >> 4;
         }
       }
+      if (f_.zero_one) {
+        int32_t& ones = ones_[static_cast<size_t>(unit * kBlock + o)];
+        for (int64_t i = 0; i < words; ++i) ones += popcount(from[i]);
+      }
       if (tap_bits_.empty()) continue;
       int32_t& bits = tap_bits_[static_cast<size_t>((unit * taps + tap) * kBlock + o)];
       for (int64_t i = 0; i < words; ++i) bits += popcount(from[i]);
@@ -126,6 +130,7 @@ void Layer::pack(const uint64_t* w) {
   const int64_t units = g_.groups * group_blocks_;
   std::memset(packed_.data(), 0, packed_.bytes());
   if (kernels_->layout == Layout::kWords && zero_padded()) tap_bits_.assign(static_cast<size_t>(units * g_.kh * g_.kw * kBlock), 0);
+  if (f_.zero_one) ones_.assign(static_cast<size_t>(units * kBlock), 0);
   for (int64_t unit = 0; unit < units; ++unit) write_taps(w, unit);
 }
 
@@ -234,6 +239,15 @@ int32_t Layer::valid_taps(const Extent& e, int64_t m, int64_t range[4]) const {
   return static_cast<int32_t>((range[1] - range[0]) * (range[3] - range[2]));
 }
 
+// sum x w over x in {0, 1}, w in {-1, +1}: the ones that meet +1 less those that meet -1. Of popcount(x xor w) the ones of w that x misses
+// count too: acc = popcount(w) - popcount(x xor w).
+void Layer::sum_ones(int64_t unit, int rows, int columns, int32_t* count) const {
+  const int32_t* ones = ones_.data() + unit * kBlock;
+  for (int i = 0; i < rows; ++i) {
+    for (int c = 0; c < columns; ++c) count[i * kBlock + c] = ones[c] - count[i * kBlock + c];
+  }
+}
+
 // kWords: a padded tap met words of 0, so that the weights' own bits were counted.
 void Layer::drop_padding(int64_t unit, const int64_t range[4], int32_t* count) const {
   const int32_t* bits = tap_bits_.data() + unit * g_.kh * g_.kw * kBlock;
@@ -278,6 +292,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
   Result result = {};
   result.count = count;
   result.base = bases;
+  result.sums = f_.zero_one;
   result.out_stride = g_.out_channels;
   result.bits = task.bits == nullptr ? nullptr : words;
   const uint8_t* rows[kMaxRows];
@@ -307,6 +322,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
           bases[i] += static_cast<int32_t>(8 * tap_steps_ * (taps - valid));
         }
       }
+      if (f_.zero_one) sum_ones(unit, tile.rows, tile.columns, count);
       const int64_t at = ((task.m0 + r) * g_.out_channels + channel) * element;
       result.out = f_.out_bits ? nullptr : static_cast<uint8_t*>(task.out) + at;
       result.residual = task.residual == nullptr ? nullptr : static_cast<const uint8_t*>(task.residual) + at;

@@ -30,7 +30,7 @@ class Layer {
   // x: [n, h, w, words]. out: y, or the packed signs when out_bits; bits: the second output or null.
   void run(const Extent& e, const uint64_t* x, const void* residual, void* out, uint64_t* bits, void* scratch, ThreadPool& pool) const;
   std::string kernel_name() const { return std::string(kernels_->name) + (tree_.nodes.empty() ? "" : "_tree"); }
-  size_t packed_bytes() const { return packed_.bytes() + tap_bits_.size() * 4 + tree_.bytes(); }
+  size_t packed_bytes() const { return packed_.bytes() + (tap_bits_.size() + ones_.size()) * 4 + tree_.bytes(); }
   const std::string& key() const { return key_; }                  // base/choices.h
   const std::vector<std::string>& ways() const { return ways_; }   // "tiles"; "tree" where groups == 1
   const Geometry& geometry() const { return g_; }
@@ -49,7 +49,8 @@ class Layer {
   void choose(const uint64_t* w, Isa isa);
   int32_t valid_taps(const Extent& e, int64_t m, int64_t range[4]) const;
   void drop_padding(int64_t unit, const int64_t range[4], int32_t* count) const;
-  bool zero_padded() const { return pad_value_ == 0 && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
+  void sum_ones(int64_t unit, int rows, int columns, int32_t* count) const;
+  bool zero_padded() const { return pad_value_ == 0 && !f_.zero_one && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
   // Blocks of 64 outputs are whole words of the packed output.
   bool aligned() const { return g_.groups == 1 || g_.out_per_group() % kBlock == 0; }
 
@@ -67,6 +68,7 @@ class Layer {
   Buffer packed_;
   std::vector<uint64_t> flip_;       // [units]
   std::vector<int32_t> tap_bits_;    // kWords with zero padding: [units][taps][64] popcounts of w
+  std::vector<int32_t> ones_;        // zero_one: [units][64] popcounts of w
   std::vector<uint8_t> pad_pixel_;   // a padded pixel of A
 };
 

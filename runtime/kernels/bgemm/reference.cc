@@ -8,7 +8,7 @@ namespace {
 
 int sign_at(const uint64_t* words, int64_t c) { return (words[c / 64] >> (c % 64) & 1) != 0 ? 1 : -1; }
 
-int32_t sum_of(const Geometry& g, int pad_value, const uint64_t* w, const Extent& e, const uint64_t* x, int64_t image, int64_t oy, int64_t ox,
+int32_t sum_of(const Geometry& g, bool zero_one, int pad_value, const uint64_t* w, const Extent& e, const uint64_t* x, int64_t image, int64_t oy, int64_t ox,
                int64_t o) {
   const int64_t each = g.in_per_group(), group = o / g.out_per_group();
   int32_t sum = 0;
@@ -18,7 +18,10 @@ int32_t sum_of(const Geometry& g, int pad_value, const uint64_t* w, const Extent
       const bool inside = y >= 0 && y < e.h && p >= 0 && p < e.w;
       const uint64_t* tap = w + ((o * g.kh + ky) * g.kw + kx) * words_of(each);
       const uint64_t* pixel = inside ? x + ((image * e.h + y) * e.w + p) * words_of(g.in_channels) : nullptr;
-      for (int64_t c = 0; c < each; ++c) sum += (inside ? sign_at(pixel, group * each + c) : pad_value) * sign_at(tap, c);
+      for (int64_t c = 0; c < each; ++c) {
+        const int sign = inside ? sign_at(pixel, group * each + c) : zero_one ? -1 : pad_value;
+        sum += (zero_one ? (sign + 1) / 2 : sign) * sign_at(tap, c);
+      }
     }
   }
   return sum;
@@ -49,7 +52,7 @@ void reference(const Geometry& g, int pad_value, const uint64_t* w, const uint8_
   for (int64_t i = 0; packed != nullptr && i < pixels * words; ++i) packed[i] = 0;
   for (int64_t m = 0; m < pixels; ++m) {
     for (int64_t o = 0; o < g.out_channels; ++o) {
-      const int32_t acc = sum_of(g, pad_value, w, e, x, m / (e.oh * e.ow), m / e.ow % e.oh, m % e.ow, o);
+      const int32_t acc = sum_of(g, f.zero_one, pad_value, w, e, x, m / (e.oh * e.ow), m / e.ow % e.oh, m % e.ow, o);
       const int64_t at = m * g.out_channels + o;
       bool bit;
       if (f.out_bits) {

@@ -54,6 +54,7 @@ class RandomLayer {
     f_.out_f32 = kind == 1;
     for (int32_t& t : thresholds_) t = static_cast<int32_t>(kind == 2 ? pick(-1, 257) : one_in(10) ? k + 1 : pick(-k / 4 - 1, k / 4 + 1));
     f_.with_bits = kind != 0 && one_in(2);
+    f_.zero_one = one_in(3);
     f_.threshold = thresholds_.data();
     f_.threshold_f32 = vectors_[4].data();
     if (kind != 0) {
@@ -95,11 +96,11 @@ class RandomLayer {
     layer.run(e_, x_.data(), residual, got.data(), f_.with_bits ? got_bits.data() : nullptr, scratch.data(), pool);
     const bool same = want == got && want_bits == got_bits;
     if (!same) {
-      std::printf("%s: n%lld %lldx%lld c%lld -> %lld g%lld k%lldx%lld s%lld,%lld d%lld,%lld p%lld,%lld,%lld,%lld pad %d out %d%d%d\n", layer.kernel_name().c_str(),
+      std::printf("%s: n%lld %lldx%lld c%lld -> %lld g%lld k%lldx%lld s%lld,%lld d%lld,%lld p%lld,%lld,%lld,%lld pad %d out %d%d%d %s\n", layer.kernel_name().c_str(),
                   (long long)e_.n, (long long)e_.h, (long long)e_.w, (long long)g_.in_channels, (long long)g_.out_channels, (long long)g_.groups,
                   (long long)g_.kh, (long long)g_.kw, (long long)g_.stride_h, (long long)g_.stride_w, (long long)g_.dil_h, (long long)g_.dil_w,
                   (long long)g_.pad_top, (long long)g_.pad_left, (long long)g_.pad_bottom, (long long)g_.pad_right, pad_value_, f_.out_bits,
-                  f_.out_f32, f_.with_bits);
+                  f_.out_f32, f_.with_bits, f_.zero_one ? "bool" : "sign");
     }
     CHECK(same);
   }

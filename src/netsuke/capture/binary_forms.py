@@ -1,4 +1,5 @@
-"""What a binary network looks like in ONNX: activations that take two opposite values, weights of one magnitude."""
+"""What a binary network looks like in ONNX: activations of two opposite values, or of 0 and another, weights of one
+magnitude."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ class Signs:
     """A value that is `scale` where x >= threshold and -scale elsewhere (a NaN included).
 
     ties: the value is 0 where x is 0 (ONNX Sign). pads: [begins, ends] around the two spatial axes, holding pad_value
-    in units of scale, when a Pad stands behind the sign.
+    in units of scale, when a Pad stands behind the sign. levels: "sign", or "bool" for scale and 0 (`bits_of` only).
     """
 
     x: ir.Value
@@ -26,6 +27,7 @@ class Signs:
     ties: bool = False
     pads: tuple[int, ...] = ()
     pad_value: int = 0
+    levels: str = "sign"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def signs_of(value: ir.Value | None) -> Signs | None:
     """
     pad = made_by(value, "Pad")
     if pad is not None:
-        return _padded(pad)
+        return _padded(pad, signs_of(pad.inputs[0]))
     sign = made_by(value, "Sign")
     if sign is not None and sign.inputs[0] is not None and sign.inputs[0].dtype == F32:
         return Signs(sign.inputs[0], 0.0, 1.0, ties=True)
@@ -62,14 +64,29 @@ def signs_of(value: ir.Value | None) -> Signs | None:
     return None
 
 
+def bits_of(value: ir.Value | None) -> Signs | None:
+    """`signs_of`, or a value that is a where x >= c and 0 elsewhere, whose padding is 0: what a one-bit layer reads."""
+    found = signs_of(value)
+    if found is not None:
+        return found
+    pad = made_by(value, "Pad")
+    if pad is not None:
+        padded = _padded(pad, bits_of(pad.inputs[0]))
+        return padded if padded is not None and padded.pad_value == 0 else None
+    two = _two_valued(value)
+    if two is None or two.low != 0 or two.high == 0:
+        return None
+    return Signs(two.x, two.threshold, two.high, levels="bool")
+
+
 def zero_one_of(value: ir.Value | None) -> tuple[ir.Value, float] | None:
     """(x, threshold) of a value that is 1 where x >= threshold and 0 elsewhere (a NaN included), or None."""
     two = _two_valued(value)
     return (two.x, two.threshold) if two is not None and (two.high, two.low) == (1.0, 0.0) else None
 
 
-def _padded(pad: ir.Node) -> Signs | None:
-    inner, pads = signs_of(pad.inputs[0]), ints_of(operand(pad, 1))
+def _padded(pad: ir.Node, inner: Signs | None) -> Signs | None:
+    pads = ints_of(operand(pad, 1))
     axes, value = operand(pad, 3), operand(pad, 2)
     fill = 0.0 if value is None else scalar_of(value)
     if inner is None or inner.pads or pads is None or len(pads) != 8 or axes is not None or fill is None:
@@ -94,7 +111,32 @@ def _two_valued(value: ir.Value | None) -> _Two | None:
         return None if compared is None else _Two(*compared, 1.0, 0.0)
     if node.op_type in ("Mul", "Add", "Sub"):
         return _shifted(node)
-    return None
+    return _rounded(node) if node.op_type == "Round" else None
+
+
+def _rounded(node: ir.Node) -> _Two | None:
+    """round(clip(x, 0, 1)) and round(clip(x / s, 0, 1)): 1 where the number is above 1/2, which halves to even need."""
+    clip = made_by(node.inputs[0], "Clip")
+    if clip is None or clip.inputs[0] is None or clip.inputs[0].dtype != F32:
+        return None
+    if scalar_of(operand(clip, 1)) != 0 or scalar_of(operand(clip, 2)) != 1:
+        return None
+    half = np.nextafter(np.float32(0.5), np.float32(1))
+    divided = made_by(clip.inputs[0], "Div")
+    step = None if divided is None else scalar_of(divided.inputs[1])
+    if divided is None or step is None or not np.isfinite(step) or step <= 0 or divided.inputs[0] is None:
+        return _Two(clip.inputs[0], float(half), 1.0, 0.0)
+    return _Two(divided.inputs[0], _first_above(half, np.float32(step)), 1.0, 0.0)
+
+
+def _first_above(limit: np.float32, step: np.float32) -> float:
+    """The smallest f32 x with f32(x / step) >= limit; division is monotone, so it lies next to limit * step."""
+    x = limit * step
+    while x / step >= limit:
+        x = np.nextafter(x, np.float32(-np.inf))
+    while not x / step >= limit:
+        x = np.nextafter(x, np.float32(np.inf))
+    return float(x)
 
 
 def _shifted(node: ir.Node) -> _Two | None:
@@ -162,8 +204,8 @@ def _weight(value: ir.Value | None) -> Array | None:
 
 
 def is_binary_layer(node: ir.Node) -> bool:
-    """True for a Conv, Gemm or MatMul of signs with weights of one magnitude: one bit each once compiled."""
-    if not is_op(node, "Conv", "Gemm", "MatMul") or signs_of(node.inputs[0]) is None:
+    """True for a Conv, Gemm or MatMul of two levels with weights of one magnitude: one bit each once compiled."""
+    if not is_op(node, "Conv", "Gemm", "MatMul") or bits_of(node.inputs[0]) is None:
         return False
     axis = 0 if node.op_type == "Conv" or int(attr(node, "transB", 0)) else 1
     return weight_signs(node.inputs[1], axis) is not None and array_of(node.inputs[0]) is None

@@ -1,4 +1,4 @@
-"""Sign -> Conv, Gemm or MatMul with weights of one magnitude becomes sign_pack -> bconv or blinear.
+"""Sign, or 0 and 1, -> Conv, Gemm or MatMul with weights of one magnitude becomes sign_pack -> bconv or blinear.
 
 The scales of signs, weights and a folded BatchNorm are one multiplier per output channel. ONNX Sign is 0 at 0:
 sign(x) = ((x >= 0) + (x > 0)) / 2 with both terms +1 or -1, so such a layer is the mean of two one-bit layers, exact
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.binary_forms import Signs, SignWeights, is_binary_layer, signs_of, weight_signs
+from netsuke.capture.binary_forms import Signs, SignWeights, bits_of, is_binary_layer, weight_signs
 from netsuke.capture.graph import Array, attr, constant, dims_of, operand, replace, source_of
 from netsuke.formats import make_multiplier, pack_bits, word_count
 from netsuke.passes.binary_tail import BinaryTail, binary_tail
@@ -42,7 +42,7 @@ class _Layer:
 
 
 def _lower(node: ir.Node, packed: dict[tuple[int, float], ir.Value]) -> bool:
-    signs = signs_of(node.inputs[0])
+    signs = bits_of(node.inputs[0])
     axis = 0 if node.op_type == "Conv" or int(attr(node, "transB", 0)) else 1
     weights = weight_signs(node.inputs[1], axis)
     assert signs is not None
@@ -75,6 +75,11 @@ def _lower(node: ir.Node, packed: dict[tuple[int, float], ir.Value]) -> bool:
     return True
 
 
+def _levels(signs: Signs) -> dict[str, Any]:
+    """The attribute of a layer whose bits are not +1 and -1."""
+    return {} if signs.levels == "sign" else {"levels": signs.levels}
+
+
 def _conv(node: ir.Node, signs: Signs, weights: SignWeights) -> _Layer | None:
     window, dims = conv_window(node), dims_of(node.inputs[0])
     bias = operand(node, 2)
@@ -86,7 +91,7 @@ def _conv(node: ir.Node, signs: Signs, weights: SignWeights) -> _Layer | None:
         if any(window["pads"]) or len(dims) != 4:
             return None  # zeros around the pads of the sign: two values of padding
         window["pads"], pad_value = list(signs.pads), signs.pad_value
-    attrs = {**window, "channels": dims[1], "pad_value": pad_value}
+    attrs = {**window, "channels": dims[1], "pad_value": pad_value, **_levels(signs)}
     mult = weights.scale.astype(np.float64) * signs.scale
     return _Layer("bconv", attrs, ohwi(weights.positive), mult, None if real is None else real.reshape(-1))
 
@@ -105,7 +110,7 @@ def _linear(node: ir.Node, signs: Signs, weights: SignWeights, axis: int) -> _La
         return None
     vector = None if real is None else np.broadcast_to(real.reshape(-1), (outputs,)).copy()
     mult = weights.scale.astype(np.float64) * signs.scale * gain
-    return _Layer("blinear", {"channels": positive.shape[1]}, positive, mult, vector)
+    return _Layer("blinear", {"channels": positive.shape[1], **_levels(signs)}, positive, mult, vector)
 
 
 def _packed(

@@ -54,6 +54,8 @@ def _binary_layer(view: NodeView, rank: int) -> Iterator[Finding]:
     shape, w = _weights(view, rank), view.constant(1)
     if shape is None or w is None:
         return
+    if view.attrs.get("levels") == "bool" and view.number_or("pad_value", 0):
+        yield "levels of 0 and 1 are padded with 0", view.attrs["pad_value"], "0"
     channels, groups = int(view.number("channels")), int(view.number_or("groups", 1))
     if channels % groups:
         yield "channels are not divisible by groups", f"{channels}, {groups}", ""

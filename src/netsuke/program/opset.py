@@ -91,6 +91,7 @@ _BITS_OUT = {
     **_OUT,
     "r_zero": _code(0),
     "r_mult": _f(0.0, low=0),
+    "levels": _word("sign", "bool", default="sign"),
 }
 _BITS_TAIL = (
     "mult:f32!? [{0}], bias:f32!? [{0}], slope:f32!? [{0}], shift:f32!? [{0}], r:u8|f32? as y, "

@@ -18,7 +18,8 @@ from netsuke.passes import compile_program
 from netsuke.program import from_bytes, interpreter, stored_bytes, to_bytes
 
 ONE_BIT = [
-    "bi_real", "biper", "bnn", "fda", "ir_net", "rbnn", "reactnet", "recu", "reste", "xnor_net", "xnor_net_pp",
+    "bi_real", "biper", "bnn", "dorefa", "fda", "ir_net", "rbnn", "reactnet", "recu", "reste", "xnor_net",
+    "xnor_net_pp",
 ]  # fmt: skip
 
 

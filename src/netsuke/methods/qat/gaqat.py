@@ -4,12 +4,13 @@ Paper: "GAQAT: gradient-adaptive quantization-aware training for domain generali
 Idea: two gradients reach every quantizer step: of the task (at the weights) and of smoothness (at weights perturbed
 uphill). At 3 and 4 bits they often pull against each other. A step whose task gradient keeps one sign over a window is
 pulled steadily away from what smoothness wants: it follows the smooth gradient alone in the next window.
-Equations: w' = w + rho g / ||g||; weights get g(w) + g(w'); disorder of a step over a window of n batches = share of
-consecutive task gradients whose sign flips; below `threshold` the task gradient of that step is left out for the next
-window.
+Equations: w' = w + rho g / ||g||; weights get (g(w) + g(w')) / 2; disorder of a step over a window of n batches = share
+of consecutive task gradients whose sign flips; below `threshold` the task gradient of that step is left out for the
+next window.
 Differences: SAM in its plain form; threshold 0.3 and windows of 50 batches are ours, the paper's are not known to us;
 steps with one value per channel count signs of their sum; batch norms keep
-their moving statistics while weights are shifted. The sum of two gradients wants half the learning rate.
+their moving statistics while weights are shifted. The mean of both gradients instead of their sum, so that rates of
+weights and of quantizer steps mean what they mean in plain training.
 Cost: two forward and backward passes a batch. Limits: the gain on unseen domains is what the paper claims, not checked
 here beyond the mechanism.
 """
@@ -98,6 +99,7 @@ class SmoothStep:
                 self._watch(step, task[name], p.grad)
             if step is None or not step.frozen:
                 p.grad.add_(task[name])
+            p.grad.mul_(0.5)
         optimizer.step()
         self.count += 1
         if self.count % self.config.window == 0:

@@ -58,7 +58,7 @@ def measure(context: Context, seed: int) -> Outcome:
             seed,
             data=data,
             teach=False,
-            config=replace(CONFIG, epochs=5, rate=0.02 if name == "plain" else 0.01),
+            config=replace(CONFIG, epochs=5),
             method="qat/lsq",
             weight_bits=4,
             activation_bits=4,

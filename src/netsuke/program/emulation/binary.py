@@ -46,6 +46,8 @@ def _sign_pack(call: Call) -> list[Tensor]:
 def _sums(call: Call) -> Tensor:
     channels = call.integer("channels")
     x = signs(call.tensor(0), channels)
+    if call.word("levels") == "bool":
+        x = (x + 1) / 2
     if "strides" not in call.attrs:
         return integer.linear(x, signs(call.tensor(1), channels), channels)
     groups = call.integer("groups")

@@ -28,15 +28,20 @@ def _sign_pack(call: Call) -> list[Array]:
     return [pack_bits(_flipped(call, wide >= threshold, 2))]
 
 
-def _signs(words: Array, channels: int) -> Array:
-    """+1 and -1 as f64."""
-    return np.where(unpack_bits(words, channels), 1.0, -1.0)
+def _signs(words: Array, channels: int, low: float = -1.0) -> Array:
+    """+1 and `low` as f64."""
+    return np.where(unpack_bits(words, channels), 1.0, low)
+
+
+def _low(call: Call) -> float:
+    """What a bit of 0 in x stands for."""
+    return -1.0 if call.word("levels") == "sign" else 0.0
 
 
 def _conv_sums(call: Call) -> Array:
     x, w, channels, groups = call.array(0), call.array(1), call.integer("channels"), call.integer("groups")
     win = window(call, (w.shape[1], w.shape[2]))
-    signs = _signs(x, channels)
+    signs = _signs(x, channels, _low(call))
     top, left, bottom, right = win.pads
     margins = ((0, 0), (top, bottom), (left, right), (0, 0))
     padded = np.pad(signs, margins, constant_values=float(call.integer("pad_value")))
@@ -52,7 +57,7 @@ def binary_sums(call: Call) -> Array:
         raise call.wrong("x has not as many words as the channels take", allowed=f"{(channels + 63) // 64} words")
     if "strides" in call.attrs:
         return _conv_sums(call).astype(np.int64)
-    return np.asarray(_signs(x, channels) @ _signs(call.array(1), channels).T).astype(np.int64)
+    return np.asarray(_signs(x, channels, _low(call)) @ _signs(call.array(1), channels).T).astype(np.int64)
 
 
 def _real(call: Call, acc: Array) -> Array:
@@ -102,7 +107,7 @@ def _product_sums(call: Call) -> Array:
         raise call.wrong(f"a and b do not multiply over {channels} channels")
     set_ = unpack_bits(a, channels)
     if packed:
-        left = np.where(set_, 1.0, -1.0 if call.word("levels") == "sign" else 0.0)
+        left = _signs(a, channels, _low(call))
         return np.asarray(left @ np.swapaxes(_signs(b, channels), -1, -2), np.float32)
     acc = np.zeros((*a.shape[:-1], b.shape[-1]), np.float32)
     for k in range(channels):
