@@ -30,7 +30,7 @@ def _context(runner: CountingRunner, seed: int) -> Any:
 def _quantized(steps: list[str], seed: int) -> tuple[ir.Model, int]:
     model, calib, runner = capture(resnet()), data(32), CountingRunner(1)
     plan = ptq.make_plan(
-        model, budget=Budget.parse(size="0.2x"), recipe=Recipe.make(steps), calib=calib, runner=runner, effort="normal",
+        model, budget=Budget(size="0.2x"), recipe=Recipe.make(steps), calib=calib, runner=runner, effort="normal",
         seed=seed,
     )  # fmt: skip
     return ptq.quantize(model, plan=plan, calib=calib, runner=runner, seed=seed), runner.calls

@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def small(files: dict[str, Path]) -> Small:
     output = files["tiny.onnx"].with_suffix(".nsk")
-    budget = Budget.parse(drop="top1:10%")
+    budget = Budget(drop="top1:10%")
     return compress(
         files["tiny.onnx"], calib=str(files["calib.npz"]), evaluate=str(files["eval.npz"]), budget=budget, output=output
     )
@@ -86,7 +86,7 @@ def test_layers_and_the_worst_of_them(small: Small) -> None:
 
 def test_same_input_same_bytes(small: Small, files: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "again.nsk"
-    budget = Budget.parse(drop="top1:10%")
+    budget = Budget(drop="top1:10%")
     again = compress(files["tiny.onnx"], calib=str(files["calib.npz"]), budget=budget, output=output, measure=False)
     assert small.path is not None
     assert output.read_bytes() == small.path.read_bytes()
@@ -116,7 +116,7 @@ def test_a_plan_can_be_edited_and_replayed(small: Small) -> None:
 
 
 def test_a_missed_contract_is_told_and_the_result_is_there(tmp_path: Path) -> None:
-    budget = Budget.parse(size="0.01x", drop="top1:1%")
+    budget = Budget(size="0.01x", drop="top1:1%")
     made = compress(network(), calib=inputs(16), budget=budget, output=tmp_path / "s.nsk", effort="fast", measure=False)
     assert (tmp_path / "s.nsk").exists()
     assert len(made.missed) == 2
@@ -163,7 +163,7 @@ def test_nothing_is_done_for_a_place_that_is_not_there(tmp_path: Path) -> None:
 
 def test_the_end_of_the_promised_time_cuts_calibration_short() -> None:
     """A clock that has run out: planning falls back to the fast plan, calibration keeps the batch it has."""
-    budget = Budget.parse(time="0.001s")
+    budget = Budget(time="0.001s")
     made = compress(network(), calib=inputs(64), budget=budget, measure=False)
     assert made.interrupted
     assert any("cut short" in n for n in made.notes)
@@ -318,7 +318,7 @@ def test_bfloat16_where_there_is_none_is_an_error(files: dict[str, Path]) -> Non
 
 def test_a_limit_given_beside_a_plan_counts(files: dict[str, Path]) -> None:
     made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
-    budget = Budget.parse(size="0.01x")
+    budget = Budget(size="0.01x")
     small = compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), budget=budget, measure=False)
     assert any("size" in line for line in small.missed)
 

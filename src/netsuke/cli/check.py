@@ -33,7 +33,7 @@ def check(
     from netsuke.data import load_data
     from netsuke.verify import check as examine
 
-    limits = dict(Budget.parse(drop=max_drop or None).drop)
+    limits = dict(Budget(drop=max_drop or None).drop)
     found = load_data(data, data_root, role="eval", preprocess=preprocess or None)
     with common.progress() as progress:
         result = examine(

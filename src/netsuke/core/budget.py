@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from netsuke.core.errors import Problem, UsageError
@@ -29,9 +29,11 @@ _KEYS = ("size", "bops", "latency", "time", "drop")
 _UNITS = {"B": 1, "kB": 1e3, "KB": 1e3, "KiB": 2**10, "MB": 1e6, "MiB": 2**20, "GB": 1e9, "GiB": 2**30}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Budget:
-    """What may be lost and what must be won. Every field may be None or empty: no limit of that kind.
+    """What may be lost and what must be won: `Budget(size="0.25x", drop={"top1": 0.01}, time="20m")`.
+
+    Given as in the table above; a number stands for a share (time: for seconds), None for no limit. Kept as:
 
     size_ratio     stored bytes after / before, at most
     size_bytes     stored bytes after, at most
@@ -41,14 +43,42 @@ class Budget:
     latency_ratio, latency_ms  time of one sample, at most: share of the 8-bit plan's, or milliseconds
     """
 
-    size_ratio: float | None = None
-    size_bytes: int | None = None
-    drop: Mapping[str, float] = field(default_factory=dict)
-    seconds: float | None = None
-    bops_ratio: float | None = None
-    bops: float | None = None
-    latency_ratio: float | None = None
-    latency_ms: float | None = None
+    size_ratio: float | None
+    size_bytes: int | None
+    drop: Mapping[str, float]
+    seconds: float | None
+    bops_ratio: float | None
+    bops: float | None
+    latency_ratio: float | None
+    latency_ms: float | None
+
+    def __init__(
+        self,
+        size: str | float | None = None,
+        drop: str | Mapping[str, float] | None = None,
+        time: str | float | None = None,
+        bops: str | float | None = None,
+        latency: str | float | None = None,
+    ) -> None:
+        """UsageError lists every part that cannot be read."""
+        problems: list[Problem] = []
+        ratio, count = _size(size, problems)
+        operations_ratio, operations = _limited("bops", bops, _COUNT, "0.5x or 2.1G", problems)
+        latency_ratio, milliseconds = _limited("latency", latency, _MS, "0.8x or 1.5ms", problems)
+        read = {
+            "size_ratio": ratio,
+            "size_bytes": count,
+            "drop": _drops(drop, problems),
+            "seconds": _seconds(time, problems),
+            "bops_ratio": operations_ratio,
+            "bops": operations,
+            "latency_ratio": latency_ratio,
+            "latency_ms": milliseconds,
+        }
+        if problems:
+            raise UsageError(problems, "the budget cannot be read")
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @property
     def searches(self) -> bool:
@@ -57,7 +87,7 @@ class Budget:
 
     @classmethod
     def parse_text(cls, text: str, **others: Any) -> Budget:
-        """From "size=0.15x,latency=0.8x": keys size, bops, latency, time, drop; `others` are keywords of `parse`."""
+        """From "size=0.15x,latency=0.8x": keys size, bops, latency, time, drop; `others` are keywords of `Budget`."""
         given: dict[str, Any] = {k: v for k, v in others.items() if v}
         problems = []
         for part in filter(None, (p.strip() for p in text.split(","))):
@@ -69,33 +99,12 @@ class Budget:
             else:
                 given[key] = value
         try:
-            budget = cls.parse(**{k: v for k, v in given.items() if k in _KEYS})
+            budget = cls(**{k: v for k, v in given.items() if k in _KEYS})
         except UsageError as error:
             problems += error.problems
         if problems:
             raise UsageError(problems, "the budget cannot be read")
         return budget
-
-    @classmethod
-    def parse(
-        cls,
-        *,
-        size: str | float | None = None,
-        drop: str | Mapping[str, float] | None = None,
-        time: str | float | None = None,
-        bops: str | float | None = None,
-        latency: str | float | None = None,
-    ) -> Budget:
-        """Build a budget from text or numbers; UsageError lists every part that cannot be read."""
-        problems: list[Problem] = []
-        ratio, count = _size(size, problems)
-        limits = _drops(drop, problems)
-        seconds = _seconds(time, problems)
-        bit_operations = _limited("bops", bops, _COUNT, "0.5x or 2.1G", problems)
-        milliseconds = _limited("latency", latency, _MS, "0.8x or 1.5ms", problems)
-        if problems:
-            raise UsageError(problems, "the budget cannot be read")
-        return cls(ratio, count, limits, seconds, *bit_operations, *milliseconds)
 
     def __str__(self) -> str:
         parts = []

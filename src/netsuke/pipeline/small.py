@@ -56,7 +56,8 @@ class Small:
         if self.timing is not None:
             t = self.timing
             speed = f"{t.speedup:.1f}x" if t.low > 1 or t.high < 1 else "no difference"
-            where = f"{t.threads} thread{'s' * (t.threads > 1)}, {t.isa}"
+            batch = f"batch {t.batch}, " * (t.batch > 1)
+            where = f"{batch}{t.threads} thread{'s' * (t.threads > 1)}, {t.isa}"
             noisy = "" if t.quiet else ", noisy machine"
             parts.append(f"{ms(t.float_ms)} -> {ms(t.compressed_ms)} ms ({speed}, {where}{noisy})")
         return "   ".join(parts)

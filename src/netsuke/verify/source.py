@@ -106,7 +106,27 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
         parts = fields(next(sample.batches(1))[0])
         shape = shape or {name: (1, *part.shape[1:]) for name, part in parts.items()}
         dtypes = {name: DTYPES.get(str(part.dtype), "f32") for name, part in parts.items()}
-    return capture(model_name(model), shape=_shape(model, shape), weights=weights or None, dtype=dtypes or "f32")
+    given = _shape(model, shape)
+    if _trains_in_integers(model):
+        from netsuke.methods.integer._graph import served_graph
+
+        if isinstance(given, Mapping) and len(given) == 1:
+            given = next(iter(given.values()))
+        if not isinstance(given, tuple):
+            raise UsageError(
+                Problem("the input shape of one input is needed", got=str(given), hint="shape=(1, 3, 32, 32)")
+            )
+        return served_graph(model, given)[0]
+    return capture(model_name(model), shape=given, weights=weights or None, dtype=dtypes or "f32")
+
+
+def _trains_in_integers(model: Any) -> bool:
+    """True for a torch module with layers of `netsuke.nn.integer_train`: they are captured by their codes."""
+    if not is_torch(model) or isinstance(model, (str, Path)):
+        return False
+    from netsuke.nn.integer_swap import integer_layers
+
+    return bool(integer_layers(model))
 
 
 def export_model(model: Any, shape: Any = None, weights: Any = None) -> Any:

@@ -25,7 +25,7 @@ BASE = ["quantize/uniform:weight_bits=8,activation_bits=8"]
 def planned(search="bits/search:samples=8", model=None, effort="fast", deadline=None, profiler=None, **limits):
     recipe = Recipe.make([*BASE, search])
     return ptq.make_plan(
-        model or capture(resnet()), budget=Budget.parse(**limits), recipe=recipe, calib=CALIB, runner=EngineRunner(1),
+        model or capture(resnet()), budget=Budget(**limits), recipe=recipe, calib=CALIB, runner=EngineRunner(1),
         effort=effort, deadline=deadline, profiler=profiler,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_impossible_budget_and_unknown_names_are_refused():
         planned("bits/search:formats=w4", size="0.2x")
     with pytest.raises(UsageError, match="needs a bit search"):
         ptq.make_plan(
-            capture(resnet()), budget=Budget.parse(bops="0.5x"), recipe="cpu-int8", calib=CALIB,
+            capture(resnet()), budget=Budget(bops="0.5x"), recipe="cpu-int8", calib=CALIB,
             runner=EngineRunner(1),
         )  # fmt: skip
     with pytest.raises(UsageError, match="engine can be timed"):

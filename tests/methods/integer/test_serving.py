@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import netsuke
 from netsuke import engine
 from netsuke.core.errors import UnsupportedError
 from netsuke.methods.integer._graph import quantized_graph, served_graph
@@ -132,3 +133,13 @@ def test_wide_words_are_served_as_the_float_network() -> None:
     with torch.no_grad():
         assert np.allclose(ours, twin(x).numpy(), atol=1e-4)
         assert torch.allclose(twin(x), net.eval()(x), atol=1e-2)
+
+
+def test_compress_takes_the_trained_network_itself() -> None:
+    net = integer_(Residual(), IntegerConfig())
+    x = torch.rand(16, 1, 8, 8)
+    net(x)
+    small = netsuke.compress(net.eval(), shape=(1, 1, 8, 8), measure=False)
+    _, twin = served_graph(net, (1, 1, 8, 8))
+    with torch.no_grad():
+        assert np.array_equal(np.asarray(engine.load(small.program)(x.numpy())), twin(x).numpy())

@@ -311,7 +311,7 @@ def test_layer_that_hurts_is_raised_or_kept_with_a_reason():
     array[:, 0] /= 3000
     weight.CopyFrom(onnx.numpy_helper.from_array(array, "bad.weight"))
     model = b.model(b.conv(b.op("Relu", y, name="r2"), 4, 8, name="next"))
-    plan = plan_of(model, calib=data(), effort="normal", budget=Budget.parse(drop="top1:0.5%"))
+    plan = plan_of(model, calib=data(), effort="normal", budget=Budget(drop="top1:0.5%"))
     kept = [row for row in plan if row.kept]
     assert "bad" in [row.name for row in kept]
     assert "output change" in plan["bad"].reason
@@ -321,7 +321,7 @@ def test_layer_that_hurts_is_raised_or_kept_with_a_reason():
 
 
 def test_size_limit_that_cannot_be_met_is_noted():
-    plan = plan_of(resnet(), calib=data(), budget=Budget.parse(size="0.1x"))
+    plan = plan_of(resnet(), calib=data(), budget=Budget(size="0.1x"))
     assert any(note.startswith("size:") for note in plan.notes)
 
 
@@ -350,7 +350,7 @@ def test_every_builtin_recipe_can_be_planned():
         steps = {step.method for step in recipe.steps}
         if "quantize/weight_only" in steps:
             continue  # planned without data by the pipeline: tests/pipeline
-        options = {"budget": Budget(size_ratio=0.3)} if "bits/search" in steps else {}
+        options = {"budget": Budget(size=0.3)} if "bits/search" in steps else {}
         plan = plan_of(resnet(), recipe, data(), **options)
         assert plan.recipe == name
         assert set(place(resnet()).layers) == {row.name for row in plan}

@@ -25,7 +25,7 @@ RECIPE = (
     "quantize/adaquant:batch=16",
     "quantize/retune",
 )
-LIMIT = Budget(bops_ratio=0.35)
+LIMIT = Budget(bops=0.35)
 
 
 def measure(context: Context, seed: int) -> Outcome:

@@ -30,7 +30,7 @@ def measure(context: Context, seed: int) -> Outcome:
     for name in ALLOCATORS:
         steps = ("quantize/uniform:weight_bits=8,activation_bits=8", "quantize/bias_correction")
         recipe = Recipe.make((*steps, f"bits/search:sensitivity=kl,allocator={name}"))
-        limit = Budget(size_bytes=uniform.bytes_after)
+        limit = Budget(size=f"{uniform.bytes_after}B")
         small = _small(plan(NETWORK, calib, recipe=recipe, budget=limit, shape=SHAPE, seed=seed), calib, seed)
         context.progress(f"seed {seed}, {name}: {small.summary().splitlines()[0]}")
         figures[f"top1_{name}"] = top1(small)[1]

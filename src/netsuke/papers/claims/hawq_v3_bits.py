@@ -24,7 +24,7 @@ RECIPE = (
     "bits/search:sensitivity=hessian,formats=w4a4+w8a8",
     "quantize/dyadic",
 )
-LIMITS = Budget(bops_ratio=0.6)
+LIMITS = Budget(bops=0.6)
 
 
 def measure(context: Context, seed: int) -> Outcome:

@@ -39,7 +39,7 @@ def run(found: Any, seed: int) -> tuple[Any, float]:
     if "bits/search" in found.config[-1]:
         from netsuke.data import load_data
 
-        limit = Budget(latency_ratio=1.5) if found.name == "hardware-aware" else Budget(size_ratio=0.35)
+        limit = Budget(latency=1.5) if found.name == "hardware-aware" else Budget(size=0.35)
         result = compress(
             "models:digits_cnn", recipe=found.recipe(), budget=limit, calib=load_data("digits:train").take(128, seed),
             evaluate="digits:test", shape=SHAPE, seed=seed, measure=False,

@@ -42,7 +42,7 @@ def measure(context: Context, seed: int) -> Outcome:
         ["quantize/zeroq:iterations=80", "quantize/uniform:weight_bits=4,activation_bits=8"], None, seed
     )
     started = time.process_time()
-    limit = Budget(size_bytes=uniform.bytes_after)
+    limit = Budget(size=f"{uniform.bytes_after}B")
     made = plan("models:digits_cnn", None, recipe=Recipe.make(SWEEP), budget=limit, shape=SHAPE, seed=seed)
     mixed = compress(
         "models:digits_cnn", made, evaluate="digits:test", shape=SHAPE, seed=seed, measure=False, threads=1
