@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -38,7 +39,15 @@ constexpr int kPausesBeforeYield = 2000;
 // job is open; the caller first closes the job, then waits for `active` to reach zero. Both orders are sequentially consistent, so
 // a worker either sees the job closed or is waited for: a late worker never touches a finished job, and the caller never
 // waits for a worker that did not wake up in time.
+//
+// Every thread begins with its own share of the tasks, the same part of every job, and then helps the others. Operators number their tasks
+// along rows, so a thread finds in its own second-level cache most of what it wrote as part of the previous layer.
 struct ThreadPool::Impl {
+  struct alignas(64) Share {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
+
   int threads = 1;
   pid_t owner = 0;
   Team team = nullptr;
@@ -49,21 +58,29 @@ struct ThreadPool::Impl {
   alignas(64) std::atomic<uint32_t> epoch{0};
   std::atomic<bool> open{false};
   std::atomic<bool> stop{false};
-  alignas(64) std::atomic<int64_t> next{0};
+  std::unique_ptr<Share[]> shares;
   alignas(64) std::atomic<int> active{0};
   alignas(64) std::atomic<int> sleepers{0};
   std::mutex mutex;
   std::condition_variable wake;
 
-  int64_t tasks = 0;
   Task task = nullptr;
   const void* context = nullptr;
 
+  void divide(int64_t tasks) {
+    for (int t = 0; t < threads; ++t) {
+      shares[t].next.store(tasks * t / threads, std::memory_order_relaxed);
+      shares[t].end = tasks * (t + 1) / threads;
+    }
+  }
+
   void drain(int thread) {
-    for (;;) {
-      const int64_t index = next.fetch_add(1, std::memory_order_relaxed);
-      if (index >= tasks) return;
-      task(context, index, thread);
+    for (int i = 0; i < threads; ++i) {
+      Share& share = shares[thread + i < threads ? thread + i : thread + i - threads];
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
+        const int64_t index = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (index < share.end) task(context, index, thread);
+      }
     }
   }
 
@@ -126,12 +143,14 @@ ThreadPool::ThreadPool(int threads) : impl_(new Impl) {
     // A limit on threads (ulimit, cgroup): threads() tells how many there are.
   }
   impl_->threads = static_cast<int>(impl_->workers.size()) + 1;
+  impl_->shares.reset(new Impl::Share[static_cast<size_t>(impl_->threads)]);
 }
 
 ThreadPool::ThreadPool(int threads, Team team) : impl_(new Impl) {
   impl_->owner = getpid();
   impl_->threads = std::max(1, threads);
   impl_->team = team;
+  impl_->shares.reset(new Impl::Share[static_cast<size_t>(impl_->threads)]);
 }
 
 ThreadPool::~ThreadPool() {
@@ -158,10 +177,9 @@ void ThreadPool::run(int64_t tasks, Task task, const void* context) {
     for (int64_t i = 0; i < tasks; ++i) task(context, i, 0);
     return;
   }
-  pool.tasks = tasks;
   pool.task = task;
   pool.context = context;
-  pool.next.store(0, std::memory_order_relaxed);
+  pool.divide(tasks);
   if (pool.team != nullptr) {
     pool.joined.store(0, std::memory_order_relaxed);
     pool.team(&Impl::join_team, &pool, static_cast<unsigned>(std::min<int64_t>(pool.threads, tasks)), 0);

@@ -1,6 +1,6 @@
 // The engine's thread pool: n - 1 workers plus the caller. Workers spin for a short while before they sleep, so that
-// consecutive layers do not pay a wake-up. Work is split into tasks that own disjoint outputs; which thread runs a task is decided by
-// an atomic counter and never changes a result.
+// consecutive layers do not pay a wake-up. Work is split into tasks that own disjoint outputs; which thread runs a task is decided
+// while they run and never changes a result.
 #ifndef NETSUKE_BASE_THREADS_H_
 #define NETSUKE_BASE_THREADS_H_
 

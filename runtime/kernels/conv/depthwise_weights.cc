@@ -125,7 +125,9 @@ void Depthwise::run(const ConvGeometry& g, const float* x, const float* r, float
     image.run.lo = -__builtin_inff();
     image.run.hi = __builtin_inff();
   }
-  const int64_t tall = std::max<int64_t>(1, kTask / line), blocks = (g.oh + tall - 1) / tall;
+  // An equal number of blocks for each thread: of three blocks the second of two threads waits for the third.
+  const int64_t tall = std::max<int64_t>(1, kTask / line), fewest = (g.oh + tall - 1) / tall, threads = pool.threads();
+  const int64_t blocks = std::min((fewest + threads - 1) / threads * threads, g.oh);
   pool.parallel_for(g.n * blocks, [&](int64_t task, int thread) {
     const float** table = reinterpret_cast<const float**>(static_cast<uint8_t*>(scratch) + table_bytes() * static_cast<size_t>(thread));
     const int64_t block = task % blocks;

@@ -9,6 +9,7 @@ namespace {
 
 // 96 rows: the rows of one K block (96 KiB) stay in the second-level cache while all panels pass over them.
 constexpr int64_t kRowBlock = 96;
+constexpr int64_t kFewRows = 20;  // at least in a block, where blocks are made for threads
 // A panel of one K block takes 16 KiB, half of the first-level cache.
 constexpr int64_t kPanelFloats = 4096;
 
@@ -115,6 +116,11 @@ int64_t fgemm_plan(FgemmJob* job, int threads) {
     return 0;
   }
   job->row_blocks = ceil_div(job->rows, kRowBlock);
+  // An equal number of row blocks for each thread, and rows before columns: a thread then reads what it wrote a layer before.
+  if (job->row_blocks % threads != 0 && job->rows / kFewRows >= threads) {
+    const int64_t even = ceil_div(job->row_blocks, threads) * threads;
+    job->row_blocks = even < job->rows / kFewRows ? even : job->rows / kFewRows / threads * threads;
+  }
   job->row_block = ceil_div(job->rows, job->row_blocks);
   job->row_blocks = ceil_div(job->rows, job->row_block);
   // Columns are only split where rows and groups do not make enough tasks to balance the threads.

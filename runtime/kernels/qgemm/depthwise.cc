@@ -46,14 +46,13 @@ class Depthwise final : public Algorithm {
     const int64_t per_block = std::max<int64_t>(kBlockChannels / kernels_->depthwise_chunk, 1);
     const int64_t blocks = ceil_div(chunks_, per_block), rows = e.n * e.oh;
     // Four tasks a thread in all: a task of a small layer takes microseconds, and each costs tap pointers and an atomic counter.
-    const int64_t rows_per_task = pool.threads() == 1 ? rows : std::max<int64_t>(rows * blocks / (4 * pool.threads()), 1);
-    const int64_t row_tasks = ceil_div(rows, rows_per_task);
+    const int64_t row_tasks = pool.threads() == 1 ? 1 : std::min(round_up(ceil_div(4 * pool.threads(), blocks), pool.threads()), rows);
     pool.parallel_for(blocks * row_tasks, [&](int64_t task, int) {
       DepthwiseRow t;
-      t.chunk0 = task / row_tasks * per_block;
+      t.chunk0 = task % blocks * per_block;
       t.chunk1 = std::min(t.chunk0 + per_block, chunks_);
-      const int64_t row0 = task % row_tasks * rows_per_task;
-      for (int64_t r = row0; r < std::min(rows, row0 + rows_per_task); ++r) {
+      const int64_t part = task / blocks;
+      for (int64_t r = rows * part / row_tasks; r < rows * (part + 1) / row_tasks; ++r) {
         run_row(e, r, x, residual, out, static_cast<const uint8_t*>(scratch), &t);
       }
     });

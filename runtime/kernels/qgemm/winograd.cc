@@ -143,10 +143,12 @@ Winograd::Blocks Winograd::blocks(const Extent& e, int threads) const {
   b.wp = b.tiles_x * out_ + 2;
   const int64_t positions = in_ * in_, tiles = std::max<int64_t>(b.tiles, 1);
   int64_t block = std::min(std::max<int64_t>(kBlockBytes / (positions * channels_ * 2), set_->rows), kMaxTiles);
-  if (threads > 1) block = std::min(block, std::max<int64_t>(ceil_div(tiles, 2 * threads), std::min<int64_t>(set_->rows, tiles)));
   b.tile_blocks = ceil_div(tiles, block);
+  // An equal number of blocks for each thread; with five of 40 tiles the second of two threads waited for a fifth of the layer.
+  if (threads > 1) b.tile_blocks = std::max<int64_t>(std::min(round_up(b.tile_blocks, threads), tiles / set_->rows), 1);
   b.block = ceil_div(tiles, b.tile_blocks);
-  const int64_t splits = threads > 1 ? std::min(ceil_div(2 * threads, b.tile_blocks), panels_) : 1;
+  b.tile_blocks = ceil_div(tiles, b.block);
+  const int64_t splits = threads > 1 ? std::min(ceil_div(threads, b.tile_blocks), panels_) : 1;
   b.block_panels = ceil_div(panels_, splits);
   b.panel_blocks = ceil_div(panels_, b.block_panels);
   b.image_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(e.n * b.hp * b.wp * g_.in_channels * 2 + kSlack)));
@@ -180,8 +182,8 @@ void Winograd::store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_
 
 void Winograd::run_task(const Blocks& b, const Extent& e, int64_t task, const int16_t* image, uint8_t* scratch, const void* residual,
                         void* out) const {
-  const int64_t tile0 = task % b.tile_blocks * b.block, tiles = std::min(b.block, b.tiles - tile0);
-  const int64_t panel0 = task / b.tile_blocks * b.block_panels, panel1 = std::min(panel0 + b.block_panels, panels_);
+  const int64_t tile0 = task / b.panel_blocks * b.block, tiles = std::min(b.block, b.tiles - tile0);
+  const int64_t panel0 = task % b.panel_blocks * b.block_panels, panel1 = std::min(panel0 + b.block_panels, panels_);
   if (tiles <= 0) return;
   int16_t* v = reinterpret_cast<int16_t*>(scratch);
   int32_t* m = reinterpret_cast<int32_t*>(scratch + b.v_bytes);
