@@ -148,6 +148,7 @@ def test_own_metric_as_function() -> None:
     made = compress(network(), calib=inputs(16), evaluate=correct, effort="fast", measure=False)
     assert made.check is not None
     assert made.check.float_metrics["correct"] == 1.0
+    assert "correct 100.00 -> " in made.summary(), "the line of truth shows the metric that was asked for"
 
 
 def test_evaluating_on_calibration_data_is_noted() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from netsuke.cli.common import DebugOption, JsonOption, say, write_json
-from netsuke.core.errors import Problem, UsageError, near
+from netsuke.core.errors import Problem, UsageError
 
 
 def methods(
@@ -90,18 +89,13 @@ def _categories(json: Path | None) -> None:
 def _table(pattern: str, json: Path | None) -> None:
     from netsuke.core.method import methods as catalogue
 
-    table = catalogue()
-    wanted = pattern if "*" in pattern or "/" in pattern else f"{pattern}/*"
-    found = [m for name, m in table.items() if fnmatch.fnmatch(name, wanted)]
-    if not found:
-        rooms = sorted({m.room for m in table.values()})
-        raise UsageError(Problem("no method matches", got=pattern, allowed=near(pattern, [*table, *rooms])))
+    found = list(catalogue(pattern).values())
     width = max(len(m.name) for m in found)
     for m in found:
         real = "packed" if m.exports else "-"
         needs = f"   needs {', '.join(m.needs)}" if m.needs else ""
         say(f"{m.name:{width}}  {m.status:6}  {real:6}  {m.purpose}{needs}")
-    say(f"\n{len(found)} of {len(table)} methods. One page: netsuke methods show NAME")
+    say(f"\n{len(found)} of {len(catalogue())} methods. One page: netsuke methods show NAME")
     keys = ("name", "purpose", "paper", "needs", "touches", "exports", "status", "cost")
     write_json(json, {"schema": "netsuke.methods/1", "methods": [{k: getattr(m, k) for k in keys} for m in found]})
 

@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from netsuke.core.errors import Problem, UsageError, near
@@ -79,10 +80,16 @@ def load_all() -> None:
             importlib.import_module(module.name)
 
 
-def methods() -> dict[str, Method]:
-    """All records by name, sorted."""
+def methods(pattern: str = "*") -> dict[str, Method]:
+    """The records whose names fit a shell pattern ("quantize/*") or lie in a room ("quantize"), by name, sorted;
+    UsageError when there is none."""
     load_all()
-    return dict(sorted(_REGISTRY.items()))
+    wanted = pattern if "*" in pattern or "/" in pattern else f"{pattern}/*"
+    found = {name: record for name, record in sorted(_REGISTRY.items()) if fnmatchcase(name, wanted)}
+    if not found:
+        rooms = sorted({record.room for record in _REGISTRY.values()})
+        raise UsageError(Problem("no method matches", got=pattern, allowed=near(pattern, [*_REGISTRY, *rooms])))
+    return found
 
 
 def find(name: str) -> Method:

@@ -66,7 +66,7 @@ class Small:
         check = self.check
         if check is None:
             return []
-        if not check.labelled:
+        if not check.drop:  # no labels and no metric of the user's own
             decibel = "equal" if check.sqnr_db is None else f"{check.sqnr_db:.1f} dB"
             same = "" if check.agreement is None else f"same answer {100 * check.agreement:.1f}%, "
             return [f"outputs: {same}SQNR {decibel} ({check.samples} samples, no labels)"]
