@@ -2,6 +2,11 @@
 
     python bench/train.py [--networks resnet18,resnet20] [--batch 128] [--threads 2] [--rounds 5]
 
+    python bench/train.py --layers norm [--batch 128] [--threads 2] [--rounds 5]
+
+"integer" keeps batch normalization as it is, "shiftquant" replaces it by the fully quantized L1 normalization.
+--layers norm times normalization layers alone, forward and backward, beside torch's batch normalization.
+
 One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
 images, all networks and images are channels_last. The table splits the integer step into tiles, preparation of
 operands (padding, transposes, packing), quantization (codes, ranges, weight codes) and the rest (normalization,
@@ -26,6 +31,7 @@ from netsuke.methods.integer import one_bit_fqt
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_swap import integer_
+from netsuke.nn.l1_norm import L1Norm2d, use_l1_norm_
 
 # Layers that stay float: the stem and the classifier, as the papers do.
 FLOAT = {"resnet18": ("conv1", "fc"), "resnet20": ("conv1", "linear"), "vgg": ("0", "head")}
@@ -96,6 +102,8 @@ def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> di
     for width in bits:
         net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
         out[f"integer {width}-bit"] = step(net, x, y)
+        net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
+        out[f"shiftquant {width}-bit"] = step(use_l1_norm_(net, IntegerConfig(width, width, width)), x, y)
     return out
 
 
@@ -109,8 +117,8 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
     assert isinstance(kit, Kernels)
     coding = Quantization()
     layer = integer_train.IntegerLayer
-    for owner, method in ((integer_train, "weight_codes"), (layer, "quantize_input"), (layer, "quantize_gradient")):
-        setattr(owner, method, coding.watch(getattr(owner, method)))
+    for method in ("quantize_weight", "quantize_input", "quantize_gradient"):
+        setattr(layer, method, coding.watch(getattr(layer, method)))
     table = {k: v for k, v in variants(name, x, y, bits).items() if k not in skip}
     seconds: dict[str, list[float]] = {key: [] for key in table}
     parts: dict[str, list[tuple[float, float, float]]] = {key: [] for key in table}
@@ -149,6 +157,51 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
     return out
 
 
+# Images and channels of ResNet-18's normalizations.
+NORMS = ((32, 64), (16, 128), (8, 256), (4, 512))
+
+
+def norm_pass(norm: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[], None]:
+    def run() -> None:
+        norm.zero_grad()
+        norm(x.detach().requires_grad_()).backward(g)
+
+    return run
+
+
+def measure_norms(batch: int, rounds: int, bits: list[int]) -> list[dict[str, Any]]:
+    """Forward and backward of one layer, ten times a round."""
+    out = []
+    rng = torch.Generator().manual_seed(0)
+    for size, channels in NORMS:
+        shape = (batch, channels, size, size)
+        x, g = (torch.randn(shape, generator=rng).contiguous(memory_format=torch.channels_last) for _ in range(2))
+        table = {"torch batch norm": norm_pass(nn.BatchNorm2d(channels), x, g)}
+        for width in bits:
+            table[f"L1 {width}-bit"] = norm_pass(L1Norm2d(channels, IntegerConfig(width, width, width)), x, g)
+        seconds: dict[str, list[float]] = {key: [] for key in table}
+        for turn in range(rounds + 1):
+            for key, run in table.items():
+                start = time.perf_counter()
+                for _ in range(10):
+                    run()
+                if turn:
+                    seconds[key].append((time.perf_counter() - start) / 10)
+        for key, times in seconds.items():
+            out.append(
+                {
+                    "network": f"norm {size}x{size}x{channels}",
+                    "batch": batch,
+                    "threads": torch.get_num_threads(),
+                    "variant": key,
+                    "ms": round(float(np.median(times)) * 1e3, 3),
+                    "best_ms": round(min(times) * 1e3, 3),
+                    "vs_float32": round(float(np.median(np.divide(seconds["torch batch norm"], times))), 2),
+                }
+            )
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default="resnet18,resnet20")
@@ -156,19 +209,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bits", default="8,6,4")
+    parser.add_argument("--layers", default="", choices=["", "norm"], help="time layers of this kind, not networks")
     parser.add_argument("--skip", default="", help="variants to leave out, as named in the table")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table: list[dict[str, Any]] = []
     bits = [int(b) for b in options.bits.split(",") if b]
-    for name in options.networks.split(","):
+    if options.layers:
+        table = measure_norms(options.batch, options.rounds, bits)
+        for row in table:
+            print(row, flush=True)
+    for name in options.networks.split(",") if not options.layers else ():
         table += measure(name, options.batch, options.rounds, bits, options.skip.split(","))
         for row in table:
             print(row, flush=True)
     if options.no_write:
         return
-    command = f"python bench/train.py --networks {options.networks} --batch {options.batch}"
+    what = f"--layers {options.layers}" if options.layers else f"--networks {options.networks}"
+    command = f"python bench/train.py {what} --batch {options.batch}"
     print(result_rows.write("train", f"{command} --threads {options.threads} --rounds {options.rounds}", table))
 
 

@@ -98,6 +98,29 @@ struct Winograd {
   void (*window)(const int32_t* m, int64_t stride, int32_t* y);
 };
 
+// The quantized L1 normalization of [rows][columns] u8 codes (norm.cc), one number a column in every array.
+struct NormColumns {            // xh = rne((code - floor) * slope + offset); y = xh * gain + shift
+  int64_t columns;
+  const uint8_t* floor;
+  const float *slope, *offset, *gain, *shift;
+};
+struct NormGradient {           // dx = (gradient - zero) * slope - (code < floor ? below : code == floor ? at : above)
+  int64_t columns;
+  int32_t zero;
+  const uint8_t* floor;
+  const float *slope, *below, *at, *above;
+};
+struct Norm {
+  // Running smallest and largest float bits, in an order that integers have (NaN outermost).
+  void (*minmax)(const float* x, int64_t count, int32_t* least, int32_t* most);
+  // All add to what the arrays hold.
+  void (*count)(const uint8_t* codes, int64_t rows, int64_t columns, uint32_t* sum, uint8_t* least, uint8_t* most);
+  void (*above)(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, uint32_t* above, uint32_t* greater, uint32_t* equal);
+  void (*apply)(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y);
+  void (*dot)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, float* total, float* dot);
+  void (*gradient)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
+};
+
 struct Table {
   const char* name;
   int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
@@ -113,6 +136,7 @@ struct Table {
   void (*transpose16)(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t dst_stride);
   // dst[n][i] = src[i][n] - zero for 16 columns of four rows, 64 bytes.
   void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
+  Norm norm;
   Winograd winograd;            // empty where direct products of 8 bits are as fast (VNNI: four to one of 16 bits)
 };
 

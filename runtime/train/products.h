@@ -84,6 +84,21 @@ class Trainer {
   // groups > 1: x is that many matrices, each with a row of `top` of its own.
   Status absmax(const float* x, int64_t rows, int64_t columns, int64_t groups, float* top);
 
+  // Smallest and largest of x; a NaN shows as one of them.
+  Status minmax(const float* x, int64_t count, float* out);
+  // scale[row] = max|w[row]| / top (1 for zeros), codes rne(w / scale) of [rows][columns]: docs/numerics.md section 7.
+  Status weight_codes(const float* w, int64_t rows, int64_t columns, int32_t top, int8_t* codes, float* scale);
+
+  // The quantized L1 normalization, step by step; what happens to a column's numbers in between is the caller's (nn/l1_norm.py).
+  // Codes of q.x [rows][columns], u8, and their sum and ends in every column.
+  Status norm_codes(const Quantize& q, int64_t rows, int64_t columns, int64_t* sum, uint8_t* least, uint8_t* most);
+  // sum max(code - floor, 0), and how many codes are above and at floor.
+  Status norm_above(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, int64_t* above, int64_t* greater, int64_t* equal);
+  Status norm_apply(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y);
+  // Codes of the gradient q.x; their sum, and their sum times xh's codes.
+  Status norm_dot(const Quantize& q, const uint8_t* codes, int64_t rows, const NormColumns& n, int64_t* total, int64_t* dot);
+  Status norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
+
   // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
   void times(int64_t* prepare, int64_t* multiply);
 

@@ -237,10 +237,21 @@ NT_INLINE __m256 scale_at(const Quantize& q, int64_t i) {
   return _mm256_load_ps(eight);
 }
 
-template <bool kNoise>
+// A power of two has an exact reciprocal, and x times that is x / scale, rounded or not.
+enum class By { kDivision, kPower };
+
+bool has_reciprocal(const Quantize& q) {
+  uint32_t bits;
+  memcpy(&bits, q.scale, sizeof bits);
+  const uint32_t exponent = bits >> 23;
+  return q.period == 1 && (bits & 0x7FFFFFu) == 0 && exponent > 0 && exponent < 254;
+}
+
+template <bool kNoise, By kBy>
 NT_INLINE __m256i code8(const Quantize& q, const float* x, __m256 scale, __m256i half) {
   const __m256 lo = _mm256_set1_ps(q.lo), hi = _mm256_set1_ps(q.hi);
-  __m256 v = _mm256_div_ps(_mm256_loadu_ps(x), scale);
+  const __m256 real = _mm256_loadu_ps(x);
+  __m256 v = kBy == By::kPower ? _mm256_mul_ps(real, scale) : _mm256_div_ps(real, scale);
   if (kNoise) {
     const __m256 noise = _mm256_mul_ps(_mm256_add_ps(_mm256_cvtepi32_ps(half), _mm256_set1_ps(0.5f)), _mm256_set1_ps(1.0f / 65536.0f));
     v = _mm256_floor_ps(_mm256_add_ps(v, noise));
@@ -249,7 +260,7 @@ NT_INLINE __m256i code8(const Quantize& q, const float* x, __m256 scale, __m256i
   return _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(q.zero));
 }
 
-template <bool kNoise>
+template <bool kNoise, By kBy>
 void quantize_noise(const Quantize& q, int64_t begin, int64_t end) {
   alignas(32) int32_t codes[kNoiseBlock];
   alignas(32) float tail[kNoiseBlock] = {};
@@ -267,7 +278,8 @@ void quantize_noise(const Quantize& q, int64_t begin, int64_t end) {
     NT_UNROLL
     for (int k = 0; k < 8; ++k) {
       const __m256i half = k % 2 == 0 ? _mm256_and_si256(w[k / 2], low) : _mm256_srli_epi32(w[k / 2], 16);
-      c[k] = code8<kNoise>(q, x + 8 * k, scale_at(q, i + 8 * k), half);
+      const __m256 scale = kBy == By::kPower ? _mm256_set1_ps(1.0f / *q.scale) : scale_at(q, i + 8 * k);
+      c[k] = code8<kNoise, kBy>(q, x + 8 * k, scale, half);
     }
     if (count < kNoiseBlock) {
       NT_UNROLL
@@ -297,7 +309,11 @@ void quantize_noise(const Quantize& q, int64_t begin, int64_t end) {
 }
 
 void quantize(const Quantize& q, int64_t begin, int64_t end) {
-  (q.seed != nullptr ? quantize_noise<true> : quantize_noise<false>)(q, begin, end);
+  if (has_reciprocal(q)) {
+    (q.seed != nullptr ? quantize_noise<true, By::kPower> : quantize_noise<false, By::kPower>)(q, begin, end);
+  } else {
+    (q.seed != nullptr ? quantize_noise<true, By::kDivision> : quantize_noise<false, By::kDivision>)(q, begin, end);
+  }
 }
 
 void absmax(const float* x, int64_t rows, int64_t columns, uint32_t* top) {
@@ -349,10 +365,12 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 #define NT_WINOGRAD_INLINE NT_INLINE
 #define NT_WINOGRAD_UNROLL NT_UNROLL
 #include "train/winograd.inc"
+#include "train/norm.inc"
 
 }  // namespace
 
-const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4, kWinograd};
+const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
+                                  kNorm, kWinograd};
 
 }  // namespace train
 }  // namespace netsuke

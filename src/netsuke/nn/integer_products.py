@@ -12,6 +12,8 @@ from __future__ import annotations
 import atexit
 import functools
 import importlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,6 +28,7 @@ from netsuke.nn import stochastic
 from netsuke.nn.qtensor import QTensor
 
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
+_SMALL = 1 << 15  # elements
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Products(Protocol):
         self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
     ) -> Tensor: ...
     def absmax(self, x: Tensor) -> Tensor: ...
+    def minmax(self, x: Tensor) -> tuple[float, float]: ...
     def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor: ...
     def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor: ...
     def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor: ...
@@ -103,11 +107,19 @@ class Kernels:
             kind = UnsupportedError if int(code) == 3 else UsageError
             raise kind(Problem(str(message), where=f"integer {name}")) from error
 
+    def empty(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        """A tensor of f32 or u8 whose memory is kept for the next step when it is freed; small ones are torch's."""
+        sizes = list(shape)
+        if math.prod(sizes) < _SMALL:
+            return torch.empty(sizes, dtype=dtype)
+        made: Tensor = (self.trainer.empty_u8 if dtype == torch.uint8 else self.trainer.empty_f32)(sizes)
+        return made
+
     def quantize(
         self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
     ) -> Tensor:
         """Codes of f32 x, u8 or s16, `lo` and `hi` relative to zero; scale [1] or [C] along the last axis."""
-        out = torch.empty(x.shape, dtype=torch.int16 if wide else torch.uint8)
+        out = torch.empty(x.shape, dtype=torch.int16) if wide else self.empty(x.shape, torch.uint8)
         self._call("quantize", x, scale, zero, float(lo), float(hi), None if seed is None else list(seed), out)
         return out
 
@@ -117,23 +129,36 @@ class Kernels:
         self._call("absmax", x, x.shape[-1], out)
         return out
 
+    def minmax(self, x: Tensor) -> tuple[float, float]:
+        """Smallest and largest value; a NaN shows as one of them."""
+        out = torch.empty(2)
+        self._call("minmax", x, out)
+        low, high = out.tolist()
+        return low, high
+
+    def weight_codes(self, rows: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """s8 codes of f32 [O, ...], and scales [O]: section 7 of docs/numerics.md."""
+        codes, scale = torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows))
+        self._call("weight_codes", rows, top, codes, scale)
+        return codes, scale
+
     def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor:
         """[N, OH, OW, O] f32."""
         shapes = tuple(x.codes.shape), tuple(w.codes.shape)
-        y = torch.empty(window.output(*shapes))
+        y = self.empty(window.output(*shapes))
         self._call("forward", window.layer(*shapes), x.codes, x.range, w.codes, w.range, mult, bias, y)
         return y
 
     def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor:
         """[N, H, W, C] f32; the exponents of g act as shifts inside the sums."""
-        dx = torch.empty(x)
+        dx = self.empty(x)
         layer = window.layer(x, tuple(w.codes.shape))
         self._call("input_gradient", layer, g.codes, g.range, g.exponents, w.codes, w.range, mult, dx)
         return dx
 
     def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor:
         """[O, kh, kw, I] f32."""
-        dw = torch.empty(w)
+        dw = self.empty(w)
         layer = window.layer(tuple(x.codes.shape), w)
         self._call("weight_gradient", layer, x.codes, x.range, g.codes, g.range, mult, dw)
         return dw
@@ -162,6 +187,11 @@ class Simulation:
     def absmax(self, x: Tensor) -> Tensor:
         """max |x| of every channel."""
         return x.abs().reshape(-1, x.shape[-1]).amax(0)
+
+    def minmax(self, x: Tensor) -> tuple[float, float]:
+        """Smallest and largest value; NaN for both where there is one."""
+        low, high = (float(v) for v in torch.aminmax(x))
+        return low, high
 
     def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor:
         """[N, OH, OW, O] f32."""

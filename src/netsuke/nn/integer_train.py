@@ -27,12 +27,18 @@ from torch import Tensor, nn
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_probe import Probe
-from netsuke.nn.integer_products import Window, products
+from netsuke.nn.integer_products import Kernels, Window, products
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
 _INT32 = 2**31 - 1
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """[O, I, kh, kw] (or [O, I]) -> [O, kh, kw, I], contiguous, detached."""
+    w = weight.detach()
+    return (w.permute(0, 2, 3, 1) if w.ndim == 4 else w[:, None, None, :]).contiguous()
 
 
 def weight_codes(weight: Tensor, bits: int, chain: int = 1, fraction: int | None = None) -> QTensor:
@@ -41,8 +47,7 @@ def weight_codes(weight: Tensor, bits: int, chain: int = 1, fraction: int | None
     More than 8 bits: one power-of-two scale for the tensor (dynamic fixed point), with head-room for `chain`. fraction:
     scale 2^-fraction, saturating.
     """
-    w = weight.detach()
-    rows = (w.permute(0, 2, 3, 1) if w.ndim == 4 else w[:, None, None, :]).contiguous()
+    rows = channels_last(weight)
     top = 2 ** (bits - 1) - 1
     if fraction is not None:
         scale = torch.full((len(rows),), 2.0**-fraction)
@@ -121,7 +126,10 @@ class IntegerLayer(nn.Module):
 
     def quantize_weight(self, weight: Tensor) -> QTensor:
         """Codes of the master weights."""
-        config = self.config
+        config, kit = self.config, products(self.config.products)
+        if isinstance(kit, Kernels) and config.weight_bits <= 8 and config.fraction is None:
+            top = 2 ** (config.weight_bits - 1) - 1
+            return QTensor(*kit.weight_codes(channels_last(weight), top), 0, -top, top)
         return weight_codes(weight, config.weight_bits, config.chain, config.fraction)
 
     def _fixed_fraction(self, x: Tensor, bits: int, fraction: int) -> QTensor:
@@ -143,7 +151,7 @@ class IntegerLayer(nn.Module):
         if config.gradient == "dfp":
             return self._fixed_point(x, config.activation_bits)
         if self.training:
-            low, high = (float(v) for v in torch.aminmax(x))
+            low, high = kit.minmax(x.detach())
             if not (low > -float("inf") and high < float("inf")):  # NaN fails both
                 raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
             keep = 1 - config.forget

@@ -3,10 +3,10 @@
     mu = mean(x)    a = mean|x - mu|    xh = (x - mu) / (a + eps)    y = gamma xh + beta
     dx = [g - mean(g) - (sg - mean(sg)) mean(g xh)] / (a + eps),  g = gamma dy,  sg = sign(x - mu)
 
-No squares and no square root. With bits set, the input, the saved xh and the incoming dy are codes: x u8, xh s8 with
-one scale, dy stochastically rounded with power-of-two related channel scales. Sums run over integers (exact in
-float64 tensors). Running statistics are of mu and a; a trained L2 layer converts with gamma * a / std, not by its
-variance.
+No squares and no square root. With bits set, the input and the incoming dy are codes (x u8, dy stochastically rounded
+with power-of-two related channel scales), xh is an integer made from x's code, and all sums run over integers; what
+stands between the passes are a few float64 numbers a channel, each rounded to f32 once (docs/numerics.md section 13).
+Running statistics are of mu and a; a trained L2 layer converts with gamma * a / std, not by its variance.
 """
 
 from __future__ import annotations
@@ -19,44 +19,82 @@ from torch import Tensor, nn
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import products
-from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
+from netsuke.nn.l1_products import Form, norm_products
+from netsuke.nn.qtensor import affine, check_finite, shift_exponents
+
+_SMALLEST = 2.0**-126
 
 
-class _L1(torch.autograd.Function):
-    """Rows [M, C]; statistics of the batch."""
+class _Float(torch.autograd.Function):
+    """Rows [M, C]; statistics of the batch, float64 inside."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor, Tensor]:
-        values, scale = layer.input_values(x)
+        layer.range_of(x)
+        values = x.double()
         mu = values.mean(0)
         centred = values - mu
         a = centred.abs().mean(0)
+        inverse = 1 / (a + layer.eps)
+        xh = (centred * inverse).float()
+        ctx.saved = xh, torch.sign(centred).to(torch.int8), inverse.float(), gamma.detach()
+        mean, deviation = mu.float(), a.float()
+        ctx.mark_non_differentiable(mean, deviation)
+        return xh * gamma.detach() + beta.detach(), mean, deviation
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        xh, sign, inverse, gamma = ctx.saved
+        dy = gradients[0].contiguous()
+        dot, total = (dy * xh).double().sum(0), dy.double().sum(0)
+        signs = sign.float()
+        centred = signs - sign.double().mean(0).float()
+        dx = dy * gamma - (gamma * total / len(dy)).float() - centred * (gamma * dot / len(dy)).float()
+        return dx * inverse, dot.float(), total.float(), None
+
+
+class _Quantized(torch.autograd.Function):
+    """Rows [M, C] f32; mu, a and floor below count in steps of x's codes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor, Tensor]:
+        config = cast(IntegerConfig, layer.config)
+        kit, bits, count = norm_products(config.products), config.activation_bits, len(x)
+        scale, zero = affine(*layer.range_of(x), bits, "free")
+        codes, total, least, most = kit.codes(x.detach(), torch.tensor([scale]), zero, 2**bits - 1)
+        mu = total.double() / count
+        floor = torch.floor(mu)
+        over, greater, equal = kit.above(codes, floor.to(torch.uint8))
+        under = over - (total - count * floor.to(torch.int64))
+        a = ((over + under).double() + (count - 2 * greater).double() * (mu - floor)) / count
         inverse = 1 / (a + layer.eps / scale)
-        xh = layer.saved_values((centred * inverse).float())
-        ctx.layer, ctx.saved = (
-            layer,
-            (xh, torch.sign(centred).to(torch.int8), (inverse / scale).float(), gamma.detach()),
-        )
-        y = xh.dequantize() * gamma.detach() + beta.detach()
-        mean, deviation = (mu * scale).float(), (a * scale).float()
+        top, largest = 2 ** (bits - 1) - 1, float((torch.maximum(most - mu, mu - least) * inverse).max())
+        step = float(torch.tensor(largest / top)) if largest > 0 else 1.0
+        slope = torch.where(a > 0, inverse / step, torch.zeros_like(a))  # a constant channel is 0
+        form = Form(floor.to(torch.uint8), slope.float(), ((floor - mu) * slope).float())
+        weight = gamma.detach().double()
+        y = kit.apply(codes, form, (weight * step).float(), beta.detach())
+        exact = mu == floor
+        less = count - greater - torch.where(exact, equal, torch.zeros_like(equal))
+        ctx.layer, ctx.form, ctx.step, ctx.exact = layer, form, step, exact
+        ctx.saved = codes, inverse / scale, (greater - less).double() / count, weight
+        mean, deviation = ((mu - zero) * scale).float(), (a * scale).float()
         ctx.mark_non_differentiable(mean, deviation)
         return y, mean, deviation
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        xh, sign, inverse, gamma = ctx.saved
-        q = ctx.layer.gradient_values(gradients[0].contiguous())
-        normal = xh.codes.double() - xh.zero
-        unit = q.codes.double() - q.zero
-        by_channel = (q.scale.double() * xh.scale.double()).float()
-        dot = (unit * normal).sum(0).float() * by_channel
-        total = unit.sum(0).float() * q.scale
-        count = len(unit)
-        g = unit.float() * (q.scale * gamma)
-        signs = sign.float()
-        centred = signs - sign.double().mean(0).float()
-        dx = (g - gamma * total / count - centred * (gamma * dot / count)) * inverse
-        return dx, dot, total, None
+        codes, inverse, mean_sign, weight = ctx.saved
+        g, layer, count = gradients[0].contiguous(), ctx.layer, len(codes)
+        kit = norm_products(layer.config.products)
+        scale, zero, seed = layer.gradient_scale(g)
+        q, total, dot = kit.dot(g, scale, zero, seed, codes, ctx.form)
+        real = scale.double()
+        dbeta, dgamma = total * real, dot * real * ctx.step
+        base, pull = weight * dbeta / count, weight * dgamma / count
+        below, at, above = ((base + (sign - mean_sign) * pull) * inverse for sign in (-1.0, 0.0, 1.0))
+        rows = torch.stack([weight * real * inverse, below, torch.where(ctx.exact, at, below), above]).float()
+        return kit.gradient(q, zero, codes, ctx.form.floor, rows), dgamma.float(), dbeta.float(), None
 
 
 class L1Norm2d(nn.Module):
@@ -78,43 +116,27 @@ class L1Norm2d(nn.Module):
         self.running_dev: Tensor
         self.draws: Tensor
 
-    def input_values(self, x: Tensor) -> tuple[Tensor, float]:
-        """The input as integers in f64 and their scale; x itself and 1 without a config."""
-        low, high = (float(v) for v in torch.aminmax(x))
+    def range_of(self, x: Tensor) -> tuple[float, float]:
+        """Smallest and largest value of x."""
+        low, high = products("kernels" if self.config is None else self.config.products).minmax(x.detach())
         if not (low > -float("inf") and high < float("inf")):
             raise UsageError(Problem("the input of a normalization is NaN or Inf", allowed="finite numbers"))
-        if self.config is None:
-            return x.double(), 1.0
-        bits = self.config.activation_bits
-        scale, zero = affine(low, high, bits, "free")
-        kit = products(self.config.products)
-        codes = kit.quantize(x.detach(), torch.tensor([scale]), zero, -zero, 2**bits - 1 - zero, None)
-        return codes.double() - zero, scale
+        return low, high
 
-    def saved_values(self, xh: Tensor) -> QTensor:
-        """xh as codes with one scale; 16 bits without a config (the float form keeps its error below 2^-15)."""
-        bits = 16 if self.config is None else self.config.activation_bits
-        top = 2 ** (bits - 1) - 1
-        largest = float(xh.abs().max())
-        scale = torch.tensor([largest / top if largest > 0 else 1.0])
-        codes = torch.round(xh / scale).clamp(-top, top).to(torch.int16 if bits > 8 else torch.int8)
-        return QTensor(codes, scale, 0, -top, top)
-
-    def gradient_values(self, g: Tensor) -> QTensor:
-        """dY [M, C] as codes; f32 as it is without a config."""
-        if self.config is None:
-            return QTensor(g, torch.ones(g.shape[1]), 0, 0, 0)
-        kit, top = products(self.config.products), 2 ** (self.config.gradient_bits - 1) - 1
+    def gradient_scale(self, g: Tensor) -> tuple[Tensor, int, tuple[int, int] | None]:
+        """Channel scales [C] of dY [M, C] related by powers of two, the codes' zero point, and the noise's seed."""
+        config = cast(IntegerConfig, self.config)
+        kit, top = products(config.products), 2 ** (config.gradient_bits - 1) - 1
         ranges = kit.absmax(g)
         check_finite(ranges, "normalization")
-        exponents, largest = shift_exponents(ranges, self.config.groups if self.config.gradient == "shift" else 1)
-        base = torch.full((len(ranges),), max(largest / top, 2.0**-126))
-        scale = torch.ldexp(base, -exponents.to(torch.int32))
+        exponents, largest = shift_exponents(ranges, config.groups if config.gradient == "shift" else 1)
+        base = torch.full((len(ranges),), max(largest / top, _SMALLEST))
+        scale = torch.ldexp(base, -exponents.to(torch.int32)).clamp_min(_SMALLEST)
         seed = None
-        if self.config.stochastic:
-            seed = (self.config.seed, (1 << 62) + (self.index << 40) + int(self.draws))
+        if config.stochastic:
+            seed = (config.seed, (1 << 62) + (self.index << 40) + int(self.draws))
             self.draws += 1
-        return QTensor(kit.quantize(g, scale, top, -top, top, seed), scale, top, 0, 2 * top, exponents)
+        return scale, top, seed
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -125,7 +147,7 @@ class L1Norm2d(nn.Module):
         rows = x.permute(0, 2, 3, 1).reshape(-1, c).contiguous()
         y, mean, deviation = cast(
             tuple[Tensor, Tensor, Tensor],
-            _L1.apply(rows, self.weight, self.bias, self),  # type: ignore[no-untyped-call]
+            (_Float if self.config is None else _Quantized).apply(rows, self.weight, self.bias, self),
         )
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
