@@ -12,6 +12,32 @@ int16_t value_at(const Image& x, int64_t i) {
   return static_cast<int16_t>(static_cast<const uint8_t*>(x.data)[i] - x.zero);
 }
 
+void widen(const uint8_t* __restrict from, int64_t count, int32_t zero, int16_t* __restrict to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<int16_t>(from[i] - zero);
+}
+
+// Two rows of 16 codes as pairs of values.
+void interleave2(const uint8_t* first, const uint8_t* second, int32_t zero, uint8_t* to) {
+  uint32_t pair[kWidth];
+  for (int64_t i = 0; i < kWidth; ++i) {
+    const auto low = static_cast<uint16_t>(first[i] - zero), high = static_cast<uint16_t>(second[i] - zero);
+    pair[i] = static_cast<uint32_t>(low) | static_cast<uint32_t>(high) << 16;
+  }
+  memcpy(to, pair, sizeof pair);
+}
+
+// codes [n][image] of `channels` channels to [channel][np]: sixteen by sixteen, then what is left; fillers are zero points.
+void planar_codes(const Image& x, int64_t from, int64_t np, const Table& table, uint8_t* to) {
+  const int64_t image = x.h * x.w * x.stride, n16 = x.n / 16 * 16, c16 = x.c / 16 * 16;
+  const uint8_t* src = static_cast<const uint8_t*>(x.data) + from;
+  for (int64_t n = 0; n < n16; n += 16) {
+    for (int64_t c = 0; c < c16; c += 16) table.transpose16(src + n * image + c, image, to + c * np + n, np);
+  }
+  for (int64_t c = 0; c < x.c; ++c) {
+    for (int64_t n = c < c16 ? n16 : 0; n < np; ++n) to[c * np + n] = n < x.n ? src[n * image + c] : static_cast<uint8_t>(x.zero);
+  }
+}
+
 void copy_pixel(const Image& x, const Padded& p, int64_t from, uint8_t* to) {
   if (p.lane == Lane::kU8) {
     const uint8_t* src = static_cast<const uint8_t*>(x.data) + from;
@@ -24,6 +50,11 @@ void copy_pixel(const Image& x, const Padded& p, int64_t from, uint8_t* to) {
     return;
   }
   int16_t* out = reinterpret_cast<int16_t*>(to);
+  if (p.channels == nullptr && !x.wide) {
+    widen(static_cast<const uint8_t*>(x.data) + from, x.c, x.zero, out);
+    memset(out + x.c, 0, static_cast<size_t>(p.cp - x.c) * sizeof(int16_t));
+    return;
+  }
   for (int64_t c = 0; c < p.cp; ++c) {
     const int64_t at = p.channels == nullptr ? (c < x.c ? c : -1) : p.channels[c];
     out[c] = at < 0 ? int16_t{0} : value_at(x, from + at);
@@ -58,7 +89,8 @@ void planar_image(const Image& x, const Padded& p, const Table& table, void* dst
   const int64_t np = batch_pad(x.n), size = element_bytes(p.lane);
   const int fill = p.lane == Lane::kU8 ? x.zero : 0;
   const int64_t image = x.h * x.w * x.stride;
-  pool.parallel_for(p.hp * p.wp, [&](int64_t at, int) {
+  std::vector<uint8_t> narrow(p.lane == Lane::kS16 && !x.wide ? static_cast<size_t>(pool.threads() * x.c * np) : 0);
+  pool.parallel_for(p.hp * p.wp, [&](int64_t at, int thread) {
     const int64_t y = at / p.wp - p.top, column = at % p.wp - p.left;
     uint8_t* to = static_cast<uint8_t*>(dst) + at * x.c * np * size;
     if (y < 0 || y >= x.h || column < 0 || column >= x.w) {
@@ -66,22 +98,19 @@ void planar_image(const Image& x, const Padded& p, const Table& table, void* dst
       return;
     }
     const int64_t from = (y * x.w + column) * x.stride;
-    if (p.lane == Lane::kS16) {
-      int16_t* out = reinterpret_cast<int16_t*>(to);
-      for (int64_t c = 0; c < x.c; ++c) {
-        for (int64_t n = 0; n < np; ++n) out[c * np + n] = n < x.n ? value_at(x, n * image + from + c) : int16_t{0};
-      }
+    if (p.lane == Lane::kU8) {
+      planar_codes(x, from, np, table, to);
       return;
     }
-    const uint8_t* src = static_cast<const uint8_t*>(x.data) + from;
-    const int64_t n16 = x.n / 16 * 16, c16 = x.c / 16 * 16;
-    for (int64_t n = 0; n < n16; n += 16) {
-      for (int64_t c = 0; c < c16; c += 16) table.transpose16(src + n * image + c, image, to + c * np + n, np);
+    int16_t* out = reinterpret_cast<int16_t*>(to);
+    if (!x.wide) {
+      uint8_t* codes = narrow.data() + thread * x.c * np;
+      planar_codes(x, from, np, table, codes);
+      widen(codes, x.c * np, x.zero, out);
+      return;
     }
     for (int64_t c = 0; c < x.c; ++c) {
-      for (int64_t n = c < c16 ? n16 : 0; n < np; ++n) {
-        to[c * np + n] = n < x.n ? src[n * image + c] : static_cast<uint8_t>(x.zero);
-      }
+      for (int64_t n = 0; n < np; ++n) out[c * np + n] = n < x.n ? value_at(x, n * image + from + c) : int16_t{0};
     }
   });
 }
@@ -98,6 +127,11 @@ void pack_gradient(const Image& g, Lane lane, const Table& table, uint8_t* dst, 
           const uint8_t* src = static_cast<const uint8_t*>(g.data) + n0 * image + at * g.stride + c0;
           const uint8_t* const rows[4] = {src, src + image, src + 2 * image, src + 3 * image};
           table.interleave4(rows, static_cast<uint8_t>(g.zero), to);
+          continue;
+        }
+        if (lane == Lane::kS16 && !g.wide && columns == kWidth && n0 + 2 <= g.n) {
+          const uint8_t* first = static_cast<const uint8_t*>(g.data) + n0 * image + at * g.stride + c0;
+          interleave2(first, first + image, g.zero, to);
           continue;
         }
         for (int64_t c = 0; c < kWidth; ++c) {

@@ -147,7 +147,7 @@ class L1Norm2d(nn.Module):
         rows = x.permute(0, 2, 3, 1).reshape(-1, c).contiguous()
         y, mean, deviation = cast(
             tuple[Tensor, Tensor, Tensor],
-            (_Float if self.config is None else _Quantized).apply(rows, self.weight, self.bias, self),
+            (_Float if self.config is None else _Quantized).apply(rows, self.weight, self.bias, self),  # type: ignore[no-untyped-call]
         )
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

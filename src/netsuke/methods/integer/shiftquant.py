@@ -16,8 +16,8 @@ master weights and optimizer stay float32 (assumed); stem and classifier float u
 range follows the largest value and forgets 1 % a step (ours).
 Cost: one pass over dY for ranges, one for codes; products of b bits.
 Limits: wins where channel ranges differ by octaves (depthwise, transformers, late training); in small plain ResNets
-they
-differ by about one octave. The L1 norm runs as torch operations and is slower than torch's L2 norm.
+they differ by about one octave. Between layers everything is f32: the L1 norm spends most of its time on ranges, codes
+and noise, so with f32 on both sides it is no faster than torch's L2 norm.
 """
 
 from __future__ import annotations
