@@ -386,3 +386,18 @@ def test_quantized_l1_norm_follows_the_float_one() -> None:
     net = use_l1_norm_(network(), IntegerConfig(6, 6, 6))
     assert sum(isinstance(m, L1Norm2d) for m in net.modules()) == 1
     step(net)
+
+
+def test_l1_norm_takes_over_what_a_trained_batch_norm_knows() -> None:
+    """In eval mode the network computes what it did; in training mode too, as far as channels are Gaussian."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 3, 8, 8, generator=rng) * torch.tensor([0.5, 2.0, 7.0]).reshape(3, 1, 1) + 1
+    norm = nn.BatchNorm2d(3, momentum=1.0)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([0.3, -1.0, 2.0]))
+        norm.bias.copy_(torch.tensor([1.0, 0.0, -3.0]))
+        training = norm.train()(x)
+        served = norm.eval()(x)
+        net = use_l1_norm_(nn.Sequential(norm), None)
+        assert torch.allclose(net.eval()(x), served, atol=1e-5)
+        assert torch.allclose(net.train()(x), training, atol=0.1)

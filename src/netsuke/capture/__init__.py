@@ -9,9 +9,9 @@ Contract: `capture(model)` returns an `onnx_ir.Model` at opset 24 of the default
 `supported.check_supported`, with dtype and rank known for every value, float weights as float32 initializers, no
 functions, no Constant, Identity or Dropout nodes, activations as Relu, Clip, Swish (SiLU), HardSwish, Mish, Gelu
 (erf and tanh), LayerNormalization as one node; Conv weights OIHW as in ONNX. Q/DQ pairs of quantized files are
-kept; Quant and BipolarQuant of QONNX files become them (`qonnx`); `arithmetic` marks whose rounding they get. Dynamic
-dimensions stay dynamic. To accept a further
-operator: add it to `supported.SUPPORTED` and to the lowering of `netsuke.passes`, or add a rule to `decompose`.
+kept; Quant, BipolarQuant and MultiThreshold of QONNX files become them (`qonnx`, `qonnx_thresholds`); `arithmetic`
+marks whose rounding they get. Dynamic dimensions stay dynamic. To accept a further operator: add it to
+`supported.SUPPORTED` and to the lowering of `netsuke.passes`, or add a rule to `decompose`.
 """
 
 from __future__ import annotations

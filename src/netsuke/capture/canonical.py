@@ -17,6 +17,7 @@ from netsuke.capture.hoist_signs import hoist_signs
 from netsuke.capture.names import name_nodes, name_values
 from netsuke.capture.opset import canonical_opset
 from netsuke.capture.qonnx import qonnx_to_qdq
+from netsuke.capture.qonnx_thresholds import thresholds_to_qdq
 from netsuke.capture.shapes import check_shapes, explicit_squeezes, fold_shapes, infer_shapes, simplify_reshapes
 from netsuke.capture.supported import check_supported
 from netsuke.capture.symbolic import name_free_dims
@@ -39,6 +40,7 @@ def canonical(model: ir.Model) -> ir.Model:
     TopologicalSortPass()(model)
     name_nodes(graph)
     name_values(graph)
+    thresholds_to_qdq(graph)
     qonnx_to_qdq(graph)
     to_float32(model)
     _infer_at_own_opset(model)

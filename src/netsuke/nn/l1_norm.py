@@ -11,6 +11,7 @@ Running statistics are of mu and a; a trained L2 layer converts with gamma * a /
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,8 @@ from netsuke.nn.l1_products import Form, norm_products
 from netsuke.nn.qtensor import affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
+
+GAUSSIAN = math.sqrt(2 / math.pi)  # mean absolute over standard deviation of a Gaussian
 
 
 class _Float(torch.autograd.Function):
@@ -155,14 +158,31 @@ class L1Norm2d(nn.Module):
         return y.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
+@torch.no_grad()
+def _take_over(new: L1Norm2d, old: nn.BatchNorm2d) -> None:
+    """Running statistics of a batch norm that has any; one that never saw data has zeros and ones."""
+    mean, variance = old.running_mean, old.running_var
+    if mean is None or variance is None or (bool((mean == 0).all()) and bool((variance == 1).all())):
+        return
+    new.running_mean.copy_(mean)
+    new.running_dev.copy_(GAUSSIAN * torch.sqrt(variance + old.eps) - new.eps)
+    new.weight.mul_(GAUSSIAN)
+
+
 def use_l1_norm_(model: nn.Module, config: IntegerConfig | None) -> nn.Module:
-    """Replace every BatchNorm2d in place; affine parameters are shared, running statistics start anew."""
+    """Replace every BatchNorm2d in place; affine parameters are shared, running statistics are taken over.
+
+    A layer that has seen data keeps its mean; its deviation becomes GAUSSIAN times the standard one and its weight
+    GAUSSIAN times what it was, so that the network still computes what it did, exactly in eval mode and for Gaussian
+    channels in training mode. Fresh statistics would need some fifty batches, and a network evaluated before is lost.
+    """
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
     for index, (name, old) in enumerate(found):
         new = L1Norm2d(old.num_features, config, eps=old.eps, momentum=0.1 if old.momentum is None else old.momentum)
         new.index = index
         if old.affine:
             new.weight, new.bias = old.weight, old.bias
+        _take_over(new, old)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent) if parent else model, leaf, new.train(old.training))
     return model

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from netsuke.core.method import Method, find
+from netsuke.pipeline.calls import call
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,14 @@ class Page:
     def as_json(self) -> dict[str, Any]:
         keys = ("name", "purpose", "paper", "needs", "touches", "exports", "status", "cost", "tags")
         record = {k: getattr(self.method, k) for k in keys}
-        return {"schema": "netsuke.explain/1", **record, "text": self.text, "options": self.options, "file": self.where}
+        return {
+            "schema": "netsuke.explain/1",
+            **record,
+            "text": self.text,
+            "options": self.options,
+            "call": call(self.method),
+            "file": self.where,
+        }
 
     def __str__(self) -> str:
         m = self.method
@@ -39,6 +47,7 @@ class Page:
             f"cost     {m.cost or '-'}",
         ]
         lines += [f"paper    {m.paper}   netsuke papers show {m.paper}", f"code     {self.where}"]
+        lines += ["", "call", *(f"  {line}" for line in call(m))]
         return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ METHOD = register(
         apply=apply,
         needs=("training",),
         touches=("weights", "activations"),
-        exports=(),
+        exports=("bconv", "blinear"),
         status="trial",
         cost="one pass over the weights a step; training as long as the float network's or longer",
     )

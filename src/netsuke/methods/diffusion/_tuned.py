@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError, near
-from netsuke.methods.diffusion._sampling import Sampling, Seen, together, trajectory
+from netsuke.methods.diffusion._sampling import Sampling, Seen, finite, together, trajectory
 from netsuke.methods.qat import QatNetwork, prepare
 from netsuke.nn.diffusion import Denoiser, by_step, sample
 from netsuke.nn.qlayers import QuantLayer
@@ -98,6 +98,70 @@ def quantized(
     tuned = Tuned([one.train() for one in networks], sampling)
     hold_norms(tuned)
     return tuned
+
+
+class Widths(Protocol):
+    """What the configs of methods that train the quantized network have in common."""
+
+    @property
+    def weight_bits(self) -> int: ...
+
+    @property
+    def activation_bits(self) -> int: ...
+
+    @property
+    def per_step(self) -> bool: ...
+
+
+def start(model: nn.Module, sampling: Sampling, config: Widths) -> tuple[Tuned, list[Seen], dict[str, Tensor]]:
+    """The untrained network, the float network's run, its integer weights; the output error becomes a fact."""
+    seen = trajectory(model, sampling)
+    tuned = quantized(
+        model,
+        sampling,
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
+        per_step=config.per_step,
+        seen=seen,
+    )
+    tuned.facts["error_untuned"] = output_error(tuned, seen)
+    return tuned, seen, tuned.codes()
+
+
+# network of the step, what the float network saw and gave -> loss, and the error that is reported
+Loss = Callable[[QatNetwork, Seen], tuple[Tensor, Tensor]]
+
+
+def train_on_runs(
+    model: nn.Module,
+    tuned: Tuned,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    *,
+    rounds: int,
+    batch: int,
+    first: int = 0,
+    where: str = "",
+) -> list[float]:
+    """One update per sampling step on `rounds` fresh runs of the float network, rates falling linearly to zero.
+
+    first  runs already used: their noise is not drawn again. Returns the mean reported error of every round.
+    """
+    total = max(1, rounds * tuned.sampling.steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 - n / total)
+    hold_norms(tuned)
+    losses = []
+    for round_ in range(rounds):
+        found = 0.0
+        for step, seen in enumerate(trajectory(model, tuned.sampling, count=batch, round_=first + round_ + 1)):
+            value, error = loss(tuned.at(step), seen)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            schedule.step()
+            found += finite(error, where)
+        losses.append(found / tuned.sampling.steps)
+    return losses
 
 
 def _sharing(network: QatNetwork) -> QatNetwork:

@@ -17,7 +17,7 @@ of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from netsuke.core.method import Method, register
 from netsuke.methods.diffusion._options import check_numbers
@@ -25,7 +25,7 @@ from netsuke.methods.diffusion._options import check_numbers
 if TYPE_CHECKING:
     from torch import nn
 
-    from netsuke.methods.diffusion._sampling import Sampling
+    from netsuke.methods.diffusion._sampling import Sampling, Seen
     from netsuke.methods.diffusion._tuned import Tuned
 
 NAME = "diffusion/efficientdm"
@@ -64,20 +64,9 @@ class EfficientDM:
 
 def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientDM()) -> Tuned:
     """The tuned network with its adapters merged. facts: output error before and after, share of changed codes."""
-    from netsuke.methods.diffusion._sampling import trajectory
-    from netsuke.methods.diffusion._tuned import changed, output_error, quantized
+    from netsuke.methods.diffusion._tuned import changed, output_error, start
 
-    seen = trajectory(model, sampling)
-    tuned = quantized(
-        model,
-        sampling,
-        weight_bits=config.weight_bits,
-        activation_bits=config.activation_bits,
-        per_step=config.per_step,
-        seen=seen,
-    )
-    before = tuned.codes()
-    tuned.facts["error_untuned"] = output_error(tuned, seen)
+    tuned, seen, before = start(model, sampling, config)
     _attach(tuned, config.rank, sampling.seed)
     tuned.losses["adapters"] = _train(model, tuned, config)
     adapted = tuned.codes()
@@ -109,8 +98,7 @@ def _attach(tuned: Tuned, rank: int, seed: int) -> None:
 def _train(model: nn.Module, tuned: Tuned, config: EfficientDM) -> list[float]:
     import torch
 
-    from netsuke.methods.diffusion._sampling import finite, trajectory
-    from netsuke.methods.diffusion._tuned import hold_norms, scale_groups
+    from netsuke.methods.diffusion._tuned import scale_groups, train_on_runs
 
     layers = list(tuned.layers().values())
     steps = [float(layer.weight.steps()[0].detach().mean()) for layer in layers]
@@ -125,21 +113,12 @@ def _train(model: nn.Module, tuned: Tuned, config: EfficientDM) -> list[float]:
         for p in group["params"]:  # type: ignore[attr-defined]
             p.requires_grad_(True)
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    total = max(1, config.rounds * tuned.sampling.steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 - n / total)
-    hold_norms(tuned)
-    losses = []
-    for round_ in range(config.rounds):
-        found = 0.0
-        for step, seen in enumerate(trajectory(model, tuned.sampling, count=config.batch, round_=round_ + 1)):
-            error = (tuned.at(step)(*seen.inputs) - seen.v) ** 2
-            optimizer.zero_grad()
-            error.sum().backward()
-            optimizer.step()
-            schedule.step()
-            found += finite(error.mean(), NAME)
-        losses.append(found / tuned.sampling.steps)
-    return losses
+
+    def loss(network: Any, seen: Seen) -> tuple[torch.Tensor, torch.Tensor]:
+        error = (network(*seen.inputs) - seen.v) ** 2
+        return error.sum(), error.mean()
+
+    return train_on_runs(model, tuned, optimizer, loss, rounds=config.rounds, batch=config.batch, where=NAME)
 
 
 def _merge(tuned: Tuned) -> None:

@@ -17,6 +17,7 @@ refused unless allow_simulated is set.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,10 @@ class Floats:
         with torch.no_grad():
             made: Tensor = sample(self.network, noise, labels, self.sampling.steps)
         return made
+
+    def exports(self) -> Iterator[ir.Model]:
+        """One graph for all steps."""
+        yield self.export()
 
     def export(self) -> ir.Model:
         """The canonical graph with minifloat codes behind DequantizeLinear; `compile_program` makes `wlinear` of them.

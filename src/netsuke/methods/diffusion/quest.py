@@ -66,24 +66,14 @@ class Quest:
 
 def apply(model: nn.Module, sampling: Sampling, config: Quest = Quest()) -> Tuned:
     """The tuned network. facts: share of trained weights, output error before and after."""
-    from netsuke.methods.diffusion._sampling import trajectory
-    from netsuke.methods.diffusion._tuned import changed, matching, output_error, quantized
+    from netsuke.methods.diffusion._tuned import changed, matching, output_error, start
 
-    seen = trajectory(model, sampling)
-    tuned = quantized(
-        model,
-        sampling,
-        weight_bits=config.weight_bits,
-        activation_bits=config.activation_bits,
-        per_step=config.per_step,
-        seen=seen,
-    )
-    before, names = tuned.codes(), list(tuned.layers())
+    tuned, seen, before = start(model, sampling, config)
+    names = list(tuned.layers())
     time = matching(names, patterns(config.time), NAME)
     fragile = [n for n in matching(names, patterns(config.fragile), NAME) if n not in time]
     rest = [n for n in worst(tuned, seen) if n not in (*time, *fragile)]
     fragile += rest[: config.measured]
-    tuned.facts["error_untuned"] = output_error(tuned, seen)
     tuned.losses["time"] = _stage(model, tuned, time, time, config, config.time_rounds, 0)
     tuned.losses["fragile"] = _stage(model, tuned, fragile, [], config, config.rounds, config.time_rounds)
     after = tuned.codes()
@@ -122,8 +112,7 @@ def _stage(
     """Train weights and biases of these layers and the activation scales that belong to the stage."""
     import torch
 
-    from netsuke.methods.diffusion._sampling import finite, trajectory
-    from netsuke.methods.diffusion._tuned import hold_norms, only, scale_groups
+    from netsuke.methods.diffusion._tuned import only, scale_groups, train_on_runs
 
     if not rounds or not layers:
         return []
@@ -132,22 +121,11 @@ def _stage(
     for group in scales:
         group["params"][0].requires_grad_(True)
     optimizer = torch.optim.Adam([{"params": chosen, "lr": config.rate}, *scales])
-    total = rounds * tuned.sampling.steps
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 - n / total)
-    hold_norms(tuned)
-    losses = []
-    for round_ in range(rounds):
-        error = 0.0
-        for step, seen in enumerate(trajectory(model, tuned.sampling, count=config.batch, round_=first + round_ + 1)):
-            wanted = _outputs(model, watched, seen) if watched else {}
-            loss, made = _loss(tuned.at(step), watched, seen, wanted)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            error += finite(made, NAME)
-        losses.append(error / tuned.sampling.steps)
-    return losses
+
+    def loss(network: Any, seen: Seen) -> tuple[Tensor, Tensor]:
+        return _loss(network, watched, seen, _outputs(model, watched, seen) if watched else {})
+
+    return train_on_runs(model, tuned, optimizer, loss, rounds=rounds, batch=config.batch, first=first, where=NAME)
 
 
 def _outputs(model: nn.Module, names: list[str], seen: Seen) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ entries, decoded to one byte a weight when they are loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,10 @@ class Vectors:
         with torch.no_grad():
             made: Tensor = sample(self.network, noise, labels, self.sampling.steps)
         return made
+
+    def exports(self) -> Iterator[ir.Model]:
+        """One graph for all steps."""
+        yield self.export()
 
     def export(self) -> ir.Model:
         """The canonical graph with codes behind DequantizeLinear; `compile_program` takes it."""

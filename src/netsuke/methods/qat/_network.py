@@ -67,8 +67,11 @@ class QatNetwork(nn.Module):
         return {name: q for name, q in self.quantizers().items() if q.spec.role == "activation"}
 
     def groups(self, rate: float, decay: float, scale_rate: float | None = None) -> list[dict[str, Any]]:
-        """Parameter groups for an optimizer: no weight decay on scales, norms and biases."""
-        scales = {id(p) for q in self.quantizers().values() for p in q.parameters()}
+        """Parameter groups for an optimizer: no weight decay on scales, norms and biases.
+
+        Scales are those of every quantizer the module holds, also of views that are not switched on (double_rounding).
+        """
+        scales = {id(p) for q in self.modules() if isinstance(q, Quantizer) for p in q.parameters()}
         named = list(self.named_parameters())
         heavy = [p for _, p in named if id(p) not in scales and p.ndim > 1]
         light = [p for _, p in named if id(p) not in scales and p.ndim <= 1]

@@ -8,6 +8,8 @@ each view within 2 points of the network trained alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 
 BITS = (8, 6, 4, 3, 2)
@@ -31,7 +33,7 @@ def measure(context: Context, seed: int) -> Outcome:
     network = prepare(model, shape=SHAPE, method="qat/double_rounding", weight_bits=8, activation_bits=8, calib=x[:256])
     views = Views(network, BITS)
     views.calibrate(x[:256])
-    train(network, Samples(x, y), teacher=model, config=CONFIG, step=views.step)
+    train(network, Samples(x, y), teacher=model, config=replace(CONFIG, seed=seed), step=views.step)
     figures, exact = {"top1_float": top1(model.eval(), test, labels)}, {}
     layers = views.layers
     stored = {n: m.weight.stored(m.real_weight()) for n, m in layers.items()}  # type: ignore[operator]
