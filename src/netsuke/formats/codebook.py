@@ -20,6 +20,7 @@ MAX_ENTRIES = 256  # one byte an index; larger tables would cost more than they 
 MAX_LENGTH = 64  # so that a small file cannot stand for endless weights
 LENGTHS = (1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 32)  # of vectors that the writer looks for
 _SAMPLE = 4096
+_VALUES = 2 * MAX_ENTRIES * LENGTHS[-1]  # elements looked at first: twice what the longest vectors allow
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,11 @@ def find_book(array: Array, limit: float) -> Book | None:
     """The smallest book of an array, of at most `limit` bytes; None when there is none."""
     best, found = limit, None
     flat = np.ascontiguousarray(array).reshape(-1)
+    values = _different(flat)
     for length in LENGTHS:
         if flat.size % length or flat.size < 2 * length:
+            continue
+        if values > MAX_ENTRIES * length:  # more than 256 vectors of this length can hold
             continue
         if book_bytes(flat.size, 2, length, flat.itemsize) > best:
             continue
@@ -72,6 +76,13 @@ def find_book(array: Array, limit: float) -> Book | None:
         if book is not None and (book.bytes < best or (found is None and book.bytes <= best)):
             best, found = book.bytes, book
     return found
+
+
+def _different(flat: Array) -> int:
+    """Different elements in a sample of the array: at least as many are in all of it."""
+    size = flat.itemsize
+    sample = flat[:: max(1, flat.size // _VALUES)]
+    return len(np.unique(sample.view(f"u{size}") if size in (1, 2, 4, 8) else sample))
 
 
 def _book(vectors: Array) -> Book | None:

@@ -16,6 +16,7 @@ from netsuke.pipeline import interrupt
 from netsuke.pipeline.evaluate import open_evaluation
 from netsuke.pipeline.finish import finish
 from netsuke.pipeline.memory import memory_line
+from netsuke.pipeline.phases import Phases
 from netsuke.pipeline.plan import Progress
 from netsuke.pipeline.small import Small
 from netsuke.pipeline.state import RunFolder
@@ -103,7 +104,7 @@ def compress(
             threads=threads,
             data_root=data_root,
             preprocess=preprocess,
-            progress=progress,
+            progress=Phases(progress),
             folder=run,
         )
         evaluation.warn_overlap(work)

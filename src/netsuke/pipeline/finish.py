@@ -19,11 +19,11 @@ from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, timing
 from netsuke.pipeline.evaluate import Evaluation
 from netsuke.pipeline.layers import layer_table
-from netsuke.pipeline.memory import engine_bytes, sample_shapes
+from netsuke.pipeline.memory import engine_bytes
 from netsuke.pipeline.small import Small, meets
 from netsuke.pipeline.work import Work
 from netsuke.program.model import Program
-from netsuke.verify.batches import feeds_of, fixed_batch
+from netsuke.verify.batches import feeds_of, fixed_batch, sample_shapes
 from netsuke.verify.check import Check, check
 from netsuke.verify.parity import Exactness, exactness
 from netsuke.verify.runners import Runner, open_runner
@@ -43,7 +43,7 @@ def _meta(work: Work, plan: Plan) -> dict[str, str]:
     if work.calib is None:
         return facts | {"calibration": "data-free"}
     facts |= {"calibration": Path(work.calib.source).name, "calibration_sha256": work.calib.sha256}
-    return facts | {"sample_shape": format_shapes(sample_shapes(work.floating.inputs, work.calib))}
+    return facts | {"sample_shape": format_shapes(sample_shapes(work.floating.inputs, work.calib.shapes))}
 
 
 def write_and_reload(program: Program, path: Path) -> tuple[Program, int]:
@@ -155,6 +155,7 @@ def _promise(work: Work, small: Small) -> None:
 def _facts(work: Work, plan: Plan, found: Check) -> dict[str, Any]:
     return {
         "seconds": round(time.monotonic() - work.started, 2),
+        "phases": work.progress.as_json(),
         "peak_memory_bytes": environment.peak_memory_bytes(),
         "calibration": dict(plan.data),
         "evaluation": found.data,

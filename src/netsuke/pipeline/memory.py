@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from netsuke.data import Dataset
 from netsuke.pipeline.small import size
-from netsuke.program.model import Port, Program
-from netsuke.verify.batches import fixed_batch
+from netsuke.program.model import Program
+from netsuke.verify.batches import sample_shapes
 from netsuke.verify.runners import open_runner
 
 SYNTHETIC = 32  # samples of a data-free run
@@ -37,13 +37,7 @@ def _arena(floating: Program, calib: Dataset | None, batch: int, threads: int | 
     engine = open_runner(floating, threads).engine
     if engine is None or calib is None:
         return 0
-    return int(engine.arena_bytes(sample_shapes(floating.inputs, calib, batch)))
-
-
-def sample_shapes(ports: Sequence[Port], data: Dataset, batch: int = 1) -> dict[str, tuple[int, ...]]:
-    """Shape of every input for a batch of the data; a batch that is fixed in the network stays."""
-    shapes = data.shapes
-    return {p.name: (fixed_batch([p]) or batch, *shapes["" if "" in shapes else p.name]) for p in ports}
+    return int(engine.arena_bytes(sample_shapes(floating.inputs, calib.shapes, batch)))
 
 
 def engine_bytes(engine: Any, shapes: Mapping[str, tuple[int, ...]]) -> int | None:

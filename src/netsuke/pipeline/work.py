@@ -15,7 +15,8 @@ from netsuke.core.recipe import DEFAULT, Recipe
 from netsuke.data import Dataset
 from netsuke.passes import compile_program
 from netsuke.pipeline import foreign, interrupt
-from netsuke.pipeline.plan import Progress, stages
+from netsuke.pipeline.phases import Phases
+from netsuke.pipeline.plan import stages
 from netsuke.pipeline.profiler import file_bytes, layer_profiler
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.state import RunFolder
@@ -41,7 +42,7 @@ class Work:
     floating: Program
     calib: Dataset | None
     runner: EngineRunner
-    progress: Progress
+    progress: Phases
     budget: Budget
     seed: int
     threads: int | None
@@ -86,12 +87,13 @@ def open_work(
     threads: int | None,
     data_root: Any,
     preprocess: Any,
-    progress: Progress,
+    progress: Phases,
     folder: RunFolder | None,
 ) -> Work:
     """Capture the network and compile its float program: whatever is unsupported is found here."""
     from netsuke.methods.quantize.ptq import Store
 
+    progress("capture", 0.0)
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
     stands = foreign.stands(graph, recipe, plan)

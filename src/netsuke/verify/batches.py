@@ -15,6 +15,7 @@ from netsuke.verify.runners import Runner
 Array = np.ndarray[Any, Any]
 
 
+HELD = 256 * 2**20  # bytes that the intermediates of one engine may take where the batch is ours to choose
 _DTYPES = {"f32": np.float32, "u8": np.uint8, "i64": np.int64, "i32": np.int32, "bool": np.bool_}
 
 
@@ -53,6 +54,24 @@ def fixed_batch(ports: Sequence[Port]) -> int | None:
     """The batch size, where the program has a fixed one."""
     first = ports[0].shape[0] if ports and ports[0].shape else None
     return first if isinstance(first, int) else None
+
+
+def sample_shapes(
+    ports: Sequence[Port], shapes: Mapping[str, tuple[int, ...]], batch: int = 1
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every input for a batch of samples of these shapes ("" names the only input).
+
+    A batch that is fixed in the network stays.
+    """
+    return {p.name: (fixed_batch([p]) or batch, *shapes["" if "" in shapes else p.name]) for p in ports}
+
+
+def fitting_batch(runners: Sequence[Runner | None], shapes: Mapping[str, tuple[int, ...]], most: int) -> int:
+    """The batch, `most` or halves of it, at which no engine's intermediates take more than `HELD` bytes."""
+    engines = [r.engine for r in runners if r is not None and r.engine is not None]
+    while most > 1 and any(e.arena_bytes(sample_shapes(e.inputs, shapes, most)) > HELD for e in engines):
+        most //= 2
+    return most
 
 
 def same_results(runner: Runner, first: Sequence[Mapping[str, Array]], sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -153,7 +153,9 @@ class _Totals:
     labelled: bool = False
     first: list[dict[str, Array]] = field(default_factory=list)
 
-    def add(self, x: Array, y: Array | None, expected: Array, got: Array, feeds: dict[str, Array]) -> None:
+    def add(
+        self, x: Array, y: Array | None, expected: Array, got: Array, feeds: dict[str, Array], *, fixed: bool
+    ) -> None:
         require_finite(expected, "the outputs of the float network", self.samples)
         require_finite(got, "the outputs of the compressed network", self.samples)
         self.similar.add(expected, got)
@@ -163,8 +165,9 @@ class _Totals:
             self.labelled = True
             self.before.add(expected, y)
             self.after.add(got, y)
-        if sum(len(next(iter(f.values()))) for f in self.first) < PARITY_SAMPLES:
-            self.first.append(feeds)
+        missing = PARITY_SAMPLES - sum(len(next(iter(f.values()))) for f in self.first)
+        if missing > 0:
+            self.first.append(feeds if fixed else {name: array[:missing] for name, array in feeds.items()})
         self.samples += len(x)
 
 
@@ -175,7 +178,9 @@ def _one_pass(
     ports = compressed.program.inputs
     fixed = batches.fixed_batch(ports)
     count = min(data.count, limit) if limit else data.count
-    for x, y in data.batches(fixed or batch):
+    feeds_of(ports, next(data.batches(1))[0])  # data that do not fit are refused in words of the data
+    step = fixed or batches.fitting_batch([floating.runner, compressed], data.shapes, batch)
+    for x, y in data.batches(step):
         x, y = (x[: count - totals.samples], None if y is None else y[: count - totals.samples])
         if len(x) == 0 or (fixed and len(x) < fixed):
             break
@@ -183,7 +188,7 @@ def _one_pass(
         for array in feeds.values():
             require_finite(array, "the data", totals.samples)
         expected = floating.outputs(feeds if not floating.ports else feeds_of(floating.ports, x))
-        totals.add(x, y, expected[0], compressed.outputs(feeds)[0], feeds)
+        totals.add(x, y, expected[0], compressed.outputs(feeds)[0], feeds, fixed=bool(fixed))
         progress("check", min(1.0, totals.samples / max(count, 1)))
     if totals.samples == 0:
         raise UsageError(
@@ -238,6 +243,7 @@ def check(
     against     the float network: ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
     data        Dataset, arrays, a loader, or what `netsuke.data.load_data` takes; labels optional
     limits      largest allowed drop per metric as a fraction, e.g. {"top1": 0.01}
+    batch       samples at a time; fewer where the networks' intermediates would take more than 256 MiB
     samples     at most so many samples, 0 for all
     layers      parity of every layer on the first 16 samples; exact: engine against the reference interpreter on 2
     sizes       batch sizes whose results must equal each other bit for bit

@@ -11,6 +11,7 @@ import numpy as np
 from netsuke.core.errors import Problem, UsageError
 
 Array = np.ndarray[Any, Any]
+_SLICE = 1 << 18  # elements compared at a time: their float64 forms stay in the cache and take 8 MiB
 
 
 @dataclass
@@ -24,7 +25,12 @@ class Similarity:
     largest: float = 0.0
 
     def add(self, reference: Array, other: Array) -> None:
-        a, b = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+        whole, against = reference.ravel(), other.ravel()
+        for start in range(0, whole.size, _SLICE):
+            self._add_slice(whole[start : start + _SLICE], against[start : start + _SLICE])
+
+    def _add_slice(self, reference: Array, other: Array) -> None:
+        a, b = reference.astype(np.float64), other.astype(np.float64)
         difference = a - b
         self.dot += float(a @ b)
         self.reference2 += float(a @ a)

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from netsuke.program.model import Node, Program
+from netsuke.verify.batches import fixed_batch
 from netsuke.verify.metrics import Similarity
 from netsuke.verify.runners import Runner
 
 Array = np.ndarray[Any, Any]
+HELD = 64 * 2**20  # bytes of values compared at a time
 DEPARTS_DB = 20.0  # below 20 dB a tenth of the signal is error: the usual border between noise and damage
 
 
@@ -85,24 +87,46 @@ def common_values(float_program: Program, program: Program) -> list[tuple[str, s
     return sorted(rows, key=lambda row: order[row[2]])
 
 
-def layer_parity(floating: Runner, compressed: Runner, batches: Sequence[Mapping[str, Array]]) -> list[LayerParity]:
-    """Error of every common value over a few batches, in execution order. Memory: the values of one batch, twice."""
-    rows = common_values(floating.program, compressed.program)
-    similar = [Similarity() for _ in rows]
-    comparable = [True] * len(rows)
-    for feeds in batches:
-        a = floating.run(feeds, [r[1] for r in rows])
-        b = compressed.run(feeds, [r[2] for r in rows])
-        for index, (_, reference, own, _, _) in enumerate(rows):
-            expected = to_float(floating.program, reference, a[reference])
-            got = align(expected, to_float(compressed.program, own, b[own]))
+class _Errors:
+    """Similarity of every common value, over all samples added."""
+
+    def __init__(self, floating: Runner, compressed: Runner) -> None:
+        self.floating, self.compressed = floating, compressed
+        self.rows = common_values(floating.program, compressed.program)
+        self.similar = [Similarity() for _ in self.rows]
+        self.comparable = [True] * len(self.rows)
+
+    def add(self, feeds: Mapping[str, Array]) -> int:
+        """Run both networks; the bytes that their values took."""
+        a = self.floating.run(feeds, [r[1] for r in self.rows])
+        b = self.compressed.run(feeds, [r[2] for r in self.rows])
+        for index, (_, reference, own, _, _) in enumerate(self.rows):
+            expected = to_float(self.floating.program, reference, a[reference])
+            got = align(expected, to_float(self.compressed.program, own, b[own]))
             if got is None:
-                comparable[index] = False
+                self.comparable[index] = False
             else:
-                similar[index].add(expected, got)
+                self.similar[index].add(expected, got)
+        return sum(array.nbytes for found in (a, b) for array in found.values())
+
+
+def layer_parity(floating: Runner, compressed: Runner, batches: Sequence[Mapping[str, Array]]) -> list[LayerParity]:
+    """Error of every common value over a few batches, in execution order.
+
+    Memory: the values of both networks, of one sample or of as many as fit into `HELD` bytes.
+    """
+    errors, one = _Errors(floating, compressed), 0
+    fixed = fixed_batch(compressed.program.inputs)
+    for feeds in batches:
+        start, count = 0, len(next(iter(feeds.values())))
+        while start < count:
+            step = count if fixed else max(1, HELD // one) if one else 1
+            taken = errors.add({name: array[start : start + step] for name, array in feeds.items()})
+            one = one or max(1, taken // step)
+            start += step
     return [
         LayerParity(row[3], row[4], row[0], _decibel(s.sqnr_db), s.cosine, s.relative)
-        for row, s, fits in zip(rows, similar, comparable, strict=True)
+        for row, s, fits in zip(errors.rows, errors.similar, errors.comparable, strict=True)
         if fits
     ]
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from netsuke.core.plan import Row
 from netsuke.methods.bits._problem import Format
-from netsuke.methods.quantize import sensitivity
+from netsuke.methods.quantize import _alone
 from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, along, clone, number, set_constant
@@ -32,7 +32,7 @@ class Probe:
         self.context = context
         self.samples = samples
         self.tick = tick
-        self.outputs = sensitivity.outputs(context.model)
+        self.outputs = _alone.outputs(context.model)
         self._exact: dict[str, Array] | None = None
 
     def layer(self, name: str) -> Layer:
@@ -67,11 +67,11 @@ class Probe:
 
     def run(self, model: ir.Model, taps: Sequence[str]) -> dict[str, Array]:
         """The tapped tensors on the samples."""
-        return sensitivity.run(self.context, model, taps, self.samples)
+        return _alone.run(self.context, model, taps, self.samples)
 
     def only(self, name: str, fmt: Format, *, output: bool = False) -> dict[str, Array]:
         """The network's outputs when only this layer is quantized; with `output` the layer's own output instead."""
-        model, end = sensitivity.isolated(self.context, self.row(name, fmt))
+        model, end = _alone.isolated(self.context, self.row(name, fmt))
         found = self.run(model, [end] if output else self.outputs)
         self.tick()
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,9 @@ from netsuke.core.options import configure
 from netsuke.core.recipe import Step
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._context import Context, Feeds, data_inputs
-from netsuke.methods.quantize._graph import clone, constant, dims
+from netsuke.methods.quantize._graph import Array, clone, constant, dims
 from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize._parallel import each, threads_of
 from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize._widths import widths
@@ -98,15 +100,19 @@ def stream(
         yield done, statistics
     if done >= total and done:
         return
+    threads = threads_of(context.runner)
     for tapped in context.runner(context.model, _tee(context, limit, fed, done), taps):
         x = fed.popleft()
         for name in sources & statistics.keys():
             statistics[name].add(x[name])  # type: ignore[arg-type]
-        for name in taps:
-            statistics[name].add(tapped[name])
+        each(functools.partial(_take, statistics, tapped), taps, threads)
         done += len(next(iter(x.values())))
         context.progress("calibrate", done, total)
         yield done, statistics
+
+
+def _take(statistics: dict[str, Statistics], tapped: Mapping[str, Array], name: str) -> None:
+    statistics[name].add(tapped[name])
 
 
 def store_key(context: Context) -> str:

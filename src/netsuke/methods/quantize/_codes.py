@@ -59,6 +59,13 @@ def weight_codes(weight: Array, scales: Array, axis: int | None, bits: int = 8) 
 
 def fake_quantize(x: Array, scale: float, zero: int, bits: int = 8) -> Array:
     """Quantize and dequantize, docs/numerics.md section 2, in float32."""
-    step = np.float32(scale)
-    codes = np.rint(np.clip(x / step, np.float32(-zero), np.float32(2**bits - 1 - zero)))
-    return np.asarray(codes * step, np.float32)
+    codes = signed_codes(x, scale, zero, bits)
+    codes *= np.float32(scale)
+    return codes
+
+
+def signed_codes(x: Array, scale: float, zero: int, bits: int = 8) -> Array:
+    """Codes minus zero, docs/numerics.md section 2, as float32 integers."""
+    codes = np.asarray(x / np.float32(scale), np.float32)
+    np.clip(codes, np.float32(-zero), np.float32(2**bits - 1 - zero), out=codes)
+    return np.rint(codes, out=codes)

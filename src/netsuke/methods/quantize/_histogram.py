@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 HALF = 4096  # bins on each side of 0: a tensor of one sign uses 2048 to 4096 of them, 8 to 16 per 8-bit step
 _SMALLEST = 2.0**-100  # below this x / w would overflow float32; such data are zeros for every purpose here
-_SLICE = 1 << 20  # elements binned at a time: bounds the temporary index array to 8 MiB
+_SLICE = 1 << 16  # elements binned at a time: their bins and indices, 768 KiB, stay in the cache
 
 
 class Histogram:
@@ -53,10 +53,11 @@ class Histogram:
         if largest > 0:
             self._grow(largest)
         if self.width:
-            # the product is exact (power of two), so floor gives the true bin
-            index = np.floor(x * np.float32(1 / self.width)).astype(np.int32)
-            index += HALF
-            self.counts += np.bincount(index, minlength=2 * HALF)
+            # the product is exact (power of two), so floor gives the true bin; its sum with HALF is exact as well
+            bins = x * np.float32(1 / self.width)
+            np.floor(bins, out=bins)
+            bins += np.float32(HALF)
+            self.counts += np.bincount(bins.astype(np.intp), minlength=2 * HALF)
             nothing = int(x.size - np.count_nonzero(x))
             self.counts[HALF] -= nothing
         else:

@@ -18,7 +18,8 @@ Cost: one float run over the calibration data, one mean image per layer input. L
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ from scipy.stats import norm
 
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
-from netsuke.methods.quantize._codes import fake_quantize
+from netsuke.methods.quantize._codes import signed_codes
 from netsuke.methods.quantize._context import Context, Feeds, data_inputs
 from netsuke.methods.quantize._graph import (
     along,
@@ -42,6 +43,7 @@ from netsuke.methods.quantize._graph import (
     replace_parameters,
 )
 from netsuke.methods.quantize._layer import Layer
+from netsuke.methods.quantize._parallel import each, threads_of
 from netsuke.methods.quantize.insert import layer_codes
 
 Mean = npt.NDArray[np.float64]
@@ -58,19 +60,27 @@ class Means:
     def __init__(self, quantizer: tuple[float, int, int] | None) -> None:
         self.quantizer = quantizer  # scale, zero and bits; None: the tensor stays float
         self.count = 0
-        self.exact: Mean | float = 0.0
-        self.quantized: Mean | float = 0.0
+        self.total: Mean | None = None
+        self.codes: Mean | None = None  # of codes minus zero: integers, so their sum is exact
 
     def add(self, x: npt.NDArray[np.float32]) -> None:
-        """Take a batch [N, ...] in."""
+        """Take a batch [N, ...] in, sample by sample: temporaries are one sample."""
+        if self.total is None:
+            self.total = np.zeros(x.shape[1:])
+            self.codes = None if self.quantizer is None else np.zeros(x.shape[1:])
         self.count += len(x)
-        self.exact = self.exact + x.sum(axis=0, dtype=np.float64)
-        coded = x if self.quantizer is None else fake_quantize(x, *self.quantizer)
-        self.quantized = self.quantized + coded.sum(axis=0, dtype=np.float64)
+        for sample in x:
+            self.total += sample
+            if self.codes is not None and self.quantizer is not None:
+                self.codes += signed_codes(sample, *self.quantizer)
 
     def pair(self) -> tuple[Mean, Mean]:
         """(E[x], E[Q(x)]) without the batch dimension."""
-        return np.asarray(self.exact) / self.count, np.asarray(self.quantized) / self.count
+        assert self.total is not None
+        exact = self.total / self.count
+        if self.codes is None or self.quantizer is None:
+            return exact, exact
+        return exact, self.codes * (np.float64(np.float32(self.quantizer[0])) / self.count)
 
 
 def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
@@ -79,6 +89,8 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
     means = {v.name or "": Means(_quantizer(context, v)) for layer in layers for v in layer.reads}
     sources = {value.name or "" for value in data_inputs(context.model)}
     taps = [name for name in means if name not in sources]
+    threads = threads_of(context.runner)
+    done, count = 0, context.calib.count if context.calib is not None else 0
 
     def watched() -> Iterator[Feeds]:
         for batch in context.feeds():
@@ -86,11 +98,18 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
                 means[name].add(np.asarray(batch[name], np.float32))
             yield batch
 
+    context.progress("bias correction", 0, count)
     for tapped in context.runner(context.model, watched(), taps):
-        for name in taps:
-            means[name].add(tapped[name])
+        each(functools.partial(_take, means, tapped), taps, threads)
+        done = min(done + context.batch, count)
+        context.progress("bias correction", done, count)
     for layer in layers:
-        correct(context, layer, {name: entry.pair() for name, entry in means.items() if entry.count})
+        names = {value.name or "" for value in layer.reads}
+        correct(context, layer, {name: means[name].pair() for name in names if means[name].count})
+
+
+def _take(means: dict[str, Means], tapped: Mapping[str, npt.NDArray[np.float32]], name: str) -> None:
+    means[name].add(tapped[name])
 
 
 def correct(context: Context, layer: Layer, means: dict[str, tuple[Mean, Mean]]) -> None:

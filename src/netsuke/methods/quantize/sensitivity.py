@@ -14,27 +14,25 @@ The limit is 10 x the allowed drop of the budget (0.1 when none is given): on th
 about 4 % changed answers.
 A network with one-bit layers and no limit on the drop is left as it was asked for, too: a sign near zero turns with
 any rounding, so its outputs move where its answers do not, and no layer of it is at fault.
-Cost: one run over a few samples per layer, 16, or down to 4 where they take more than 8 GMAC; the whole network is
-judged on 16. Limits: measured on a few samples, additive effects are not modelled; it is the network's output that is
-judged, not the metric, which only an evaluation can measure.
+Cost: one run per layer over a few samples, of what stands behind the layer; 16 samples, or down to 4 where they take
+more than 8 GMAC; the whole network is judged on 16. Limits: measured on a few samples, additive effects are not
+modelled; it is the network's output that is judged, not the metric, which only an evaluation can measure.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from netsuke.core.budget import Budget
 from netsuke.core.method import Method, register
 from netsuke.core.plan import Plan, Row
-from netsuke.methods.quantize import _rows, _widths, insert
-from netsuke.methods.quantize._calibrate import range_at, settle, sizes
-from netsuke.methods.quantize._context import Context, feeds, fixed_batch
-from netsuke.methods.quantize._graph import Array, clone
+from netsuke.methods.quantize import _alone, _rows, _widths
+from netsuke.methods.quantize._calibrate import settle
+from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._graph import clone
 from netsuke.methods.quantize.placement import Placement, place
 
 SAMPLES = {"normal": 16, "thorough": 64}
@@ -42,37 +40,12 @@ ONE_RUN = 8e9  # MACs of the samples of one run: what a core needs about half a 
 FEWEST = 4  # samples: a large network has thousands of outputs and millions of activations in each
 DEFAULT_LIMIT = 0.1
 ROUNDS = 8
-_HELD = 128 * 2**20  # bytes of reference activations held at a time
 OTHERS = ("quantize/minmax", "quantize/mse", "quantize/percentile")
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """No options."""
-
-
-@dataclass
-class Change:
-    """Sums of squares of a reference and of a difference."""
-
-    signal: float = 0.0
-    noise: float = 0.0
-
-    def add(self, reference: np.ndarray, other: np.ndarray) -> None:
-        """Take one batch in."""
-        exact = reference.astype(np.float64)
-        self.signal += float((exact**2).sum())
-        self.noise += float(((other - exact) ** 2).sum())
-
-    @property
-    def db(self) -> float:
-        """Signal to noise ratio in decibels; infinite without noise."""
-        return math.inf if self.noise == 0 else 10 * math.log10(max(self.signal, 1e-300) / self.noise)
-
-    @property
-    def relative(self) -> float:
-        """||difference|| / ||reference||; 0 without noise, infinite for a zero reference."""
-        return 0.0 if self.noise == 0 else math.sqrt(self.noise / self.signal) if self.signal else math.inf
 
 
 def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Context], ir.Model]) -> None:
@@ -123,30 +96,13 @@ def measure_all(context: Context, samples: int) -> None:
     """
     active = [row for row in context.plan.rows if not row.kept and not _one_bit(context, row)]
     done = 0
-    for group in _groups(context, active, samples):
-        names = [context.placement.layers[row.name].output.name or "" for row in group]
-        reference = run(context, context.model, [*names, *outputs(context.model)], samples)
-        for row in group:
-            row.sqnr_db, row.output_change = measure(context, row, samples, reference)
+    context.progress("sensitivity", 0, len(active))
+    for group in _alone.groups(context, active, samples):
+        exact = _alone.reference(context, group, samples)
+        for found in group:
+            found.row.sqnr_db, found.row.output_change = _alone.judge(context, found, exact, samples)
             done += 1
             context.progress("sensitivity", done, len(active))
-
-
-def _groups(context: Context, rows: list[Row], samples: int) -> list[list[Row]]:
-    """Rows whose layers' outputs together take at most 128 MiB; rows of unknown size stand alone."""
-    assert context.calib is not None
-    shapes = sizes(context.model, context.calib.shapes)
-    groups: list[list[Row]] = []
-    room = 0
-    for row in rows:
-        shape = shapes.get(context.placement.layers[row.name].output.name or "")
-        size = _HELD if shape is None else 4 * samples * math.prod(shape)
-        if not groups or size > room:
-            groups.append([])
-            room = _HELD
-        groups[-1].append(row)
-        room -= size
-    return groups
 
 
 def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
@@ -188,38 +144,10 @@ def _again(context: Context) -> None:
     settle(context)
 
 
-def measure(
-    context: Context, row: Row, samples: int, reference: Mapping[str, Array] | None = None
-) -> tuple[float, float]:
-    """(sqnr_db, output_change) when only this row's layer is quantized.
-
-    reference  the float network's layer output and outputs on the same samples; None: they are computed
-    """
-    model, output = isolated(context, row)
-    taps = [output, *outputs(context.model)]
-    exact = reference if reference is not None else run(context, context.model, taps, samples)
-    other = run(context, model, taps, samples)
-    return change(exact, other, [output]).db, change(exact, other, taps[1:]).relative
-
-
-def isolated(context: Context, row: Row) -> tuple[ir.Model, str]:
-    """The network with only this row's layer quantized at the row's bits, and the name of the layer's output."""
-    alone = Context(clone(context.model), Plan(rows=[row]), context.calib, context.runner, context.seed)
-    alone.scales, alone.codes = context.scales, context.codes
-    layer = place(alone.model).layers[row.name]
-    layer.quantized = True
-    roots = {v.name: r.name or "" for v, r in context.placement.group.items()}
-    for value in layer.inputs:
-        if value.name not in roots:
-            continue
-        root, name = roots[value.name], value.name or ""
-        bits = row.activation_bits if layer.kernel in _widths.DECIDING else context.widths.get(root, 8)
-        alone.widths[name] = bits
-        alone.ranges[name] = range_at(context, root, bits)
-        alone.placement.group[value] = value
-    alone.placement.layers[row.name] = layer
-    insert.insert(alone)
-    return alone.model, layer.output.name or ""
+def measure(context: Context, row: Row, samples: int) -> tuple[float, float]:
+    """(sqnr_db, output_change) when only this row's layer is quantized."""
+    found = _alone.alone(context, row)
+    return _alone.judge(context, found, _alone.reference(context, [found], samples), samples)
 
 
 def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model]) -> ir.Model:
@@ -241,36 +169,17 @@ def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model])
     _same_groups(context.placement, complete.placement)
     complete.ranges, complete.widths = dict(context.ranges), dict(context.widths)
     quantized = finish(complete)
-    taps = outputs(context.model)
-    exact = run(context, context.model, taps, samples)
-    return change(exact, run(context, quantized, taps, samples), taps).relative
+    taps, total = _alone.outputs(context.model), _alone.Change()
+    exact = _alone.batches(context, context.model, taps, samples)
+    for reference, other in zip(exact, _alone.batches(context, quantized, taps, samples), strict=True):
+        for name in taps:
+            total.add(reference[name], other[name])
+    return total.relative
 
 
 def _same_groups(source: Placement, target: Placement) -> None:
     values = {v.name: v for v in target.group}
     target.group = {values[v.name]: values[r.name] for v, r in source.group.items()}
-
-
-def outputs(model: ir.Model) -> list[str]:
-    """Names of the float outputs of the network."""
-    return [v.name or "" for v in model.graph.outputs if v.dtype == ir.DataType.FLOAT]
-
-
-def run(context: Context, model: ir.Model, taps: Sequence[str], samples: int) -> dict[str, Array]:
-    """The tapped tensors on the first few calibration samples, batches joined."""
-    assert context.calib is not None
-    taps = list(dict.fromkeys(taps))
-    batch = fixed_batch(model) or min(4, samples)
-    parts = list(context.runner(model, feeds(model, context.calib, batch, samples), taps))
-    return {name: np.concatenate([part[name] for part in parts]) for name in taps}
-
-
-def change(exact: Mapping[str, Array], other: Mapping[str, Array], names: Sequence[str]) -> Change:
-    """The change of these tensors taken together."""
-    total = Change()
-    for name in names:
-        total.add(exact[name], other[name])
-    return total
 
 
 def apply(context: Context, config: Sensitivity) -> None:  # noqa: ARG001
