@@ -41,7 +41,7 @@ def judge(name: str, nsk: Path, module: Any, spec: str, root: Path) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models-root", type=Path, required=True)
     parser.add_argument("--fashion", type=Path)

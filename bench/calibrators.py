@@ -59,7 +59,7 @@ def compare(exact: np.ndarray[Any, Any], other: np.ndarray[Any, Any], labels: np
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models-root", type=Path, required=True)
     parser.add_argument("--networks", default="resnet20,resnet32,resnet44,resnet56")

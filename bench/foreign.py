@@ -135,7 +135,7 @@ def judge(network: str, tool: str, path: Path, x: Array) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--models-root", type=Path, required=True)
     parser.add_argument("--networks", default="resnet20,resnet56")

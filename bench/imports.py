@@ -8,6 +8,7 @@ Target: largest difference at most 1e-4 of the largest output magnitude.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from typing import Any
@@ -63,7 +64,9 @@ def judge(name: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    names = sys.argv[1:] or sorted(models.MODELS)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *models.MODELS], metavar="NAME", help="default: all of them")
+    names = parser.parse_args().names or sorted(models.MODELS)
     table: list[dict[str, Any]] = []
     for name in names:
         try:

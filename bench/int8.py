@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,9 @@ def judge(name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    for name in sys.argv[1:] or sorted(models.MODELS):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *models.MODELS], metavar="NAME", help="default: all of them")
+    for name in parser.parse_args().names or sorted(models.MODELS):
         try:
             row = judge(name)
         except Exception as error:

@@ -37,7 +37,7 @@ def add_ratios(table: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--recipes", default="cpu-w4a4,cpu-w4a6,cpu-w4a8,cpu-int8")
     parser.add_argument("--threads", default="1,2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -126,13 +125,25 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _status_bytes(key: str) -> int:
+    """A line of /proc/self/status in bytes; 0 where there is none."""
+    lines = _read("/proc/self/status").splitlines()
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(key)), 0)
+
+
+def resident_bytes() -> int:
+    """Resident size of this process now; its peak where the system does not say."""
+    return _status_bytes("VmRSS") or peak_memory_bytes()
+
+
 def peak_memory_bytes() -> int:
     """Largest resident size of this process so far.
 
     Linux says it in /proc; getrusage there also counts the process this one was forked from.
     """
-    with contextlib.suppress(OSError, StopIteration), Path("/proc/self/status").open(encoding="ascii") as lines:
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    found = _status_bytes("VmHWM")
+    if found:
+        return found
     usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return usage if sys.platform == "darwin" else usage * 1024
 

@@ -69,7 +69,10 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     clean(graph)
     sweep(graph)
     _outputs_are_nodes(graph)
-    return to_program(graph, name=name or graph.name or "", plan=plan, meta=meta)
+    program = to_program(graph, name=name or graph.name or "", plan=plan, meta=meta)
+    for value in graph.initializers.values():
+        value.const_value = None  # graphs are cycles: until they are collected, weights in a new layout would stay
+    return program
 
 
 def _complete_shapes(model: ir.Model) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 from netsuke.core.budget import Budget
 from netsuke.core.errors import Problem, UnsupportedError, UsageError
 from netsuke.core.plan import Plan
-from netsuke.core.recipe import Recipe
+from netsuke.core.recipe import DEFAULT, Recipe
 from netsuke.pipeline import interrupt
 from netsuke.pipeline.evaluate import open_evaluation
 from netsuke.pipeline.finish import finish
-from netsuke.pipeline.memory import memory_line
+from netsuke.pipeline.memory import bound_of
 from netsuke.pipeline.phases import Phases
 from netsuke.pipeline.plan import Progress
 from netsuke.pipeline.small import Small
@@ -109,7 +109,10 @@ def compress(
         )
         evaluation.warn_overlap(work)
         if not work.foreign:
-            say(memory_line(work.graph, work.floating, work.calib, threads))
+            steps = plan.steps if plan is not None else [str(s) for s in Recipe.make(recipe or DEFAULT).steps]
+            bound = bound_of(work.graph, work.floating, work.calib, threads, steps)
+            work.memory_bound = bound.total
+            say(str(bound))
         with interrupt.watching(work.runner):
             made = make_or_load_plan(work, plan, recipe, effort)
             if not allow_simulated:

@@ -31,7 +31,7 @@ from netsuke.verify.source import format_shapes
 
 Array = np.ndarray[Any, Any]
 VERIFY_SAMPLES = 64
-VERIFY_SECONDS = 20.0  # the reference is slow: a large network is verified on fewer samples, and the line says how many
+VERIFY_SECONDS = 8.0  # the reference is slow: a large network is verified on fewer samples, and the line says how many
 STAND_IN_SAMPLES = 64  # of the calibration data, where no evaluation data were given
 
 
@@ -156,6 +156,7 @@ def _facts(work: Work, plan: Plan, found: Check) -> dict[str, Any]:
     return {
         "seconds": round(time.monotonic() - work.started, 2),
         "phases": work.progress.as_json(),
+        "memory_bound_bytes": work.memory_bound,
         "peak_memory_bytes": environment.peak_memory_bytes(),
         "calibration": dict(plan.data),
         "evaluation": found.data,

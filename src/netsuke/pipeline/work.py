@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import hashlib
 import time
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ class Work:
     threads: int | None
     folder: RunFolder | None = None
     foreign: bool = False
+    memory_bound: int | None = None
     notes: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     store: Any = None
@@ -99,6 +101,7 @@ def open_work(
     stands = foreign.stands(graph, recipe, plan)
     real = foreign.without_quantizers(graph) if foreign.is_quantized(graph) else graph
     floating = compile_program(real, name="float")
+    gc.collect()  # the exporter leaves the module and its programs behind in cycles, the weights several times over
     if data is not None:
         feeds_of(floating.inputs, next(data.batches(1))[0])  # data that do not fit the inputs are refused here
     if folder is not None:

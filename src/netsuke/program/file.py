@@ -44,7 +44,7 @@ def to_bytes(program: Program) -> bytes:
     forms = stored_forms(program)
     packed = {name: form.packed for name, form in forms.items()}
     header: dict[str, Any] = {"__metadata__": {_KEY: program_text(program, producer(), packed)}}
-    blobs: list[bytes] = []
+    blobs: list[memoryview] = []  # as they lie in memory: one copy of the weights is made, by the join
     offset = 0
     # Widest elements first: with a data section that starts at a multiple of 64 every tensor is naturally aligned.
     order = sorted(program.constants, key=lambda name: (-program.constants[name].itemsize, name))
@@ -53,10 +53,10 @@ def to_bytes(program: Program) -> bytes:
         if name in forms:
             array = encode(array, forms[name])
         tag = "BF16" if name in program.bf16 and name not in forms else _TAGS[array.dtype.newbyteorder("=")]
-        blob = np.ascontiguousarray(array, _DTYPES[tag]).tobytes()
-        header[name] = {"dtype": tag, "shape": list(array.shape), "data_offsets": [offset, offset + len(blob)]}
-        blobs.append(blob)
-        offset += len(blob)
+        blob = np.ascontiguousarray(array, _DTYPES[tag]).reshape(-1).view(np.uint8)
+        header[name] = {"dtype": tag, "shape": list(array.shape), "data_offsets": [offset, offset + blob.nbytes]}
+        blobs.append(blob.data)
+        offset += blob.nbytes
     text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-(len(text) + 8) % _ALIGN)
     if len(text) > _MAX_HEADER:

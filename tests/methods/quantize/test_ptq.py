@@ -365,3 +365,51 @@ def test_large_networks_are_ranked_on_fewer_samples():
 
     assert [ranking_samples(plan(m), "normal") for m in (None, 40e6, 1e9, 4e9)] == [16, 16, 8, 4]
     assert ranking_samples(plan(4e9), "thorough") == 64
+
+
+def test_a_layer_alone_is_judged_by_what_stands_behind_it():
+    from netsuke.methods.quantize import _alone
+    from netsuke.methods.quantize._context import Context
+
+    model, calib = resnet(), data()
+    context = ptq.prepare(model, plan_of(model, calib=calib), calib, runner, 0)
+    assert isinstance(context, Context)
+    rows = [row for row in context.plan.rows if not row.kept]
+    groups = list(_alone.groups(context, rows, 8))
+    assert [found.row.name for group in groups for found in group] == [row.name for row in rows]
+    smaller = 0
+    for found in (found for group in groups for found in group):
+        exact = _alone.reference(context, [found], 8)
+        got = _alone.judge(context, found, exact, 8)
+        whole, output = _alone.isolated(context, found.row)
+        own, all_outputs = _alone.Change(), _alone.Change()
+        taps = [output, *_alone.outputs(model)]
+        a, b = _alone.run(context, context.model, taps, 8), _alone.run(context, whole, taps, 8)
+        own.add(a[output], b[output])
+        all_outputs.add(a[taps[1]], b[taps[1]])
+        np.testing.assert_allclose(got, (own.db, all_outputs.relative), rtol=1e-3)
+        smaller += len(list(found.part.model.graph)) < len(list(whole.graph)) - 2
+    assert smaller >= len(rows) // 2
+
+
+def test_sizes_are_computed_again_where_a_network_is_cut():
+    """Reshape to sizes taken from a tensor: the integers are no border, the floats they come from are."""
+    from netsuke.methods.quantize._graph import clone
+    from netsuke.methods.quantize._suffix import suffix
+
+    build = Build()
+    first = build.conv("x", 8, 4, name="first")
+    second = build.conv(first, 8, 8, name="second")
+    flat = build.op("Reshape", second, build.op("Shape", first))
+    model = build.model(flat)
+    edited = clone(model)
+    node = next(n for n in edited.graph if n.name == "second")
+    relu = ir.node("Relu", [node.inputs[0]], name="edit")
+    out, source = relu.outputs[0], node.inputs[0]
+    out.name, out.shape, out.type = "edited", source.shape, source.type
+    edited.graph.insert_before(node, relu)
+    node.replace_input_with(0, out)
+    part = suffix(model, edited, [flat])
+    assert part.cuts == (first,)
+    assert not part.sources
+    assert sorted(n.op_type for n in part.model.graph) == ["Conv", "Relu", "Reshape", "Shape"]

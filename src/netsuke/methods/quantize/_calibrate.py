@@ -216,15 +216,17 @@ def memory_bound(model: ir.Model, batch: int, *, shapes: Mapping[str, Sequence[i
     the index array of one slice. `shapes` gives sizes per sample of tensors whose height and width are free; None is
     returned when a size is unknown and not given.
     """
+    found = tapped(model, shapes or {})
+    return None if found is None else 8 * 2**20 + 2 * 4 * found[0] * batch + STATE_BYTES * found[1]
+
+
+def tapped(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> tuple[int, int] | None:
+    """Elements per sample of all tensors that may own a quantizer, and how many they are; None: a size is unknown."""
     from netsuke.methods.quantize.placement import place
 
-    total = 8 * 2**20
-    for root in place(model).roots:
-        size = _elements(root, shapes or {})
-        if size is None:
-            return None
-        total += 2 * 4 * size * batch + STATE_BYTES
-    return total
+    sizes = [_elements(root, shapes) for root in place(model).roots]
+    known = [size for size in sizes if size is not None]
+    return (sum(known), len(known)) if len(known) == len(sizes) else None
 
 
 def sizes(model: ir.Model, sample: Sequence[int] | Mapping[str, Sequence[int]]) -> dict[str, list[int]]:

@@ -23,13 +23,13 @@ from netsuke.core.plan import BFLOAT16, Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
 from netsuke.methods.quantize import _profile, _rows, _widths, data_free, insert, sensitivity
-from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, settle, sizes
+from netsuke.methods.quantize._calibrate import calibrate, calibrator, choose_batch, memory_bound, settle, sizes, tapped
 from netsuke.methods.quantize._context import Context, Profiler, Progress, Runner, Sizer, silent
 from netsuke.methods.quantize._graph import clone, macs
 from netsuke.methods.quantize._store import Store
 from netsuke.methods.quantize.placement import place
 
-__all__ = ["Store", "choose_batch", "layer_macs", "make_plan", "memory_bound", "quantize", "sizes"]
+__all__ = ["Store", "choose_batch", "layer_macs", "make_plan", "memory_bound", "quantize", "sizes", "tapped"]
 
 EFFORTS = ("fast", "normal", "thorough")
 TAGS = ("graph", "weights", "recipe", "requant", "search", "source")
