@@ -35,6 +35,8 @@ class IntegerConfig:
                  large for that is shifted right until it is not (1: nothing is shifted, sums are short)
     fraction     weights and activations are fixed point with this many fraction bits and saturate (AdaPT); None: their
                  scales follow their values
+    master_bits  0: the optimizer's weights are f32; 4 to 16: they are codes of that many bits, every update rounded
+                 stochastically (`netsuke.nn.integer_master`); not fewer than weight_bits
     products     "kernels", or "simulation": the same integers in float64, for devices without kernels and for checks
     seed         of stochastic rounding
     """
@@ -49,6 +51,7 @@ class IntegerConfig:
     stochastic: bool = True
     chain: int = 1
     fraction: int | None = None
+    master_bits: int = 0
     products: str = "kernels"
     seed: int = 0
 
@@ -69,6 +72,9 @@ class IntegerConfig:
             problems.append(Problem("chain", "IntegerConfig", str(self.chain), "1 to 4096"))
         if self.fraction is not None and not 0 <= self.fraction <= 30:
             problems.append(Problem("fraction", "IntegerConfig", str(self.fraction), "0 to 30, or None"))
+        if self.master_bits != 0 and not max(4, self.weight_bits) <= self.master_bits <= 16:
+            bits = f"0, or {max(4, self.weight_bits)} to 16"
+            problems.append(Problem("master_bits", "IntegerConfig", str(self.master_bits), bits))
         if not 0 <= self.forget < 1:
             problems.append(Problem("forget", "IntegerConfig", str(self.forget), "[0, 1)"))
         if not 0 <= self.seed < 2**64:

@@ -9,6 +9,7 @@ In exact arithmetic nothing changes; in f32 the layer's own product rounds once 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,6 +80,7 @@ def _fold(layer: IntegerLayer, norm: nn.Module) -> None:
     old = torch.zeros_like(shift) if layer.bias is None else layer.bias.detach().double()
     layer.weight = nn.Parameter(values.contiguous())
     layer.bias = nn.Parameter((old * factor + shift).float())
+    layer.config = replace(layer.config, master_bits=0)  # channels have scales of their own now: no grid holds them
 
 
 def fold_norms_(model: nn.Module, example: Tensor) -> nn.Module:
@@ -102,7 +104,7 @@ def fold_norms_(model: nn.Module, example: Tensor) -> nn.Module:
     ]
     if problems:
         raise UnsupportedError(problems, "these normalizations cannot be folded")
-    saved = {layer: (modules[layer].weight, modules[layer].bias) for layer, _ in pairs}
+    saved = {layer: (modules[layer].weight, modules[layer].bias, modules[layer].config) for layer, _ in pairs}
     for layer, norm in pairs:
         _fold(modules[layer], modules[norm])
         _replace(model, norm, nn.Identity())
@@ -110,7 +112,7 @@ def fold_norms_(model: nn.Module, example: Tensor) -> nn.Module:
         result = model(example)
     if float((result - expected).abs().max()) > _TOLERANCE * float(expected.abs().max()):
         for layer, norm in pairs:
-            modules[layer].weight, modules[layer].bias = saved[layer]
+            modules[layer].weight, modules[layer].bias, modules[layer].config = saved[layer]
             _replace(model, norm, modules[norm])
         raise UnsupportedError(Problem("folding changes the network: another layer reads what a normalization reads"))
     return model

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_config import IntegerConfig
+from netsuke.nn.integer_master import channels_last, set_up_master, settle
 from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Kernels, Window, products
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
@@ -33,12 +34,6 @@ from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 _SMALLEST = 2.0**-126
 _INT32 = 2**31 - 1
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
-
-
-def channels_last(weight: Tensor) -> Tensor:
-    """[O, I, kh, kw] (or [O, I]) -> [O, kh, kw, I], contiguous, detached."""
-    w = weight.detach()
-    return (w.permute(0, 2, 3, 1) if w.ndim == 4 else w[:, None, None, :]).contiguous()
 
 
 def weight_codes(weight: Tensor, bits: int, chain: int = 1, fraction: int | None = None) -> QTensor:
@@ -123,14 +118,18 @@ class IntegerLayer(nn.Module):
         self.config, self.window, self.where, self.index = config, window, where, index
         self.register_buffer("input_range", torch.zeros(2))
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        if config.master_bits:
+            set_up_master(self)
 
     def quantize_weight(self, weight: Tensor) -> QTensor:
         """Codes of the master weights."""
-        config, kit = self.config, products(self.config.products)
+        config, kit, rows = self.config, products(self.config.products), channels_last(weight)
+        if config.master_bits and weight is self.weight:
+            rows = settle(self, rows)
         if isinstance(kit, Kernels) and config.weight_bits <= 8 and config.fraction is None:
             top = 2 ** (config.weight_bits - 1) - 1
-            return QTensor(*kit.weight_codes(channels_last(weight), top), 0, -top, top)
-        return weight_codes(weight, config.weight_bits, config.chain, config.fraction)
+            return QTensor(*kit.weight_codes(rows, top), 0, -top, top)
+        return weight_codes(rows.permute(0, 3, 1, 2), config.weight_bits, config.chain, config.fraction)
 
     def _fixed_fraction(self, x: Tensor, bits: int, fraction: int) -> QTensor:
         """Codes of fixed point <bits, fraction>, nearest, saturating; a byte holds code + 2^(bits - 1)."""

@@ -143,6 +143,7 @@ def _epoch(
     """Mean loss, and what the integer layers lost on the last batch."""
     import torch
 
+    from netsuke.nn.integer_master import settle_all
     from netsuke.nn.integer_train import probed
 
     run.model.train()
@@ -161,6 +162,7 @@ def _epoch(
                 run.schedule.step()
             losses.append(float(loss.detach()))
             step(f"epoch {run.epoch + 1}  loss {losses[-1]:.4f}")
+    settle_all(run.model)
     return float(np.mean(losses)), probe.means() if probe is not None else {}
 
 

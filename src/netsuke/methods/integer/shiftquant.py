@@ -10,10 +10,9 @@ q[t, c] = sr(dY[t, c] s_w[c] / (s0 2^-e[c])), dX = s0 2^-(e_max) sum_c (q w) << 
 s_w[c]) X^T q[:, c]. Channels are visited group by group and the running sum is shifted left between groups (Horner), so
 no operand grows wider than b bits. L1 norm: see nn/l1_norm.py.
 Differences: there is no public code. Thresholds are powers of two of the largest range (derived); N_G = 4 (assumed);
-weights have one scale per output channel, folded into the gradient's grouping (ours, so that the trained layer is
-the engine's);
-master weights and optimizer stay float32 (assumed); stem and classifier float unless configured (assumed). The input
-range follows the largest value and forgets 1 % a step (ours).
+weights have one scale per output channel, folded into the gradient's grouping (ours, so that the trained layer is the
+engine's); master weights and optimizer stay float32 (assumed; master_bits makes the weights codes); stem and
+classifier float unless configured (assumed). The input range follows the largest value and forgets 1 % a step (ours).
 Cost: one pass over dY for ranges, one for codes; products of b bits.
 Limits: wins where channel ranges differ by octaves (depthwise, transformers, late training); in small plain ResNets
 they differ by about one octave. Between layers everything is f32: the L1 norm spends most of its time on ranges, codes
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ShiftQuant:
     """Bits of weights, activations and gradients (2 to 8), channel groups (1 to 8), and whether BatchNorm becomes the
-    quantized L1 norm. keep_float: names or patterns of layers left alone, separated by "|", or "none". gradient:
-    "shift", or the
-    baselines "tensor", "channel", "float"."""
+    quantized L1 norm. master_bits: 0, or 4 to 16 for weights that the optimizer keeps as codes, every update rounded
+    stochastically (`netsuke.nn.integer_master`). keep_float: names or patterns of layers left alone, separated by "|",
+    or "none". gradient: "shift", or the baselines "tensor", "channel", "float"."""
 
     weight_bits: int = 6
     activation_bits: int = 6
@@ -46,6 +45,7 @@ class ShiftQuant:
     l1_norm: bool = True
     gradient: str = "shift"
     scale: str = "power-of-two"
+    master_bits: int = 0
     keep_float: str = "none"
     products: str = "kernels"
     seed: int = 0
@@ -59,6 +59,7 @@ class ShiftQuant:
             groups=self.groups,
             gradient=self.gradient,
             scale=self.scale,
+            master_bits=self.master_bits,
             products=self.products,
             seed=self.seed,
         )
