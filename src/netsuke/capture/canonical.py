@@ -40,7 +40,7 @@ def canonical(model: ir.Model) -> ir.Model:
     TopologicalSortPass()(model)
     name_nodes(graph)
     name_values(graph)
-    thresholds_to_qdq(graph)
+    thresholds_to_qdq(graph, lambda: _infer_at_own_opset(model))
     qonnx_to_qdq(graph)
     to_float32(model)
     _infer_at_own_opset(model)

@@ -10,10 +10,24 @@ plain floats: those of Conv, Gemm and MatMul become int8 codes of scale 1 behind
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.capture.graph import Array, array_of, attr, constant, dims_of, emit, is_constant, is_op, operand, replace
+from netsuke.capture.graph import (
+    Array,
+    array_of,
+    attr,
+    constant,
+    dims_of,
+    emit,
+    is_constant,
+    is_op,
+    operand,
+    replace,
+    set_type,
+)
 from netsuke.capture.qonnx import DOMAINS, LIMIT_KEY
 from netsuke.core.errors import Problem, UnsupportedError
 
@@ -21,9 +35,13 @@ _F32, _BOOL = ir.DataType.FLOAT, ir.DataType.BOOL
 _MOST = 255  # thresholds: codes are bytes
 
 
-def thresholds_to_qdq(graph: ir.Graph) -> int:
-    """Rewrite in place; returns how many nodes were replaced. UnsupportedError lists what has no form."""
+def thresholds_to_qdq(graph: ir.Graph, infer: Callable[[], None]) -> int:
+    """Rewrite in place; returns how many nodes were replaced. UnsupportedError lists what has no form.
+
+    infer  fills in shapes of the graph's values as far as standard operators tell them
+    """
     nodes = [n for n in graph if n.domain in DOMAINS and n.op_type == "MultiThreshold"]
+    _shapes(nodes, infer)
     problems = [found for node in nodes for found in _problems(node)]
     if problems:
         raise UnsupportedError(problems)
@@ -35,6 +53,18 @@ def thresholds_to_qdq(graph: ir.Graph) -> int:
         for node in list(graph):
             _integer_weight(node)
     return len(nodes)
+
+
+def _shapes(nodes: list[ir.Node], infer: Callable[[], None]) -> None:
+    """Thresholds keep shapes, which ONNX does not know: say so and infer what follows, one after the other."""
+    for _ in nodes:
+        for node in nodes:
+            dims = dims_of(node.inputs[0])
+            if dims is not None and dims_of(node.outputs[0]) is None:
+                set_type(node.outputs[0], _F32, dims)
+        if all(dims_of(node.outputs[0]) is not None for node in nodes):
+            return
+        infer()
 
 
 def _limits(node: ir.Node) -> Array:

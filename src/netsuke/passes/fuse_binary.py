@@ -50,12 +50,12 @@ def _inputs(node: ir.Node) -> list[ir.Value | None]:
     return [*node.inputs, *[None] * (9 - len(node.inputs))]
 
 
-def _vector(value: ir.Value | None, rank: int, channels: int) -> Array | None:
-    """A constant on the last axis as f32 [channels]."""
+def _vector(value: ir.Value | None, rank: int, channels: int, axis: int = -1) -> Array | None:
+    """A constant on one axis, counted from the last one, as f32 [channels]."""
     array = array_of(value) if value is not None and is_constant(value) else None
     if array is None or array.dtype != np.float32 or array.ndim > rank or array.size not in (1, channels):
         return None
-    if array.size > 1 and array.shape[-1] != channels:
+    if array.size > 1 and (array.ndim < -axis or array.shape[axis] != channels):
         return None
     return np.broadcast_to(array.reshape(-1), (channels,)).copy()
 
@@ -160,8 +160,13 @@ def float_threshold(step: Callable[[Array], Array], limit: Array) -> Array:
 
 
 def _moved_threshold(node: ir.Node) -> ir.Node | None:
-    """sign_pack(x + c) is sign_pack(x) with another threshold; so is sign_pack(c * x) for c > 0."""
-    add = from_ns(node.inputs[0], "binary") if is_ns(node, "sign_pack") else None
+    """sign_pack(x + c) is sign_pack(x) with another threshold; so is sign_pack(c * x) for c > 0. A transpose between
+    them goes in front."""
+    if not is_ns(node, "sign_pack"):
+        return None
+    turn = from_ns(node.inputs[0], "transpose")
+    perm = None if turn is None else [int(p) for p in attr(turn, "perm")]
+    add = from_ns(node.inputs[0] if turn is None else turn.inputs[0], "binary")
     if add is None or attr(add, "fn") not in ("add", "sub", "mul") or node.graph is None:
         return None
     limit = array_of(node.inputs[1])
@@ -170,13 +175,15 @@ def _moved_threshold(node: ir.Node) -> ir.Node | None:
     fn = attr(add, "fn")
     for index in (0, 1) if fn != "sub" else (1,):
         x = add.inputs[1 - index]
-        vector = _vector(add.inputs[index], len(dims_of(x) or ()), limit.shape[0])
+        rank = len(dims_of(x) or ())
+        vector = _vector(add.inputs[index], rank, limit.shape[0], -1 if perm is None else perm[-1] - rank)
         if vector is None or x is None or is_constant(x) or not same_dims(x, add.outputs[0]):
             continue
         if not np.isfinite(vector).all() or (fn == "mul" and not (vector > 0).all()):
             return None
         steps = {"add": lambda v, c: v + c, "sub": lambda v, c: v - c, "mul": lambda v, c: v * c}
         moved = float_threshold(lambda v, c=vector, f=steps[fn]: f(v, c), limit)  # type: ignore[misc]
+        x = x if perm is None else transposed(node, x, perm)
         inputs = [x, constant(node.graph, moved.astype(np.float32), f"{node.name}.threshold"), operand(node, 2)]
         return _again(node, node, inputs)
     return None

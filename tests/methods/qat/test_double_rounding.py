@@ -63,3 +63,34 @@ def test_one_stored_network_serves_every_width() -> None:
             assert np.array_equal(np.asarray(found), expected)
     with pytest.raises(UsageError, match="no such view"):
         views.switch(5)
+
+
+def test_steps_of_every_width_train_at_the_rate_of_steps() -> None:
+    """Those of widths that are switched off would else move at the rate of norms, and low widths are lost."""
+    x, _ = images()
+    network = prepare(model(), shape=SHAPE, method="qat/double_rounding", weight_bits=8, activation_bits=8, calib=x)
+    views = Views(network, (8, 4, 2))
+    groups = {g["name"]: {id(p) for p in g["params"]} for g in network.groups(0.05, 1e-4, 0.01)}
+    for bits in (8, 4, 2):
+        views.switch(bits)
+        steps = {id(q.scale) for q in network.quantizers().values() if isinstance(q.scale, nn.Parameter)}
+        assert steps
+        assert steps <= groups["scales"]
+
+
+def test_settled_norms_hold_the_moments_of_their_width() -> None:
+    x, _ = images()
+    network = prepare(model(), shape=SHAPE, method="qat/double_rounding", weight_bits=8, activation_bits=8, calib=x)
+    views = Views(network, (8, 2))
+    views.calibrate(x)
+    views.settle(x, batch=len(x))
+    for bits in (2, 8):
+        views.switch(bits)
+        norm, seen = network.layers()["2"].norm, []
+        assert norm is not None
+        handle = norm.register_forward_pre_hook(lambda _m, inputs, seen=seen: seen.append(inputs[0]))
+        with torch.no_grad():
+            network.train()(x)
+        handle.remove()
+        views.settle(x, batch=len(x))
+        assert torch.allclose(seen[0].mean((0, 2, 3)), norm.running_mean, atol=1e-5)

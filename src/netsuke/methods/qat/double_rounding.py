@@ -8,7 +8,8 @@ widths one after another, each with its own update. ALRS: the rate of the quanti
 mean_i min(max|g_i|, 1)), eta_b = 10^(-D/2) for even D, 5 * 10^(-(D+1)/2) for odd.
 Differences: symmetric codes, one scale per output channel; the ALRS bracket is negative wherever gradients exceed
 lambda, so the gradient term is relative to lambda (lambda / (1 + mean)) and stays positive; SGD instead of Adam; first
-and last layer stay at 8 bits instead of float; HASB and the search over mixed widths are left out.
+and last layer stay at 8 bits instead of float; norm statistics of each width are measured anew at the end (`settle`);
+HASB and the search over mixed widths are left out.
 Cost: as many forward and backward passes per batch as there are widths. Limits: 2 bits pay for sharing.
 """
 
@@ -123,6 +124,31 @@ class Views:
         for b in reversed(self.bits):
             self.switch(b)
             self.network.calibrate(x)
+
+    def settle(self, x: Tensor, batch: int = 128) -> None:
+        """Measure every width's normalization statistics anew on x, when training is over.
+
+        Moving averages of a width lag behind weights that every other width moves too, five times a batch.
+        """
+        import torch
+        from torch import nn
+
+        active = self.active
+        for b in self.bits:
+            self.switch(b)
+            self.network.train()
+            norms = [m.norm for m in self.layers.values() if isinstance(m.norm, (nn.BatchNorm1d, nn.BatchNorm2d))]
+            kept = [norm.momentum for norm in norms]
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's name for the mean over all batches
+            with torch.no_grad():
+                for part in x.split(batch):
+                    self.network(part)
+            for norm, momentum in zip(norms, kept, strict=True):
+                norm.momentum = momentum
+        self.switch(active)
+        self.network.eval()
 
     def rate(self, base: float) -> float:
         """ALRS: the rate of the active width's quantizer steps, from their gradients of this batch."""

@@ -33,7 +33,9 @@ def measure(context: Context, seed: int) -> Outcome:
     network = prepare(model, shape=SHAPE, method="qat/double_rounding", weight_bits=8, activation_bits=8, calib=x[:256])
     views = Views(network, BITS)
     views.calibrate(x[:256])
-    train(network, Samples(x, y), teacher=model, config=replace(CONFIG, seed=seed), step=views.step)
+    config = replace(CONFIG, seed=seed, freeze=1.0)  # no norm freezes on lagging averages: `settle` measures them
+    train(network, Samples(x, y), teacher=model, config=config, step=views.step)
+    views.settle(x)
     figures, exact = {"top1_float": top1(model.eval(), test, labels)}, {}
     layers = views.layers
     stored = {n: m.weight.stored(m.real_weight()) for n, m in layers.items()}  # type: ignore[operator]
