@@ -10,6 +10,7 @@ from netsuke.core.budget import Budget
 from netsuke.core.plan import Plan
 from netsuke.core.recipe import DEFAULT, Recipe
 from netsuke.pipeline import foreign
+from netsuke.pipeline.binary_notes import float_notes
 from netsuke.pipeline.profiler import file_bytes, layer_profiler
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.verify.source import capture_model, open_data
@@ -79,4 +80,6 @@ def plan(
         deadline=None if seconds is None else time.monotonic() + seconds,
     )
     made.notes += notes
+    if effort != "fast":
+        made.notes += float_notes(graph, made, data, runner, threads)
     return made

@@ -8,8 +8,8 @@ widths one after another, each with its own update. ALRS: the rate of the quanti
 mean_i min(max|g_i|, 1)), eta_b = 10^(-D/2) for even D, 5 * 10^(-(D+1)/2) for odd.
 Differences: symmetric codes, one scale per output channel; the ALRS bracket is negative wherever gradients exceed
 lambda, so the gradient term is relative to lambda (lambda / (1 + mean)) and stays positive; SGD instead of Adam; first
-and last layer stay at 8 bits instead of float; norm statistics of each width are measured anew at the end (`settle`);
-HASB and the search over mixed widths are left out.
+and last layer stay at 8 bits instead of float; weights take the rate divided by the number of widths; norm
+statistics of each width are measured anew at the end (`settle`); HASB and the search over mixed widths are left out.
 Cost: as many forward and backward passes per batch as there are widths. Limits: 2 bits pay for sharing.
 """
 
@@ -150,36 +150,46 @@ class Views:
         self.switch(active)
         self.network.eval()
 
-    def rate(self, base: float) -> float:
-        """ALRS: the rate of the active width's quantizer steps, from their gradients of this batch."""
+    def share(self) -> float:
+        """ALRS: the share of their rate that the active width's quantizer steps take, from this batch's gradients."""
         import torch
 
         distance = self.bits[0] - self.active
         eta: float = 10.0 ** (-distance / 2) if distance % 2 == 0 else 5 * 10.0 ** (-(distance + 1) / 2)
         if not self.config.alrs:
-            return base
+            return 1.0
         found = [q.scale.grad for q in self.network.quantizers().values() if q.scale.grad is not None]
         if not found:
-            return base * eta
+            return eta
         mean = float(torch.stack([g.abs().max().clamp(max=1.0) for g in found]).mean())
-        return base * eta / (1 + mean)
+        return eta / (1 + mean)
 
     def step(self, network: QatNetwork, x: Tensor, y: Tensor, loss: Loss, optimizer: Any) -> float:
-        """Every width in turn: forward, backward, its own update. The mean loss."""
+        """Every width in turn: forward, backward, its own update. The mean loss.
+
+        Weights, which all widths move, take a share of the rate each time: a batch moves them as far as one update.
+        ALRS scales gradients, not rates: a step of the weights is shared by all widths, so is its momentum, and a
+        2-bit gradient (64 times an 8-bit one) that waits there would be applied at the 8-bit rate next.
+        """
         total = 0.0
-        groups = [g for g in optimizer.param_groups if g.get("name") == "scales"]
-        bases = [g["lr"] for g in groups]
+        steps = [p for g in optimizer.param_groups if g.get("name") == "scales" for p in g["params"]]
+        weights = [g for g in optimizer.param_groups if g.get("name") == "weights"]
+        rates = [g["lr"] for g in weights]
+        for group in weights:
+            group["lr"] /= len(self.bits)
         for b in self.bits:
             self.switch(b)
             value = loss(network(x), x, y)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
-            for group, base in zip(groups, bases, strict=True):
-                group["lr"] = self.rate(base)
+            share = self.share()
+            for p in steps:
+                if p.grad is not None:
+                    p.grad.mul_(share)
             optimizer.step()
             total += float(value.detach())
-        for group, base in zip(groups, bases, strict=True):
-            group["lr"] = base
+        for group, rate in zip(weights, rates, strict=True):
+            group["lr"] = rate
         return total / len(self.bits)
 
 
