@@ -91,7 +91,9 @@ def main() -> None:
     if options.compile is not None:
         compile_all(options.network, options.recipes.split(","), options.compile)
         return
-    table = [row for t in options.threads.split(",") for row in timed(options.network, options.compiled, int(t), options.seconds)]
+    table: list[dict[str, Any]] = []
+    for threads in options.threads.split(","):
+        table += timed(options.network, options.compiled, int(threads), options.seconds)
     for row in table:
         print(row, flush=True)
     command = f"python bench/against_int8.py --compiled FOLDER --threads {options.threads}"

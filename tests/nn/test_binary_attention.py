@@ -179,3 +179,25 @@ def test_bits_of_a_code_are_checked() -> None:
         hashed()(numbers(0, 1, 4, 16), torch.zeros(4, 4))
     with pytest.raises(UsageError, match=r"(?s)bits.*anchors"):
         HashAttention(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), 2, 8, 65, 0)
+
+
+def test_learned_planes_find_more_neighbours_of_an_image_than_random_ones() -> None:
+    """Images of few tokens whose common offset says nothing: only pairs inside an image are learned from."""
+    module = hashed()
+    x = numbers(2, 16, 1, 16) * 3 + numbers(3, 16, 16, 16)
+
+    def recall() -> float:
+        with torch.no_grad():
+            t, z = module.tokens(x), module.projected(x)
+            y = torch.where(z >= 0, 1.0, -1.0)
+            near = [(v @ v.transpose(-2, -1) - 1e3 * torch.eye(16)).topk(4, -1).indices for v in (t, y)]
+        return float((near[0][..., :, None] == near[1][..., None, :]).any(-1).float().mean())
+
+    learn_hash(module, x, steps=100)
+    learned = recall()
+    random = []
+    for seed in range(5):
+        with torch.no_grad():
+            module.planes.copy_(numbers(seed + 10, *module.planes.shape))
+        random.append(recall())
+    assert learned > max(random)

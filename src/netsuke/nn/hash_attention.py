@@ -100,59 +100,78 @@ class HashAttention(nn.Module):
 
 
 def _neighbours(t: Tensor, near: int) -> Tensor:
-    """+1 for the `near` tokens with the largest products, -1 for those with the smallest, else 0: [n, n], symmetric."""
-    order = (t @ t.T).argsort(dim=-1)
-    count = min(near, len(t) // 2)
-    target = torch.zeros(len(t), len(t))
-    target.scatter_(1, order[:, -count:], 1.0)
-    target.scatter_(1, order[:, :count], -1.0)
-    return (target + target.T) / 2
+    """+1 for the `near` tokens with the largest products in the same image, -1 for those with the smallest, else 0.
+
+    t [..., T, c] to [..., T, T], symmetric.
+    """
+    order = (t @ t.transpose(-2, -1)).argsort(dim=-1)
+    count = max(1, min(near, t.shape[-2] // 4))  # a quarter at most: halves would not tell close from closest
+    target = torch.zeros(*t.shape[:-1], t.shape[-2])
+    target.scatter_(-1, order[..., -count:], 1.0)
+    target.scatter_(-1, order[..., :count], -1.0)
+    return (target + target.transpose(-2, -1)) / 2
 
 
-def _plane(features: Tensor, target: Tensor, first: Tensor, steps: int, rate: float) -> Tensor:
-    """One row of A: gradient steps on - y^T S y / n with y = tanh(f a), kept only where the true signs gain."""
+def _gain(y: Tensor, target: Tensor) -> Tensor:
+    """y^T S y over tokens, of each head: y [H, N, T], target [H, N, T, T]."""
+    return ((y[..., None, :] @ target).squeeze(-2) * y).mean((1, 2))
+
+
+def _planes(features: Tensor, target: Tensor, first: Tensor, steps: int, rate: float) -> Tensor:
+    """A row of A for each head: gradient steps on -y^T S y with y = 2 sigmoid(f a) - 1, kept only where the true signs
+    gain.
+
+    features [H, N, T, m], target [H, N, T, T] in units of 1, first [H, m].
+    """
     a = first.clone().requires_grad_(True)
     optimizer = torch.optim.SGD([a], lr=rate, momentum=0.9, nesterov=True)
-
-    def gain(y: Tensor) -> Tensor:
-        return y @ target @ y / len(y)
-
     for _ in range(steps):
         optimizer.zero_grad()
-        (-gain(torch.tanh(features @ a))).backward()
+        (-_gain(torch.tanh(_along(features, a) / 2), target).sum()).backward()
         optimizer.step()
     found = a.detach()
     with torch.no_grad():
-        signs = [torch.where(features @ plane >= 0, 1.0, -1.0) for plane in (found, first)]
-        return found if gain(signs[0]) > gain(signs[1]) else first
+        better = _gain(_signs(features, found), target) > _gain(_signs(features, first), target)
+    return torch.where(better[:, None], found, first)
+
+
+def _along(features: Tensor, planes: Tensor) -> Tensor:
+    """[H, N, T, m] times [H, m]: [H, N, T]."""
+    return (features * planes[:, None, None]).sum(-1)
+
+
+def _signs(features: Tensor, planes: Tensor) -> Tensor:
+    return torch.where(_along(features, planes) >= 0, 1.0, -1.0)
 
 
 def learn_hash(
-    attention: HashAttention, x: Tensor, *, near: int = 10, steps: int = 100, rate: float = 0.5, seed: int = 0
+    attention: HashAttention, x: Tensor, *, near: int = 10, steps: int = 300, rate: float = 0.5, seed: int = 0
 ) -> None:
     """Choose anchors among the tokens of x [N, T, C] and learn A, bit by bit, from which tokens are close.
 
-    Each bit is fitted to what the bits before it left over: S <- S - y y^T. At most 256 tokens are used.
+    Close are tokens of one image: attention never looks into another one. Each bit is fitted to what the bits before it
+    left over: S <- S - y y^T / b. As many images as hold 256 tokens are used, at least one.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        flat = attention.tokens(x).transpose(0, 1).flatten(1, 2)
-        rows = torch.randperm(flat.shape[1], generator=generator)
+        tokens = attention.tokens(x)
+        images = torch.randperm(len(tokens), generator=generator)[: max(1, 256 // tokens.shape[2])]
+        t = tokens[images].transpose(0, 1)  # [H, N, T, c]
+        flat = t.flatten(1, 2)
         count = attention.planes.shape[2]
+        rows = torch.randperm(flat.shape[1], generator=generator)
         attention.anchor.copy_(flat[:, rows[torch.arange(count) % len(rows)]])
-        t = flat[:, rows[:256]]
-        attention.sigma.copy_(attention.distances(t[None])[0].mean((1, 2), keepdim=True).clamp(min=1e-6))
+        attention.sigma.copy_(attention.distances(flat[None])[0].mean((1, 2), keepdim=True).clamp(min=1e-6))
         attention.centre.zero_()
-        attention.centre.copy_(attention.features(t[None])[0].mean(1, keepdim=True))
-        features = attention.features(t[None])[0]
-    for head in range(attention.heads):
-        left = _neighbours(t[head], near) * attention.bits
-        for bit in range(attention.bits):
-            first = torch.randn(count, generator=generator)
-            plane = _plane(features[head], left, first, steps, rate)
-            y = torch.where(features[head] @ plane >= 0, 1.0, -1.0)
-            left = left - y[:, None] * y
-            with torch.no_grad():  # scaled so that the clipped gradient of the sign reaches most tokens
-                spread = (features[head] @ plane).std().clamp(min=1e-6)
-                attention.planes[head, bit] = plane / spread
+        attention.centre.copy_(attention.features(flat[None])[0].mean(1, keepdim=True))
+        features = attention.features(tokens[images]).transpose(0, 1)  # [H, N, T, m]
+    left = _neighbours(t, near)
+    for bit in range(attention.bits):
+        first = torch.randn(attention.heads, count, generator=generator)
+        planes = _planes(features, left, first, steps, rate)
+        y = _signs(features, planes)
+        left = left - y[..., :, None] * y[..., None, :] / attention.bits
+        with torch.no_grad():  # scaled so that the clipped gradient of the sign reaches most tokens
+            spread = _along(features, planes).flatten(1).std(1).clamp(min=1e-6)
+            attention.planes[:, bit] = planes / spread[:, None]
     attention.ready.fill_(True)

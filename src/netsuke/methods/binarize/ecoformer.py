@@ -5,7 +5,7 @@ ecoformer.
 Idea: keep who is close to whom, in b signs a token; products of signs are additions, and they can be summed over keys
 before any query asks.
 Equations: see `netsuke.nn.hash_attention`; A is learned greedily, bit by bit, towards +1 for the 10 closest and -1
-for the 10 farthest tokens.
+for the 10 farthest tokens of an image (a quarter of the tokens where there are fewer than 40).
 Differences: the numerator adds (b + 1) sum_j v_j, as the formula asks; sigma and the mean features are fixed when the
 hash is learned; 8-bit levels for v; a row of A moves by larger steps (0.5) than published, which left it near its
 start.
