@@ -84,6 +84,7 @@ class Bits(Protocol):
 
     def signs(self, x: Tensor) -> Any: ...
     def planes(self, codes: Tensor, bits: int) -> list[Any]: ...
+    def turned(self, w: Any) -> Any: ...
     def convolve(self, window: Window, x: Any, w: Any, mult: Tensor) -> Tensor: ...
     def add_planes(self, window: Window, planes: list[Any], w: Any, outputs: int) -> Tensor: ...
     def weight_gradient(self, window: Window, x: Any, planes: list[Any], w: tuple[int, ...]) -> Tensor: ...
@@ -120,6 +121,13 @@ class BitKernels:
         words = torch.empty((bits, *shape[:-1], self._words(shape[-1])), dtype=torch.int64)
         self.kit._call("pack_planes", codes, shape[-1], bits, words)
         return [_Packed(plane, shape) for plane in words]
+
+    def turned(self, w: _Packed) -> _Packed:
+        """Signs of weights [O, kh, kw, C] as the input gradient reads them: [C, kh, kw, O], both axes flipped."""
+        o, kh, kw, c = w.shape
+        words = torch.empty((c, kh * kw, self._words(o)), dtype=torch.int64)
+        self.kit._call("transpose_bits", w.words, o, kh * kw, c, words)
+        return _Packed(words.flip(1).view(c, kh, kw, -1), (c, kh, kw, o))
 
     def _conv(self, window: Window, x: _Packed, w: _Packed, mult: Tensor, y: Tensor, *, add: bool) -> None:
         self.kit._call("bit_conv", window.layer(x.shape, w.shape), x.words, w.words, mult, add, y)
@@ -172,6 +180,10 @@ class BitSimulation:
         """-1 and +1 for every bit."""
         return [((codes.to(torch.int32) >> k) & 1).double() * 2 - 1 for k in range(bits)]
 
+    def turned(self, w: Tensor) -> Tensor:
+        """As the kernels."""
+        return w.flip(1, 2).permute(3, 1, 2, 0).contiguous()
+
     def convolve(self, window: Window, x: Tensor, w: Tensor, mult: Tensor) -> Tensor:
         """As the kernels."""
         acc = functional.conv2d(
@@ -203,10 +215,13 @@ class _OneBit(torch.autograd.Function):
         kit = bits_of(layer.config.products)
         rows = weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight[:, None, None, :]
         rows = rows.contiguous()
-        alpha = rows.abs().mean((1, 2, 3))
-        signs = kit.signs(x)
-        ctx.layer, ctx.signs, ctx.rows, ctx.alpha, ctx.inside = layer, signs, rows, alpha, x.abs() < 1
-        return kit.convolve(layer.window, signs, kit.signs(rows), alpha)
+        alpha = torch.linalg.vector_norm(rows.flatten(1), 1, dim=1) / rows[0].numel()
+        signs, weights = kit.signs(x), kit.signs(rows)
+        low, high = products(layer.config.products).minmax(rows)
+        ctx.all_inside = low > -1 and high < 1  # so it mostly is: no mask for the weights' gradient then
+        ctx.layer, ctx.signs, ctx.weights, ctx.rows, ctx.alpha = layer, signs, weights, rows, alpha
+        ctx.inside = x.abs() < 1
+        return kit.convolve(layer.window, signs, weights, alpha)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -214,10 +229,11 @@ class _OneBit(torch.autograd.Function):
         if layer.config.gradient == "float":
             dx, dw = layer.float_gradients(g, ctx.signs, ctx.rows, ctx.alpha)
         else:
-            dx, dw = layer.gradients(g, ctx.signs, ctx.rows, ctx.alpha)
-        dw = dw * (ctx.rows.abs() < 1)
+            dx, dw = layer.gradients(g, ctx.signs, ctx.weights, ctx.rows, ctx.alpha)
+        if not ctx.all_inside:
+            dw = dw * (ctx.rows.abs() < 1)
         dw = dw.permute(0, 3, 1, 2) if layer.weight.ndim == 4 else dw.reshape(layer.weight.shape)
-        return dx * ctx.inside, dw, None
+        return dx.mul_(ctx.inside), dw, None
 
 
 class OneBitLayer(nn.Module):
@@ -260,13 +276,13 @@ class OneBitLayer(nn.Module):
         shifted = (g * (factor * (top / 2))).add_(top / 2)
         return products(self.config.products).quantize(shifted, torch.ones(1), 0, 0, top, self._seed())
 
-    def gradients(self, g: Tensor, signs: Any, rows: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """dX [N, H, W, C] and dW [O, kh, kw, C] from dY [N, OH, OW, O]."""
+    def gradients(self, g: Tensor, signs: Any, weights: Any, rows: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """dX [N, H, W, C] and dW [O, kh, kw, C] from dY [N, OH, OW, O]; signs and weights are packed."""
         kit, bits = bits_of(self.config.products), 1 if self.config.gradient == "per-sample" else self.config.bits
         ranges = largest_by_sample(g)
         check_finite(ranges.amax(0), self.where)
         samples, channels = (ranges * alpha).amax(1), ranges.amax(0)
-        dx = self._input_gradient(kit, g, rows, alpha, samples, bits)
+        dx = self._input_gradient(kit, g, weights, rows.shape, alpha, samples, bits)
         if self.config.gradient == "per-sample":
             return dx, self._per_sample_weights(g, signs, rows, alpha, ranges.amax(1))
         kept, factor = self._kept(channels)
@@ -278,18 +294,19 @@ class OneBitLayer(nn.Module):
             dw[kept] = sums * scale.view(-1, 1, 1, 1)
         return dx, dw
 
-    def _input_gradient(self, kit: Bits, g: Tensor, rows: Tensor, alpha: Tensor, samples: Tensor, bits: int) -> Tensor:
-        window, (_, kh, kw, c) = self.window, rows.shape
+    def _input_gradient(
+        self, kit: Bits, g: Tensor, weights: Any, shape: torch.Size, alpha: Tensor, samples: Tensor, bits: int
+    ) -> Tensor:
+        window, (_, kh, kw, c) = self.window, shape
         pads = tuple(d * (k - 1) - p for d, k, p in zip(window.dilation, (kh, kw), window.padding, strict=True))
         turned = Window((1, 1), (pads[0], pads[1]), window.dilation)
-        sizes = [g.shape[1 + i] + 2 * pads[i] - window.dilation[i] * (rows.shape[1 + i] - 1) for i in (0, 1)]
+        sizes = [g.shape[1 + i] + 2 * pads[i] - window.dilation[i] * (shape[1 + i] - 1) for i in (0, 1)]
         dx = torch.zeros(len(g), sizes[0], sizes[1], c)
         kept, factor = self._kept(samples)
         if len(kept):
             ratio = alpha.view(1, 1, 1, -1) / samples[kept].view(-1, 1, 1, 1)
             codes = self._codes(g[kept], ratio, bits)
-            weights = kit.signs(rows.flip(1, 2).permute(3, 1, 2, 0).contiguous())
-            sums = kit.add_planes(turned, kit.planes(codes, bits), weights, c)
+            sums = kit.add_planes(turned, kit.planes(codes, bits), kit.turned(weights), c)
             dx[kept] = sums.mul_((samples[kept] * factor / (2**bits - 1)).view(-1, 1, 1, 1))
         return dx
 
