@@ -143,13 +143,17 @@ struct Table {
 extern const Table train_kernels_portable;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Table train_kernels_avx2, train_kernels_avx512vnni;
+#elif defined(__aarch64__)
+const Table& train_kernels_neon();
 #endif
 inline const Table& train_kernels(Isa isa) {
 #if defined(__x86_64__) || defined(_M_X64)
   if (isa == Isa::kAvx512Vnni) return train_kernels_avx512vnni;
   if (isa == Isa::kAvx2) return train_kernels_avx2;
+#elif defined(__aarch64__)
+  if (isa != Isa::kPortable) return train_kernels_neon();
 #endif
-  return train_kernels_portable;  // also on Arm: there is no NEON file yet
+  return train_kernels_portable;
 }
 
 // Groups of four products that 16-bit sums of vpmaddubsw hold; 0 when one already overflows.

@@ -47,9 +47,7 @@ def measure(context: Context, seed: int) -> Outcome:
     }
     before = {n: [p.detach().clone() for p in r.model.parameters()] for n, r in made.items()}
     found = {name: rises(r.model, seed) for name, r in made.items()}
-    same = all(
-        torch.equal(a, b) for n, r in made.items() for a, b in zip(before[n], r.model.parameters(), strict=True)
-    )
+    same = all(torch.equal(a, b) for n, r in made.items() for a, b in zip(before[n], r.model.parameters(), strict=True))
     middle = RADII.index(0.2)
     return Outcome(
         exact={"measuring leaves every weight as it was": same},
