@@ -122,6 +122,40 @@ NK_INLINE void store_rows16(const Tile& t, const __m256i (&acc)[kRows][2]) {
   }
 }
 
+// Half a panel: 8 codes a row. Rows are packed in pairs likewise.
+NK_INLINE bool is_plain8(const Tile& t) {
+  return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == 8;
+}
+
+template <bool kShort, int kRows>
+NK_INLINE void store_rows8(const Tile& t, const __m256i (&acc)[kRows][1]) {
+  const Requant& q = *t.requant;
+  const __m256 m = _mm256_loadu_ps(q.mult + t.channel), b = _mm256_loadu_ps(q.bias + t.channel);
+  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(q.zero));
+  uint8_t* out = static_cast<uint8_t*>(t.out);
+  const uint8_t* residual = kShort || q.residual != Residual::kU8 ? nullptr : static_cast<const uint8_t*>(t.residual);
+  NK_UNROLL(8)
+  for (int r = 0; r < kRows; r += 2) {
+    const int next = r + 1 < kRows ? r + 1 : r;
+    const __m256i c0 = codes8_of<kShort>(q, acc[r][0], m, b, residual == nullptr ? nullptr : residual + r * t.out_stride);
+    const __m256i c1 = next == r ? c0 : codes8_of<kShort>(q, acc[next][0], m, b, residual == nullptr ? nullptr : residual + next * t.out_stride);
+    __m256i s = _mm256_packs_epi32(c0, c1);  // by halves: row r, row next
+    if (!kShort) s = _mm256_add_epi16(s, zero);
+    const __m256i codes = _mm256_packus_epi16(s, s);
+    const __m128i low = _mm256_castsi256_si128(codes), all = _mm_unpacklo_epi32(low, _mm256_extracti128_si256(codes, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + r * t.out_stride), all);
+    if (next != r) _mm_storel_epi64(reinterpret_cast<__m128i*>(out + next * t.out_stride), _mm_unpackhi_epi64(all, all));
+  }
+}
+
+// The next of a call's tiles. Elements of out and residual: codes, floats or raw sums.
+NK_INLINE void next_tile(Tile* t, int rows) {
+  const int64_t step = rows * t->out_stride * (t->requant == nullptr || t->requant->out_f32 ? 4 : 1);
+  t->a += rows;
+  t->out = static_cast<uint8_t*>(t->out) + step;
+  if (t->residual != nullptr) t->residual = static_cast<const uint8_t*>(t->residual) + step;
+}
+
 NK_INLINE bool is_short(const Requant& q) { return q.residual == Residual::kNone && q.lo == 0 && q.zero == 0; }
 
 // Section 5 for the four 64-bit lanes of p, e in [1, 62]. AVX2 has no arithmetic 64-bit shift: p + 2^62 is not negative (|p| < 2^62), is

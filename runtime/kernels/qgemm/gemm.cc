@@ -11,6 +11,7 @@ constexpr int64_t kBlockRows = 512;         // most rows of A a task takes: its 
 constexpr int64_t kBlockBytes = 192 << 10;  // of fresh A per task: with one panel it stays in a 512 KiB L2
 constexpr int64_t kOnePiece = 256;          // input channels, see local_stride
 constexpr int64_t kInL1 = 20 << 10;         // of panels that stay in a 32 KiB L1 beside a tile's rows
+constexpr int64_t kTilesFirst = 8;          // of one panel, then as many of the next one, where all panels are in L1
 constexpr int64_t kTasksPerThread = 4;      // enough to even out a slow thread
 constexpr int64_t kManyWeights = 512 << 10;  // bytes of panels; at least kFewRows or kLeastRows to a thread before panels are split
 constexpr int64_t kFewRows = 96, kLeastRows = 20, kGoodRows = 48;  // of the last, panels cost next to nothing
@@ -165,14 +166,21 @@ void Gemm::expand_panel(int64_t unit, uint8_t* expanded) const {
   kernels_->expand(from, panel_bytes_, reinterpret_cast<int16_t*>(expanded));
 }
 
-// Rows r0 to r1 of a task times the tile's panel.
-void Gemm::run_tile(const TileFn* functions, int64_t r0, int64_t r1, const Output& to, Tile* tile) const {
-  const int64_t at = (r0 * g_.out_channels + tile->channel) * to.element;
-  tile->a = reinterpret_cast<const void* const*>(to.base + r0);
-  tile->rows = static_cast<int>(r1 - r0);
-  tile->out = to.out + at;
-  tile->residual = to.residual == nullptr ? nullptr : to.residual + at;
-  functions[tile->rows - 1](*tile);
+// Rows r0 to r1 of a task times the tile's panel, in `tiles` tiles whose heights differ by one at most: 49 rows are 4 x 6 + 5 x 5, not
+// 8 x 6 + 1. Tiles of one height take one call where the set repeats; a call costs as much as the products of 4 channels.
+void Gemm::run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, Tile* tile) const {
+  const int64_t least = (r1 - r0) / tiles, tall = r1 - r0 - tiles * least;
+  for (int64_t t = 0; t < tiles;) {
+    tile->rows = static_cast<int>(t < tall ? least + 1 : least);
+    const int64_t count = !set_->repeats ? 1 : t < tall ? tall : tiles - t, at = (r0 * g_.out_channels + tile->channel) * to.element;
+    tile->a = reinterpret_cast<const void* const*>(to.base + r0);
+    tile->more = count - 1;
+    tile->out = to.out + at;
+    tile->residual = to.residual == nullptr ? nullptr : to.residual + at;
+    functions[tile->rows - 1](*tile);
+    r0 += count * tile->rows;
+    t += count;
+  }
 }
 
 void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
@@ -190,17 +198,17 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
   tile.chain = chain_;
   tile.requant = &q_;
   tile.out_stride = g_.out_channels;
-  const int64_t tiles = ceil_div(rows, set_->rows);  // of even heights: 49 rows are 4 x 6 + 5 x 5, not 8 x 6 + 1
+  const int64_t tiles = ceil_div(rows, set_->rows);
   const bool as_bytes = set_->bytes != nullptr && tiles == 1, expands = set_->layout == Layout::kS16x2 && !as_bytes;
   const TileFn* functions = as_bytes ? set_->bytes : set_->fn;
   uint8_t* expanded = local + b.local_bytes;
-  if (b.rows_first) {  // all panels stay in L1: every row of the output is written once, from left to right
+  if (b.rows_first) {  // all panels stay in L1: a few rows of the output are written from left to right and stay there, too
     for (int64_t unit = unit0; expands && unit < unit1; ++unit) expand_panel(unit, expanded + (unit - unit0) * panel_bytes_ * 2);
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t r0 = rows * t / tiles, r1 = rows * (t + 1) / tiles;
+    for (int64_t t = 0; t < tiles; t += kTilesFirst) {
+      const int64_t end = std::min(t + kTilesFirst, tiles);
       for (int64_t unit = unit0; unit < unit1; ++unit) {
         choose_panel(unit, as_bytes, expanded + (unit - unit0) * panel_bytes_ * 2, &tile);
-        run_tile(functions, r0, r1, to, &tile);
+        run_tiles(functions, rows * t / tiles, rows * end / tiles, end - t, to, &tile);
       }
     }
     return;
@@ -212,7 +220,7 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
     }
     if (expands) expand_panel(unit, expanded);
     choose_panel(unit, as_bytes, expanded, &tile);
-    for (int64_t t = 0; t < tiles; ++t) run_tile(functions, rows * t / tiles, rows * (t + 1) / tiles, to, &tile);
+    run_tiles(functions, 0, rows, tiles, to, &tile);
   }
 }
 

@@ -37,7 +37,7 @@ class Gemm final : public Algorithm {
                  const uint8_t** base) const;
   void choose_panel(int64_t unit, bool as_bytes, uint8_t* expanded, Tile* tile) const;
   void expand_panel(int64_t unit, uint8_t* expanded) const;
-  void run_tile(const TileFn* functions, int64_t r0, int64_t r1, const Output& to, Tile* tile) const;
+  void run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, Tile* tile) const;
   void run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
                 uint8_t* local, const uint8_t* residual, uint8_t* out) const;
   void pack(const Weights& weights, int64_t merge);

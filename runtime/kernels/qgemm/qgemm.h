@@ -65,6 +65,7 @@ struct Tile {
   void* out;                    // row 0, column 0
   int64_t out_stride;           // elements between rows, of out and residual
   const void* residual;         // row 0, column 0
+  int64_t more;                 // tiles of as many rows that follow below, computed by the same call; 0 unless the set repeats
 };
 
 using TileFn = void (*)(const Tile&);
@@ -92,6 +93,7 @@ struct TileSet {
   int width;            // columns of a panel
   const TileFn* fn;     // fn[rows - 1] computes exactly `rows` rows
   const TileFn* bytes;  // kS16x2: the same reading B as s8, for tasks of a single tile; null elsewhere
+  bool repeats = false; // functions honour Tile::more
 };
 
 // Exact integer Winograd, winograd.cc. One tile's input, all channels, to V.

@@ -33,16 +33,15 @@ struct Stored<true> {
 NK_INLINE __m256i load_weights(const int16_t* b) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(b)); }
 NK_INLINE __m256i load_weights(const int8_t* b) { return _mm256_cvtepi8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(b))); }
 
-// kBytes: B is still s8 (one vpmovsxbw more a vector, no panel to expand first).
-template <int kRows, bool kBytes>
-void tile_s16x16(const Tile& t) {
-  __m256i acc[kRows][2];
-  const __m256i i0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init));
-  const __m256i i1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init + 8));
-  NK_UNROLL(8)
-  for (int r = 0; r < kRows; ++r) {
-    acc[r][0] = i0;
-    acc[r][1] = i1;
+// kBytes: B is still s8 (one vpmovsxbw more a vector, no panel to expand first). kHalves: 1 computes only the first 8 columns.
+template <int kRows, bool kBytes, int kHalves>
+NK_INLINE void one_tile(const Tile& t) {
+  __m256i acc[kRows][kHalves];
+  NK_UNROLL(2)
+  for (int half = 0; half < kHalves; ++half) {
+    const __m256i start = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init + 8 * half));
+    NK_UNROLL(8)
+    for (int r = 0; r < kRows; ++r) acc[r][half] = start;
   }
   using B = typename Stored<kBytes>::Type;
   const B* b = static_cast<const B*>(t.b);
@@ -51,34 +50,49 @@ void tile_s16x16(const Tile& t) {
     NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const int16_t*>(t.a[r]) + t.run_offset[run];
     for (int64_t k = 0; k < t.groups; ++k, b += 32) {
-      const __m256i w0 = load_weights(b), w1 = load_weights(b + 16);
+      const __m256i w0 = load_weights(b), w1 = kHalves == 2 ? load_weights(b + 16) : w0;
       NK_UNROLL(8)
       for (int r = 0; r < kRows; ++r) {
         int32_t pair;
         memcpy(&pair, a[r] + 2 * k, 4);
         const __m256i x = _mm256_set1_epi32(pair);
         acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, w0));
-        acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, w1));
+        if constexpr (kHalves == 2) acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, w1));
       }
     }
   }
-  if (t.requant == nullptr && t.columns == 16) {
+  if constexpr (kHalves == 1) {
+    is_short(*t.requant) ? store_rows8<true>(t, acc) : store_rows8<false>(t, acc);
+  } else {
+    if (t.requant == nullptr && t.columns == 16) {
+      NK_UNROLL(8)
+      for (int r = 0; r < kRows; ++r) {
+        int32_t* out = static_cast<int32_t*>(t.out) + r * t.out_stride;
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), acc[r][0]);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), acc[r][1]);
+      }
+      return;
+    }
+    if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
+    alignas(32) int32_t sums[kRows][16];
     NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {
-      int32_t* out = static_cast<int32_t*>(t.out) + r * t.out_stride;
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), acc[r][0]);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + 8), acc[r][1]);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);
     }
-    return;
+    finish_sums16(t, &sums[0][0]);
   }
-  if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
-  alignas(32) int32_t sums[kRows][16];
-  NK_UNROLL(8)
-  for (int r = 0; r < kRows; ++r) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);
+}
+
+template <int kRows, bool kBytes>
+void tile_s16x16(const Tile& first) {
+  Tile t = first;
+  const bool narrow = is_plain8(t);
+  for (int64_t more = t.more;; --more) {
+    narrow ? one_tile<kRows, kBytes, 1>(t) : one_tile<kRows, kBytes, 2>(t);
+    if (more == 0) return;
+    next_tile(&t, kRows);
   }
-  finish_sums16(t, &sums[0][0]);
 }
 
 void widen(const uint8_t* src, int64_t count, int32_t zero, int16_t* dst) {
@@ -104,7 +118,7 @@ const TileFn kBytes16[] = {tile_s16x16<1, true>, tile_s16x16<2, true>, tile_s16x
                            tile_s16x16<4, true>, tile_s16x16<5, true>, tile_s16x16<6, true>};
 
 #define NETSUKE_QGEMM_x86_avx2
-#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width, kBytes##width},
+#define NETSUKE_QGEMM(isa, layout, rows, width) {#isa, Layout::layout, rows, width, kTiles##width, kBytes##width, true},
 const TileSet kSets[] = {
 #include "kernels/qgemm/kernels.inc"
 };

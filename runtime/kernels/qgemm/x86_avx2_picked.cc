@@ -16,8 +16,8 @@ alignas(32) const int16_t kOneEach[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
 
 // The products of a unit with kRows rows. As instructions, in this order: of intrinsics GCC 12 gathers the loads of all rows first and
 // spills sums.
-template <int kRows, bool kOffset>
-NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, const uint8_t* weights, __m256i (&acc)[kRows][2]) {
+template <int kRows, bool kOffset, int kHalves>
+NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, const uint8_t* weights, __m256i (&acc)[kRows][kHalves]) {
   const __m256i pick0 = _mm256_set1_epi32(static_cast<int32_t>(at.pick[0])), pick1 = _mm256_set1_epi32(static_cast<int32_t>(at.pick[1]));
   const __m256i ones = _mm256_set1_epi16(1), zero = _mm256_setzero_si256(), starts = kOffset ? load32(weights + kPickedWeights) : zero;
   const __m256i start[2] = {_mm256_unpacklo_epi8(zero, starts), _mm256_unpackhi_epi8(zero, starts)};  // 256 * c / 256
@@ -26,7 +26,7 @@ NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, co
     const __m256i x = load16x2(a[r] + at.window);
     const __m256i x0 = _mm256_shuffle_epi8(x, pick0), x1 = _mm256_shuffle_epi8(x, pick1);
     NK_UNROLL(2)
-    for (int half = 0; half < 2; ++half) {
+    for (int half = 0; half < kHalves; ++half) {
       __m256i p, q;
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(p) : "x"(x0), "m"(*reinterpret_cast<const __m256i*>(weights + 32 * half)));
       __asm__ volatile("vpmaddubsw %2, %1, %0" : "=x"(q) : "x"(x1), "m"(*reinterpret_cast<const __m256i*>(weights + 64 + 32 * half)));
@@ -44,15 +44,15 @@ NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, co
   }
 }
 
-template <int kRows>
-void tile_picked(const Tile& t) {
-  __m256i acc[kRows][2];
-  const __m256i i0 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init));
-  const __m256i i1 = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init + 8));
-  NK_UNROLL(4)
-  for (int r = 0; r < kRows; ++r) {
-    acc[r][0] = i0;
-    acc[r][1] = i1;
+// kHalves: 1 computes only the first 8 columns.
+template <int kRows, int kHalves>
+NK_INLINE void one_tile(const Tile& t) {
+  __m256i acc[kRows][kHalves];
+  NK_UNROLL(2)
+  for (int half = 0; half < kHalves; ++half) {
+    const __m256i start = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(t.init + 8 * half));
+    NK_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) acc[r][half] = start;
   }
   const uint8_t* panel = static_cast<const uint8_t*>(t.b);
   int64_t head = 0;
@@ -64,17 +64,32 @@ void tile_picked(const Tile& t) {
     const uint8_t* a[kRows];
     NK_UNROLL(4)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const uint8_t*>(t.a[r]) + t.run_offset[run];
-    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain) add_unit<kRows, false>(a, *at++, unit, acc);
-    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true>(a, *at++, unit, acc);
+    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain) add_unit<kRows, false, kHalves>(a, *at++, unit, acc);
+    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true, kHalves>(a, *at++, unit, acc);
   }
-  if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
-  alignas(32) int32_t sums[kRows][16];
-  NK_UNROLL(4)
-  for (int r = 0; r < kRows; ++r) {
-    _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
-    _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);
+  if constexpr (kHalves == 1) {
+    is_short(*t.requant) ? store_rows8<true>(t, acc) : store_rows8<false>(t, acc);
+  } else {
+    if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
+    alignas(32) int32_t sums[kRows][16];
+    NK_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r]), acc[r][0]);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(sums[r] + 8), acc[r][1]);
+    }
+    finish_sums16(t, &sums[0][0]);
   }
-  finish_sums16(t, &sums[0][0]);
+}
+
+template <int kRows>
+void tile_picked(const Tile& first) {
+  Tile t = first;
+  const bool narrow = is_plain8(t);
+  for (int64_t more = t.more;; --more) {
+    narrow ? one_tile<kRows, 1>(t) : one_tile<kRows, 2>(t);
+    if (more == 0) return;
+    next_tile(&t, kRows);
+  }
 }
 
 const TileFn kPicked[] = {tile_picked<1>, tile_picked<2>, tile_picked<3>, tile_picked<4>};
@@ -82,7 +97,7 @@ const TileFn kPicked[] = {tile_picked<1>, tile_picked<2>, tile_picked<3>, tile_p
 }  // namespace
 
 extern const TileSet picked_set_x86_avx2;
-const TileSet picked_set_x86_avx2 = {"x86_avx2", Layout::kPicked, 4, 16, kPicked, nullptr};
+const TileSet picked_set_x86_avx2 = {"x86_avx2", Layout::kPicked, 4, 16, kPicked, nullptr, true};
 
 }  // namespace qgemm
 }  // namespace netsuke
