@@ -23,11 +23,18 @@ class Buffer {
   ~Buffer() { release(); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
-  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_), mapped_(other.mapped_) { other.forget(); }
+  Buffer(Buffer&& other) noexcept : data_(other.data_), bytes_(other.bytes_), mapped_(other.mapped_), shared_(other.shared_) {
+    other.forget();
+  }
   Buffer& operator=(Buffer&& other) noexcept;
 
   // Contents are undefined; a previous allocation is released. Zero bytes give a valid, non-null pointer.
   Status allocate(size_t bytes);
+  // For what lives as long as an engine and is read in every run, packed weights: such buffers lie behind each other on huge pages.
+  // Short-lived ones would leave holes there.
+  Status allocate_shared(size_t bytes);
+  // Gives back what lies behind the first `bytes`, if that is possible.
+  void trim(size_t bytes);
   void release();
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
@@ -38,10 +45,12 @@ class Buffer {
     data_ = nullptr;
     bytes_ = 0;
     mapped_ = 0;
+    shared_ = false;
   }
   uint8_t* data_ = nullptr;
   size_t bytes_ = 0;
   size_t mapped_ = 0;  // bytes of the mapping when the memory came from mmap, else 0
+  bool shared_ = false;
 };
 
 }  // namespace netsuke

@@ -73,6 +73,46 @@ void test_cpu() {
 #endif
 }
 
+void test_shared_buffers() {
+  const auto fill = [](Buffer* buffer, size_t bytes, int value) {
+    if (!buffer->allocate_shared(bytes).ok() || buffer->bytes() != bytes) return false;
+    std::memset(buffer->data(), value, bytes);
+    return reinterpret_cast<uintptr_t>(buffer->data()) % kAlign == 0;
+  };
+  const auto holds = [](const Buffer& buffer, int value) {
+    for (size_t i = 0; i < buffer.bytes(); ++i) {
+      if (buffer.data()[i] != value) return false;
+    }
+    return true;
+  };
+  Buffer a, b, c, empty, large;
+  CHECK(fill(&a, 100, 1));
+  CHECK(fill(&b, size_t{3} << 20, 2));
+  b.trim(1000);
+  CHECK(fill(&c, 5000, 3));  // over what b gave back
+  CHECK(b.bytes() == 1000 && holds(a, 1) && holds(b, 2) && holds(c, 3));
+  CHECK(empty.allocate_shared(0).ok() && empty.data() != nullptr);
+  CHECK(fill(&large, size_t{40} << 20, 4));
+  b.trim(10);  // not the last one: it only forgets its end
+  Buffer moved(std::move(b));
+  a.release();
+  CHECK(fill(&a, 70, 5));
+  CHECK(moved.bytes() == 10 && holds(moved, 2) && holds(c, 3) && holds(a, 5) && holds(large, 4));
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int round = 0; round < 20; ++round) {
+        std::vector<Buffer> buffers(12);
+        for (size_t i = 0; i < buffers.size(); ++i) wrong += !fill(&buffers[i], (i + 1) * 40000, t * 16 + static_cast<int>(i));
+        for (size_t i = 0; i < buffers.size(); ++i) wrong += !holds(buffers[i], t * 16 + static_cast<int>(i));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(wrong == 0 && holds(moved, 2) && holds(c, 3) && holds(a, 5));
+}
+
 float denormal_product(volatile float x) { return x * 0.5f; }
 
 void test_float_env() {
@@ -159,6 +199,7 @@ int main() {
   test_buffer();
   test_checked();
   test_cpu();
+  test_shared_buffers();
   test_float_env();
   for (int threads : {1, 2, 4}) {
     for (int64_t tasks : {0, 1, 2, 3, 100}) test_every_task_once(threads, tasks);

@@ -48,7 +48,7 @@ Status Depthwise::build(const Tensor& w, const Tensor* bias, const Activation& a
   group_ = w.shape.dim[3];
   const int64_t rows = kh_ * kw_ * group_;
   stride_ = (channels_ + 15) / 16 * 16;
-  NETSUKE_TRY(packed_.allocate(static_cast<size_t>((rows + 1) * stride_) * sizeof(float)));
+  NETSUKE_TRY(packed_.allocate_shared(static_cast<size_t>((rows + 1) * stride_) * sizeof(float)));
   memset(packed_.data(), 0, packed_.bytes());
   float* packed = reinterpret_cast<float*>(packed_.data());
   for (int64_t c = 0; c < channels_; ++c) {

@@ -35,7 +35,7 @@ Status FgemmWeights::build(const Tensor& w, const Tensor* bias, int64_t groups, 
 Status FgemmWeights::pack(const Tensor& w) {
   const int64_t k = taps_ * channels_;
   const size_t group_floats = fgemm_packed_floats(*kernels_, cols_, k);
-  NETSUKE_TRY(packed_.allocate(group_floats * static_cast<size_t>(groups_) * sizeof(float)));
+  NETSUKE_TRY(packed_.allocate_shared(group_floats * static_cast<size_t>(groups_) * sizeof(float)));
   Buffer pairs;  // one group of bf16 weights as pairs
   if (bf16_) NETSUKE_TRY(pairs.allocate(static_cast<size_t>(cols_ * k) * sizeof(float)));
   for (int64_t g = 0; g < groups_; ++g) {

@@ -22,7 +22,7 @@ class Depthwise final : public Algorithm {
     const int64_t taps = g.kh * g.kw, chunk = kernels.depthwise_chunk, c = g.in_channels;
     chunks_ = ceil_div(c, chunk);
     chunk_bytes_ = kernels.depthwise_bytes(taps);
-    NETSUKE_TRY(packed_.allocate(static_cast<size_t>(chunks_ * chunk_bytes_)));
+    NETSUKE_TRY(packed_.allocate_shared(static_cast<size_t>(chunks_ * chunk_bytes_)));
     std::vector<int32_t> init(static_cast<size_t>(c));
     for (int64_t o = 0; o < c; ++o) {
       uint32_t sum = 0;

@@ -93,7 +93,7 @@ Status Gemm::build(const Geometry& geometry, const Weights& weights, const Requa
   panel_bytes_ = runs_ * run_groups_ * width * group;
   int64_t bytes = 0;
   if (!checked_mul(panel_bytes_, super_groups_ * panels_, &bytes)) return error(Code::kOutOfMemory, "the packed weights are too large");
-  NETSUKE_TRY(packed_.allocate(static_cast<size_t>(bytes)));
+  NETSUKE_TRY(packed_.allocate_shared(static_cast<size_t>(bytes)));
   std::memset(packed_.data(), 0, static_cast<size_t>(bytes));
   init_.assign(static_cast<size_t>(super_groups_ * panels_ * width), 0);
   pack(weights, merge);
@@ -149,7 +149,7 @@ Status Gemm::pick(const Weights& weights, int threads, bool* picked) {
   PickedSize all;
   int64_t room = first.bytes * panels_ + first.bytes * panels_ / 16 + kPickedRoom;
   for (bool again = true; again; room = all.bytes) {
-    NETSUKE_TRY(packed_.allocate(static_cast<size_t>(room)));
+    NETSUKE_TRY(packed_.allocate_shared(static_cast<size_t>(room)));
     std::atomic<int64_t> next{0};
     pool.parallel_for(panels_, [&](int64_t task, int thread) {
       const size_t panel = static_cast<size_t>(task);
@@ -171,6 +171,7 @@ Status Gemm::pick(const Weights& weights, int threads, bool* picked) {
   if (cost(all) > direct * static_cast<double>(panels_)) return packed_.release(), Status();
   set_ = kernels_->picked_set;
   picked_bytes_ = static_cast<size_t>(all.bytes);
+  packed_.trim(picked_bytes_);
   picked_plain_ = static_cast<int>(100 * all.plain / std::max<int64_t>(all.plain + all.offset, 1));
   *picked = true;
   return Status();

@@ -102,7 +102,7 @@ Status Winograd::build(const Geometry& g, const Weights& weights, const Requant&
   channels_ = round_up(g.in_channels, kChannelRound);
   panels_ = ceil_div(g.out_channels, set_->width);
   position_bytes_ = groups_ * set_->width * 4;
-  NETSUKE_TRY(packed_.allocate(static_cast<size_t>(panels_ * in_ * in_ * position_bytes_)));
+  NETSUKE_TRY(packed_.allocate_shared(static_cast<size_t>(panels_ * in_ * in_ * position_bytes_)));
   std::memset(packed_.data(), 0, packed_.bytes());
   init_.assign(static_cast<size_t>(panels_ * set_->width), 0);
   for (int64_t o = 0; weights.acc_bias != nullptr && o < g.out_channels; ++o) init_[static_cast<size_t>(o)] = weights.acc_bias[o];
