@@ -41,7 +41,7 @@ def test_transpose(dtype: str, shape: tuple[int, ...], random: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["f32", "u8", "i64"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 16, 31, 67])
-@pytest.mark.parametrize("pixels", [1, 15, 64, 65, 200])
+@pytest.mark.parametrize("pixels", [1, 5, 15, 64, 65, 200, 500])
 def test_transpose_between_nchw_and_nhwc(dtype: str, channels: int, pixels: int) -> None:
     check("transpose", array_of(dtype, (2, channels, pixels, 3)), 4, perm=[0, 2, 3, 1])
     check("transpose", array_of(dtype, (2, pixels, 3, channels)), 4, perm=[0, 3, 1, 2])
