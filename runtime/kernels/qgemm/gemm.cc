@@ -129,14 +129,20 @@ void Gemm::find_rows(const Blocks& b, const Extent& e, int64_t m0, int64_t rows,
                      const uint8_t** base) const {
   const int64_t element = element_of(set_->layout), c = g_.in_channels;
   // A pointwise layer of stride 1 reads consecutive pixels.
-  const bool one_piece = b.source == Source::kLocal && b.local_stride == c * element && g_.stride_h == 1 && g_.stride_w == 1;
+  const bool consecutive = g_.kh == 1 && g_.kw == 1 && g_.stride_h == 1 && g_.stride_w == 1;
+  const bool one_piece = consecutive && b.source == Source::kLocal && b.local_stride == c * element;
   if (one_piece) convert(set_->layout, *kernels_, g_.x_zero, x + m0 * c, rows * c, local);
+  if (one_piece || (consecutive && b.source == Source::kDirect)) {
+    const uint8_t* first = one_piece ? local : a + m0 * c * element;
+    for (int64_t i = 0; i < rows; ++i) base[i] = first + i * c * element;
+    return;
+  }
   int64_t ox = m0 % e.ow, oy = m0 / e.ow % e.oh, image = m0 / (e.ow * e.oh);
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t pixel = (image * b.hp + oy * g_.stride_h) * b.wp + ox * g_.stride_w;
     if (b.source == Source::kLocal) {
       uint8_t* dst = local + i * b.local_stride;
-      if (!one_piece) convert(set_->layout, *kernels_, g_.x_zero, x + pixel * c, c, dst);
+      convert(set_->layout, *kernels_, g_.x_zero, x + pixel * c, c, dst);
       base[i] = dst;
     } else {
       base[i] = a + pixel * c * element;
