@@ -120,12 +120,12 @@ def _pair(call: Call) -> tuple[Array, Array]:
 
 @rule("qadd")
 def _qadd(call: Call) -> list[Array]:
+    a, b = _pair(call)
     if "offset" in call.attrs:
         codes = [call.array(i).astype(np.float32) for i in (0, 1)]
         inner = fma(codes[1], call.number("b_mult"), call.number("offset"))
         t = fma(codes[0], call.number("a_mult"), inner)
         return [quantize(t, 1.0, 0, call.integer("lo"), call.integer("hi"))]
-    a, b = _pair(call)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         t = a.astype(np.float32) * np.float32(call.number("a_mult"))
         u = b.astype(np.float32) * np.float32(call.number("b_mult"))
