@@ -184,6 +184,10 @@ Status Engine::build_ops() {
   code_ranges_ = CodeRanges(program_.values.size());
   std::vector<int> readers(constants_.size(), 0);
   std::vector<bool> kept(constants_.size(), false);
+  for (const Port& port : program_.outputs) {  // copied out of the constant at every run
+    const ValueInfo& value = program_.values[static_cast<size_t>(port.value)];
+    if (value.kind == ValueKind::kConstant) kept[static_cast<size_t>(value.index)] = true;
+  }
   for (const NodeInfo& node : program_.nodes) {
     for (int number : node.in) {
       if (number >= 0 && program_.values[static_cast<size_t>(number)].kind == ValueKind::kConstant) {
@@ -304,6 +308,12 @@ Status Engine::plan(const std::vector<Shape>& shapes, const std::vector<int>& ta
   return guarded([&]() -> Status {
     for (int tap : taps) {
       if (tap < 0 || tap >= static_cast<int>(program_.values.size())) return error(Code::kInvalidArgument, "unknown value to tap");
+      const ValueInfo& value = program_.values[static_cast<size_t>(tap)];
+      if (value.kind != ValueKind::kConstant) continue;
+      const Tensor& constant = constants_[static_cast<size_t>(value.index)];
+      if (constant.data == empty_tensor && constant.shape.elements() > 0) {
+        return error(Code::kInvalidArgument, "'%s' is packed in its layer: its values are in the file only", value.name.c_str());
+      }
     }
     {
       const std::lock_guard<std::mutex> lock(mutex_);

@@ -112,6 +112,20 @@ void test_taps() {
   CHECK(refused);
 }
 
+// Found by the fuzzer: codes that a layer has packed are no longer in memory, a tap must not read them.
+void test_taps_of_packed_weights() {
+  const std::string file = sample_packed();
+  const nsk::Engine engine(file.data(), file.size());
+  engine.plan({{1, 7}}, {"h", "mult"});
+  int code = NETSUKE_OK;
+  try {
+    engine.plan({{1, 7}}, {"w"});
+  } catch (const nsk::Error& error) {
+    code = error.code();
+  }
+  CHECK(code == NETSUKE_INVALID_ARGUMENT);
+}
+
 int plan_code(const nsk::Engine& engine, const std::vector<nsk::Dims>& shapes) {
   try {
     engine.plan(shapes);
@@ -235,6 +249,7 @@ int main() {
   test_shapes_in_turn();
   test_plan_facts();
   test_taps();
+  test_taps_of_packed_weights();
   test_wrong_shapes();
   test_empty_batch();
   test_bad_calls();
