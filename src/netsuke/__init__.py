@@ -6,7 +6,7 @@ competitor:
     plan        decide per layer, read and edit the table, save it as TOML
     compress    a trained network and calibration inputs in, one small exact INT8 program out
     train       train a network with integer products, resumable bit for bit
-    load        a .nsk file ready to run on this CPU
+    load        a .nsk file ready to run on this CPU, tuned if it was tuned here
     check       is the compressed network still as good, and where does it depart
     bench       how fast it is, beside the engines that are installed
     report      one HTML file with everything that was measured, and the same as JSON
@@ -32,7 +32,7 @@ _NAMES = {
     "plan": "netsuke.pipeline:plan",
     "compress": "netsuke.pipeline:compress",
     "train": "netsuke.pipeline:train",
-    "load": "netsuke.engine:load",
+    "load": "netsuke.measure.tuning:load",
     "check": "netsuke.verify:check",
     "bench": "netsuke.measure:bench",
     "report": "netsuke.report:report",
@@ -93,9 +93,9 @@ if TYPE_CHECKING:
     from netsuke.core import errors as errors
     from netsuke.core.budget import Budget as Budget
     from netsuke.core.plan import Plan as Plan
-    from netsuke.engine.engine import load as load
     from netsuke.measure.bench import bench as bench
     from netsuke.measure.doctor import doctor as doctor
+    from netsuke.measure.tuning import load as load
     from netsuke.pipeline.compress import compress as compress
     from netsuke.pipeline.explain import explain as explain
     from netsuke.pipeline.inspect import inspect as inspect

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+import netsuke
 from netsuke import engine
 from netsuke.capture import capture
 from netsuke.measure import tuning
@@ -82,6 +83,28 @@ def test_tuning_is_stored_read_and_used():
     assert engine.load(program, threads=1).run(x)["y"].tobytes() == want
     assert tuning.use_stored(found.isa, 1) == found.choices()
     assert "bits" in str(found)
+
+
+@pytest.mark.usefixtures("cache")
+def test_load_takes_what_was_tuned_and_leaves_other_loads_alone():
+    rng = np.random.default_rng(0)
+    program = compile_program(capture(quantized((-1, 1), 2, rng)))
+    x = {"x": rng.uniform(-1, 5, (1, 20, 9, 8)).astype(np.float32)}
+
+    def kernel(loaded):
+        return next(row["kernel"] for row in loaded.kernels() if row["op"] == "qconv")
+
+    plain = engine.load(program, threads=1)
+    assert kernel(netsuke.load(program, threads=1)) == kernel(plain)  # nothing was tuned yet
+    row = next(row for row in plain.kernels() if len(row["ways"]) > 1)
+    rule, other = row["ways"][0], next(way for way in row["ways"] if way != row["ways"][0])
+    times = {row["key"]: {rule: 2.0, other: 1.0}}
+    tuning.write(tuning.Tuning(plain.isa, 1, times, {row["key"]: rule}, {row["key"]: [row["node"]]}))
+    tuned = netsuke.load(program, threads=1)
+    assert kernel(tuned) != kernel(plain)
+    assert tuned.run(x)["y"].tobytes() == plain.run(x)["y"].tobytes()
+    assert kernel(engine.load(program, threads=1)) == kernel(plain)
+    assert kernel(netsuke.load(program, threads=2)) == kernel(plain)  # tuned for one thread only
 
 
 def test_a_way_must_be_clearly_faster():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,52 @@ def test_json_is_complete(small: Small) -> None:
     assert content["layers"] == {"packed": 5, "simulated": 0, "float": 0, "fallback": 0, "total": 5}
     assert content["contract"]["met"]
     assert content["check"]["metrics"]["float"] == {"top1": 1.0}
+
+
+def test_every_phase_says_its_seconds_and_memory(small: Small) -> None:
+    phases = {row["phase"]: row for row in small.facts["phases"]}
+    assert {"capture", "calibrate", "sensitivity", "bias correction", "compile", "check", "layers"} <= set(phases)
+    assert all(row["seconds"] >= 0 and row["peak_memory_bytes"] > 0 for row in phases.values())
+    assert sum(row["seconds"] for row in phases.values()) <= small.facts["seconds"] + 1
+    assert small.summary().count("no labels") == 0
+
+
+def test_without_labels_the_line_of_truth_says_so(files: dict[str, Path]) -> None:
+    found = compress(files["tiny.onnx"], calib=str(files["calib.npz"]), measure=False, effort="fast")
+    assert "no labels)" in found.summary().splitlines()[0]
+    assert "cosine" not in found.summary().splitlines()[0]
+
+
+def test_a_missed_contract_comes_with_something_to_try(files: dict[str, Path]) -> None:
+    from netsuke.pipeline.advice import advice
+
+    budget = Budget(size="0.01x")
+    found = compress(files["tiny.onnx"], calib=str(files["calib.npz"]), measure=False, effort="fast", budget=budget)
+    assert len(found.missed) == 1
+    assert advice(found)[0].startswith("--bits w4a8 (about ")
+
+
+@needs_runtime
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
+def test_the_memory_announced_holds_and_means_something(tmp_path: Path) -> None:
+    """A network with 20 MB of weights and 3 MB of activations a sample, in a process of its own."""
+    rng = np.random.default_rng(0)
+    sizes = [(64, 3, 3, 3), (64, 64, 3, 3), (512, 64, 3, 3), (1024, 512, 3, 3)]
+    text = """<ir_version: 8, opset_import: ["" : 16]> g (float[N,3,64,64] x) => (float[N,1024,1,1] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w0) b = Relu(a) c = Conv<pads=[1,1,1,1]>(b, w1) d = Relu(c)
+        e = Conv<pads=[1,1,1,1], strides=[4,4]>(d, w2) f = Relu(e) g = Conv<strides=[4,4]>(f, w3) h = Relu(g)
+        y = GlobalAveragePool(h) }"""
+    model = onnx.parser.parse_model(text)
+    for index, size in enumerate(sizes):
+        array = (rng.standard_normal(size) / np.sqrt(np.prod(size[1:]))).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, f"w{index}"))
+    onnx.save(model, tmp_path / "net.onnx")
+    np.savez(tmp_path / "calib.npz", x=rng.standard_normal((24, 3, 64, 64), dtype=np.float32))
+    command = "compress net.onnx --calib calib.npz -o net.nsk --json net.json --threads 2"
+    subprocess.run([sys.executable, "-m", "netsuke.cli.main", *command.split()], cwd=tmp_path, check=True)
+    facts = json.loads((tmp_path / "net.json").read_text())["facts"]
+    announced, peak = facts["memory_bound_bytes"], facts["peak_memory_bytes"]
+    assert peak <= announced <= 2 * peak + 128 * 2**20
 
 
 def test_layers_and_the_worst_of_them(small: Small) -> None:

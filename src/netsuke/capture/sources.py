@@ -83,7 +83,7 @@ def _export(module: Any, shape: Any, weights: Any, dtype: Any, free_image: bool)
     from netsuke.capture.torch_export import export_module
 
     if shape is None:
-        raise UsageError(Problem("the input shape of a PyTorch network is needed", hint="shape=(1, 3, 224, 224)"))
+        raise UsageError(Problem("the input shape of a PyTorch network is needed", hint="--shape 1,3,224,224"))
     if weights is not None:
         from netsuke.models import load_weights
 

@@ -12,6 +12,7 @@ import importlib.util
 import io
 import logging
 import re
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from netsuke.capture.torch_batchnorm import keep_statistics
-from netsuke.core.errors import EnvironmentProblem, FileError, NetsukeError, Problem, UnsupportedError, UsageError
+from netsuke.core.errors import EnvironmentProblem, FileError, NetsukeError, Problem, UnsupportedError, UsageError, near
 
 if TYPE_CHECKING:
     import torch
@@ -186,20 +187,48 @@ def load_pt2(path: Path) -> ir.Model:
 def load_factory(spec: str) -> Any:
     """The module that `file.py:factory` builds. The user asked to run this file by naming it."""
     file, _, name = spec.rpartition(":")
+    _torch()
+    factory = named_in(file, name, "factory", spec)
+    try:
+        return factory()
+    except NetsukeError:
+        raise
+    except Exception as error:
+        raise _raised(error, f"{name}() raised {type(error).__name__}", spec) from error
+
+
+def named_in(file: str, name: str, what: str, where: str) -> Any:
+    """The callable of this name in a user's Python file, which is run; its own folder can be imported from.
+
+    Raises FileError and UsageError, also for whatever the file itself raises.
+    """
     path = Path(file)
     if not path.is_file():
-        raise FileError(Problem("no such Python file", where=spec))
-    _torch()
+        raise FileError(Problem("no such Python file", where=where, got=file))
     found = importlib.util.spec_from_file_location(f"netsuke_user_{path.stem}", path)
     if found is None or found.loader is None:
-        raise FileError(Problem("not a Python file", where=spec))
+        raise FileError(Problem("not a Python file", where=where))
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
     loaded = importlib.util.module_from_spec(found)
-    found.loader.exec_module(loaded)
-    factory = getattr(loaded, name, None)
-    if not callable(factory):
-        known = ", ".join(n for n in vars(loaded) if not n.startswith("_"))[:200]
-        raise UsageError(Problem("no such factory in the file", where=spec, got=name, allowed=known))
-    return factory()
+    sys.modules[found.name] = loaded  # as an import would: dataclasses and pickles look there
+    try:
+        found.loader.exec_module(loaded)
+    except Exception as error:
+        raise _raised(error, f"the file raised {type(error).__name__}", where) from error
+    made = getattr(loaded, name, None)
+    if not callable(made):
+        own = [n for n, v in vars(loaded).items() if callable(v) and getattr(v, "__module__", "") == found.name]
+        raise UsageError(Problem(f"no such {what} in the file", where, name, near(name, own)))
+    return made
+
+
+def _raised(error: Exception, what: str, where: str) -> UsageError:
+    """An error of the user's own code, with the line it came from."""
+    lines = [line for line in traceback.extract_tb(error.__traceback__) if "site-packages" not in line.filename]
+    place = f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})" if lines else ""
+    return UsageError(Problem(what, where, " ".join(str(error).split())[:300] + place, hint="--debug shows all of it"))
 
 
 def _torch() -> Any:

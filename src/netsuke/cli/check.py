@@ -15,7 +15,7 @@ def check(
     compressed: Annotated[Path, typer.Argument(metavar="FILE.nsk", help="The compressed network.")],
     against: Annotated[str, typer.Option("--against", metavar="MODEL", help="The float network: " + common.MODEL_HELP)],
     data: Annotated[str, typer.Option("--data", metavar="DATA", help=common.DATA_HELP)],
-    max_drop: Annotated[str, typer.Option("--max-drop", help="Fail beyond this drop: top1:1%.")] = "",
+    drop: Annotated[str, typer.Option("--drop", "--max-drop", help="Fail beyond this drop: top1:1%.")] = "",
     samples: Annotated[int, typer.Option(help="At most so many samples; 0: all.")] = 0,
     layers: Annotated[bool, typer.Option(help="Compare layer by layer.")] = True,
     worst: Annotated[int, typer.Option(help="Show this many of the worst layers.")] = 5,
@@ -33,7 +33,7 @@ def check(
     from netsuke.data import load_data
     from netsuke.verify import check as examine
 
-    limits = dict(Budget(drop=max_drop or None).drop)
+    limits = dict(Budget(drop=drop or None).drop)
     found = load_data(data, data_root, role="eval", preprocess=preprocess or None)
     with common.progress() as progress:
         result = examine(

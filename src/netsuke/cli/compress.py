@@ -141,7 +141,10 @@ def compress(
 
         raise CheckFailed(Problem("codes differ from the reference interpreter", where=small.exactness.differing[0]))
     if small.missed or not finished:
-        problems = [Problem(m) for m in small.missed] or [Problem("interrupted: this is the best so far")]
+        from netsuke.pipeline.advice import advice
+
+        hints = zip(small.missed, advice(small), strict=True)
+        problems = [Problem(m, hint=h) for m, h in hints] or [Problem("interrupted: this is the best so far")]
         raise ContractMissed(problems, f"{small.path} was written, but the contract was missed")
 
 

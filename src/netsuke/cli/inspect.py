@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from netsuke.cli import common
 from netsuke.cli.common import MODEL_HELP, DebugOption, JsonOption, ShapeOption, WeightsOption, say, write_json
 
 
@@ -19,7 +20,9 @@ def inspect(
     """Layers, shapes, bytes and multiply-adds, and what is or can be packed."""
     from netsuke.pipeline import inspect as look
 
-    found = look(item, shape=shape, weights=weights)
+    with common.progress() as progress:
+        progress("read" if item.endswith((".nsk", ".onnx")) else "capture", 0.0)  # an export takes seconds
+        found = look(item, shape=shape, weights=weights)
     say(str(found))
     write_json(json, found.as_json())
 

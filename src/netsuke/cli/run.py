@@ -49,11 +49,9 @@ def run(
     _debug: DebugOption = False,
 ) -> None:
     """Run a compiled network once on arrays from a file."""
-    from netsuke import engine
     from netsuke.measure import tuning
 
-    tuning.use_stored(isa or None, threads)
-    loaded = engine.load(file, threads=threads, isa=isa or None)
+    loaded = tuning.load(file, threads=threads, isa=isa or None)
     feeds = _feeds(_read(data), loaded.inputs)
     wanted = {"f32": np.float32}
     feeds = {p.name: np.ascontiguousarray(feeds[p.name], dtype=wanted.get(p.dtype)) for p in loaded.inputs}

@@ -1,7 +1,7 @@
 """Which way of computing a layer is fastest on this CPU: measured once, kept by CPU, used by every later load.
 
     found = tune("small.nsk", threads=2); print(found)
-    use_stored(threads=2)            what was measured on this CPU before; nothing where nothing was
+    net = load("small.nsk", threads=2)   an Engine that takes what was measured on this CPU before
 
 A layer's ways (direct tiles, Winograd, bit planes, a spanning tree of its filters) differ in time only: results are the
 same bits. What is stored is a JSON file a person can read: milliseconds by layer key and way. A way replaces the rule's
@@ -11,13 +11,15 @@ own only where it is at least 3 % faster, so that noise moves nothing.
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from netsuke import engine
-from netsuke.engine.native import runtime
+from netsuke.engine.native import choose_isa, runtime
 from netsuke.measure import environment, machine
 from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.program import Program
@@ -96,9 +98,14 @@ def write(tuning: Tuning) -> Path:
     return path
 
 
+_lock = threading.RLock()
+_used: dict[str, str] = {}
+
+
 def use(choices: Mapping[str, str]) -> None:
     """Programs loaded from now on take these ways; {} takes the rules' own everywhere."""
-    native = runtime()
+    global _used
+    native, _used = runtime(), dict(choices)
     if choices or hasattr(native, "set_choices"):  # an older runtime takes the rules' own, which {} asks for
         native.set_choices(dict(choices))
 
@@ -109,6 +116,25 @@ def use_stored(isa: str | None = None, threads: int | None = None) -> dict[str, 
     found = read(isa or str(native.best_isa()), threads or int(native.default_threads())).choices()
     use(found)
     return found
+
+
+def load(
+    source: str | os.PathLike[str] | Program, *, threads: int | None = None, isa: str | None = None, max_memory: int = 0
+) -> engine.Engine:
+    """An Engine for a .nsk file or a program in memory, each layer computed in the way that `tune` found fastest here.
+
+    Arguments and errors are those of `netsuke.engine.load`, which takes the rules' own ways. Results are the same bits:
+    ways differ in time only. Where nothing was tuned on this CPU for this instruction set and number of threads, both
+    are the same.
+    """
+    wanted = choose_isa(isa)
+    with _lock:  # choices are the process's: another load must not see these
+        before = dict(_used)
+        use_stored(wanted, threads)
+        try:
+            return engine.load(source, threads=threads, isa=isa, max_memory=max_memory)
+        finally:
+            use(before)
 
 
 def tune(

@@ -188,11 +188,29 @@ def read_state_dict(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise FileError(
-            Problem("not a state dict that can be loaded without running code", where=str(path), got=str(error)[:200])
-        ) from error
-    state = state.get("state_dict", state)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+        first = " ".join(str(error).split())[:120].partition(". ")[
+            0
+        ]  # torch goes on with advice to run the file's code
+        what = "not a state dict that can be loaded without running code"
+        hint = "torch.save(module.state_dict(), path)"
+        raise FileError(Problem(what, str(path), first, hint=hint)) from error
+    return {key.removeprefix("module."): value for key, value in _tensors(state, path).items()}
+
+
+CHECKPOINT_KEYS = ("state_dict", "model_state_dict", "model")
+
+
+def _tensors(state: Any, path: Path) -> dict[str, Any]:
+    """The state dict itself, or the one under the name that training scripts keep it by."""
+    import torch
+
+    if isinstance(state, dict):
+        state = next((state[k] for k in CHECKPOINT_KEYS if isinstance(state.get(k), dict)), state)
+    if not isinstance(state, dict) or not any(isinstance(v, torch.Tensor) for v in state.values()):
+        got = ", ".join(map(str, state))[:120] if isinstance(state, dict) else type(state).__name__
+        hint = "torch.save(module.state_dict(), path)"
+        raise FileError(Problem("no state dict in the file", str(path), got, ", ".join(CHECKPOINT_KEYS), hint))
+    return state
 
 
 def settle_batchnorm(network: nn.Module, item: ModelEntry) -> None:

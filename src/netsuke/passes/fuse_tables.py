@@ -151,6 +151,13 @@ def _per_channel(other: ir.Value | None, value: ir.Value) -> Array | None:
     return array.reshape(-1, 1).astype(np.float64) if same else None
 
 
+def _layer_name(end: ir.Node) -> str:
+    """The layer that the table stands for: in front of a quantizer at the end of a chain, the step before it."""
+    source = end.inputs[0] if is_ns(end, "quantize") else None
+    maker = None if source is None else source.producer()
+    return (end.name if maker is None or is_ns(maker, "dequantize") else maker.name) or ""
+
+
 def _put(
     end: ir.Node, q: ir.Value, table: Array, grid: tuple[float, int] | None, line: affine_tables.Line | None = None
 ) -> bool:
@@ -164,8 +171,9 @@ def _put(
         return True
     flat = table[0] if table.shape[0] == 1 else table
     dtype = U8 if table.dtype == np.uint8 else F32
-    weights = constant(end.graph, np.ascontiguousarray(flat), f"{end.name}.table")
-    y = ns(end, "lut", [q, weights], dtype=dtype, dims=dims_of(out), name=end.name or "", source=source_of(out))
+    name = _layer_name(end)
+    weights = constant(end.graph, np.ascontiguousarray(flat), f"{name}.table")
+    y = ns(end, "lut", [q, weights], dtype=dtype, dims=dims_of(out), name=name, source=source_of(out))
     if grid is not None:
         y.meta["grid"] = grid
     if line is not None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.data import Dataset, overlap
 from netsuke.verify.source import open_data
 
@@ -23,19 +20,9 @@ def load_function(spec: str) -> Any:
     file, _, name = spec.rpartition(":")
     if not (file.endswith(".py") and name.isidentifier()):
         return spec
-    path = Path(file)
-    if not path.is_file():
-        raise FileError(Problem("no such file", where="--eval", got=file))
-    found = importlib.util.spec_from_file_location(f"netsuke_user_{path.stem}", path)
-    if found is None or found.loader is None:
-        raise FileError(Problem("not a Python file", where="--eval", got=file))
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        raise UsageError(Problem("no such function in the file", where="--eval", got=spec, allowed=known))
-    return function
+    from netsuke.capture.torch_export import named_in
+
+    return named_in(file, name, "function", "--eval")
 
 
 def metric_function(function: Callable[[Any], Any]) -> Callable[[Any], Mapping[str, float]]:

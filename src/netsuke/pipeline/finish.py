@@ -16,7 +16,7 @@ from netsuke.data import Dataset
 from netsuke.measure import environment
 from netsuke.measure.feeds import concrete_shapes, random_feeds
 from netsuke.passes import compile_program
-from netsuke.pipeline import foreign, timing
+from netsuke.pipeline import timing
 from netsuke.pipeline.evaluate import Evaluation
 from netsuke.pipeline.layers import layer_table
 from netsuke.pipeline.memory import engine_bytes
@@ -27,7 +27,7 @@ from netsuke.verify.batches import feeds_of, fixed_batch, sample_shapes
 from netsuke.verify.check import Check, check
 from netsuke.verify.parity import Exactness, exactness
 from netsuke.verify.runners import Runner, open_runner
-from netsuke.verify.source import format_shapes
+from netsuke.verify.source import FloatNetwork, format_shapes
 
 Array = np.ndarray[Any, Any]
 VERIFY_SAMPLES = 64
@@ -84,7 +84,7 @@ def _samples(work: Work) -> Array:
     return np.asarray(next(iter(data.batches(VERIFY_SAMPLES)))[0])
 
 
-def _judge(work: Work, program: Program, evaluation: Evaluation, samples: Array) -> Check:
+def _judge(work: Work, compressed: Runner, floating: Runner, evaluation: Evaluation, samples: Array) -> Check:
     """Metrics and parity on evaluation data; without any, similarity on calibration data stands in, named so."""
     data, limits = evaluation.data, dict(work.budget.drop)
     if data is None:
@@ -92,8 +92,8 @@ def _judge(work: Work, program: Program, evaluation: Evaluation, samples: Array)
         if evaluation.function is None:
             work.notes.append(f"no evaluation data: outputs were compared on {data.count} calibration samples")
     found = check(
-        program,
-        foreign.without_quantizers(work.graph) if work.foreign else work.graph,
+        compressed,
+        FloatNetwork(floating, work.floating, work.graph, work.floating.inputs, ""),
         data,
         exact=False,
         sizes=(1, 3),
@@ -113,7 +113,7 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
     compressed, floating = open_runner(program, work.threads), open_runner(work.floating, work.threads)
     samples = _samples(work)
     exact = verify_exact(compressed, samples, work.progress)
-    found = _judge(work, program, evaluation, samples)
+    found = _judge(work, compressed, floating, evaluation, samples)
     one = feeds_of(program.inputs, samples[: fixed_batch(program.inputs) or 1])
     work.progress("time", 0.0)
     measured = timing.measure(floating, compressed, one) if timed else None

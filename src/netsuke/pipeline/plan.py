@@ -53,6 +53,7 @@ def plan(
     from netsuke.methods.quantize import weight_only
     from netsuke.methods.quantize.ptq import make_plan
 
+    progress("capture", 0.0)
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
     if foreign.stands(graph, recipe, None):

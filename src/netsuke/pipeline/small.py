@@ -12,7 +12,7 @@ from netsuke.core.plan import Plan
 from netsuke.pipeline.layers import Layers
 from netsuke.pipeline.timing import Timing
 from netsuke.program.model import Program
-from netsuke.verify.check import Check
+from netsuke.verify.check import STAND_INS, Check
 from netsuke.verify.parity import Exactness
 
 SCHEMA = "netsuke.compress/1"
@@ -66,7 +66,7 @@ class Small:
         check = self.check
         if check is None:
             return []
-        if not check.drop:  # no labels and no metric of the user's own
+        if set(check.drop) <= STAND_INS:  # no labels and no metric of the user's own
             decibel = "equal" if check.sqnr_db is None else f"{check.sqnr_db:.1f} dB"
             same = "" if check.agreement is None else f"same answer {100 * check.agreement:.1f}%, "
             return [f"outputs: {same}SQNR {decibel} ({check.samples} samples, no labels)"]
@@ -159,6 +159,8 @@ class Small:
 
 def size(count: int) -> str:
     """Bytes as people read them, decimal units."""
+    if count >= 10**9:
+        return f"{count / 1e9:.2f} GB"
     if count >= 10**6:
         return f"{count / 1e6:.1f} MB"
     return f"{count / 1e3:.1f} kB"

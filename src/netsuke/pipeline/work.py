@@ -95,6 +95,7 @@ def open_work(
     """Capture the network and compile its float program: whatever is unsupported is found here."""
     from netsuke.methods.quantize.ptq import Store
 
+    started = time.monotonic()  # an export of PyTorch is part of what the user waits for
     progress("capture", 0.0)
     data = open_data(calib, data_root, role="calib", preprocess=preprocess)
     graph = capture_model(model, shape, weights, sample=data)
@@ -109,7 +110,7 @@ def open_work(
     runner = EngineRunner(threads)
     name = name_of(model, graph)
     work = Work(name, graph if stands else real, floating, data, runner, progress, budget, seed, threads, folder)
-    work.foreign = stands
+    work.foreign, work.started = stands, started
     if real is not graph and not stands:
         work.notes.append(foreign.AGAIN)
     work.store = Store(folder.statistics if folder is not None else None)

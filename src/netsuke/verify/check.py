@@ -23,6 +23,7 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[str, float], None]
 EXACT_SAMPLES = 2  # the reference interpreter is slow; two samples already touch every layer and every tile edge
 PARITY_SAMPLES = 16
+STAND_INS = frozenset({"cosine", "agreement"})  # metrics that say how similar outputs are, where nothing else is known
 
 
 @dataclass
@@ -127,13 +128,17 @@ def _lines(check: Check) -> Iterator[str]:
 
 def _is_compressed(item: Any) -> bool:
     return (
-        isinstance(item, Program) or isinstance(getattr(item, "program", None), Program) or str(item).endswith(".nsk")
+        isinstance(item, (Program, Runner))
+        or isinstance(getattr(item, "program", None), Program)
+        or str(item).endswith(".nsk")
     )
 
 
 def _compressed(item: Any, threads: int | None) -> Runner:
     from netsuke import program
 
+    if isinstance(item, Runner):
+        return item
     found = item if isinstance(item, Program) else getattr(item, "program", None)
     if found is None:
         found = program.read(item)
@@ -239,8 +244,9 @@ def check(
 ) -> Check:
     """Compare a compressed network with the float one on data.
 
-    compressed  .nsk path, Program, or an object with `.program`; the first two may be given in either order
-    against     the float network: ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model
+    compressed  .nsk path, Program, an open Runner, or an object with `.program`; the first two in either order
+    against     the float network: ONNX path, .pt2, file.py:factory, reference network, torch module, onnx_ir.Model, or
+                a FloatNetwork that is open
     data        Dataset, arrays, a loader, or what `netsuke.data.load_data` takes; labels optional
     limits      largest allowed drop per metric as a fraction, e.g. {"top1": 0.01}
     batch       samples at a time; fewer where the networks' intermediates would take more than 256 MiB
@@ -253,20 +259,22 @@ def check(
     Returns a Check; `raise_if_bad()` raises CheckFailed. Raises UsageError for data that is empty, not finite or does
     not fit.
     """
+    progress("check" if isinstance(against, FloatNetwork) else "capture", 0.0)
     if not _is_compressed(compressed) and _is_compressed(against):
         compressed, against = against, compressed
     data = data if hasattr(data, "batches") else open_data(data, role="eval")
     if data is None:
         raise UsageError(Problem("no data to check on", where="data"))
     small = _compressed(compressed, threads)
-    floating = open_float(against, shape=shape, weights=weights, threads=threads, sample=data)
+    known = isinstance(against, FloatNetwork)
+    floating = against if known else open_float(against, shape=shape, weights=weights, threads=threads, sample=data)
     totals = _one_pass(floating, small, data, batch, samples, progress)
     before, after = totals.before.values(), totals.after.values()
     agreement = totals.same / totals.compared if totals.compared else None
     if evaluate is not None:
         before |= evaluate(lambda x: floating.outputs(feeds_of(floating.ports or small.program.inputs, x))[0])
         after |= evaluate(lambda x: small.outputs(feeds_of(small.program.inputs, x))[0])
-    if not before:
+    if not before:  # the names of STAND_INS
         before = {"cosine": 1.0} | ({"agreement": 1.0} if agreement is not None else {})
         after = {"cosine": totals.similar.cosine} | ({"agreement": agreement} if agreement is not None else {})
     decibel = totals.similar.sqnr_db

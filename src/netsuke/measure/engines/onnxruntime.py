@@ -39,6 +39,7 @@ def _prepare(subject: Subject, precision: str) -> None:
         raise Unavailable("no float network given (--vs MODEL)")
     if subject.calibration is None:
         raise Unavailable("no calibration data for its own quantization (--calib DATA)")
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -52,8 +53,9 @@ def _prepare(subject: Subject, precision: str) -> None:
         pass
 
     logging.getLogger().setLevel(logging.ERROR)
-    plain = subject.folder / "onnxruntime-plain.onnx"
-    quant_pre_process(str(subject.onnx), str(plain), skip_symbolic_shape=True)
+    source, plain = subject.folder / "onnxruntime-source.onnx", subject.folder / "onnxruntime-plain.onnx"
+    onnx.save(onnx.load(str(subject.onnx)), str(source))  # weights beside the file (torch's exporter) come into it
+    quant_pre_process(str(source), str(plain), skip_symbolic_shape=True)
     quantize_static(
         str(plain),
         str(_int8_path(subject)),
