@@ -35,6 +35,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("qat/lr2vq:length=2,entries=64,inner=2", 0.4),
         ("integer/bfloat16", 0.8),
         ("integer/shiftquant:l1_norm=false", 0.8),
+        ("integer/shiftquant:weight_bits=8,activation_bits=8,gradient_bits=8,master_bits=12", 0.5),
         ("integer/dfp_int16", 0.8),
     ],
 )

@@ -121,7 +121,7 @@ class L1Norm2d(nn.Module):
 
     def range_of(self, x: Tensor) -> tuple[float, float]:
         """Smallest and largest value of x."""
-        low, high = products("kernels" if self.config is None else self.config.products).minmax(x.detach())
+        low, high = products("simulation" if self.config is None else self.config.products).minmax(x.detach())
         if not (low > -float("inf") and high < float("inf")):
             raise UsageError(Problem("the input of a normalization is NaN or Inf", allowed="finite numbers"))
         return low, high
