@@ -413,3 +413,19 @@ def test_sizes_are_computed_again_where_a_network_is_cut():
     assert part.cuts == (first,)
     assert not part.sources
     assert sorted(n.op_type for n in part.model.graph) == ["Conv", "Relu", "Reshape", "Shape"]
+
+
+def test_a_large_network_is_judged_after_weight_steps_on_fewer_samples():
+    from netsuke.core.plan import Row
+    from netsuke.methods.quantize._context import Context
+    from netsuke.methods.quantize.sensitivity import _few
+
+    def judged(macs):
+        context = Context(resnet(), Plan(rows=[Row("a", "Conv", macs=macs)]), data(count=64), runner)
+        return _few(context).count, context.plan.notes
+
+    assert judged(1_000_000) == (64, [])
+    assert judged(None) == (64, [])
+    count, notes = judged(4_000_000_000)
+    assert count == 25
+    assert notes == ["the whole network was judged after weight steps on 25 of 64 samples"]

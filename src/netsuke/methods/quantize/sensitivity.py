@@ -29,14 +29,16 @@ import onnx_ir as ir
 from netsuke.core.budget import Budget
 from netsuke.core.method import Method, register
 from netsuke.core.plan import Plan, Row
+from netsuke.data import Dataset
 from netsuke.methods.quantize import _alone, _rows, _widths
 from netsuke.methods.quantize._calibrate import settle
-from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._context import Context, fixed_batch
 from netsuke.methods.quantize._graph import clone
 from netsuke.methods.quantize.placement import Placement, place
 
 SAMPLES = {"normal": 16, "thorough": 64}
 ONE_RUN = 8e9  # MACs of the samples of one run: what a core needs about half a second for
+JUDGED = 1e11  # MACs of the samples that weight steps read each time the whole network is judged
 FEWEST = 4  # samples: a large network has thousands of outputs and millions of activations in each
 DEFAULT_LIMIT = 0.1
 ROUNDS = 8
@@ -53,7 +55,8 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
     samples, few = SAMPLES[effort], ranking_samples(context.plan, effort)
     measure_all(context, few)
     limit = max(10 * min(budget.drop.values()) if budget.drop else DEFAULT_LIMIT, 0.01)
-    total = whole(context, samples, finish)
+    exact = _alone.batches(context, context.model, _alone.outputs(context.model), samples)
+    total = whole(context, samples, finish, exact)
     if not budget.drop and any(_narrow(row) for row in context.plan.rows):
         context.plan.note(f"output change of the whole network {total:.4f} on {samples} samples; bits are as asked for")
         return
@@ -77,7 +80,7 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
             _improve(context, worst, few, limit)
         _again(context)
         _rows.follow(context.plan, context.placement)
-        total = whole(context, samples, finish)
+        total = whole(context, samples, finish, exact)
     text = f"output change of the whole network {total:.4f} on {samples} samples, limit {limit:g}"
     context.plan.note(text if total <= limit else f"{text}: MISSED; output similarity stands in for the metric")
 
@@ -115,11 +118,12 @@ def _improve(context: Context, row: Row, samples: int, limit: float) -> None:
         row.reason = f"raised to 8 bits: output change {before:.4f} before, {row.output_change:.4f} now"
         return
     found: dict[str, tuple[float, float]] = {}
+    exact = _alone.reference(context, [_alone.alone(context, row)], samples)
     for other in OTHERS:
         if other != method:
             row.method = other
             _again(context)
-            found[other] = measure(context, row, samples)
+            found[other] = measure(context, row, samples, exact)
     best = min(found, key=lambda name: found[name][1])
     if found[best][1] <= before / 2:
         row.method, (row.sqnr_db, row.output_change) = best, found[best]
@@ -144,10 +148,11 @@ def _again(context: Context) -> None:
     settle(context)
 
 
-def measure(context: Context, row: Row, samples: int) -> tuple[float, float]:
-    """(sqnr_db, output_change) when only this row's layer is quantized."""
+def measure(context: Context, row: Row, samples: int, exact: _alone.Batches | None = None) -> tuple[float, float]:
+    """(sqnr_db, output_change) when only this row's layer is quantized; `exact`: see `_alone.reference`."""
     found = _alone.alone(context, row)
-    return _alone.judge(context, found, _alone.reference(context, [found], samples), samples)
+    exact = exact if exact is not None else _alone.reference(context, [found], samples)
+    return _alone.judge(context, found, exact, samples)
 
 
 def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model]) -> ir.Model:
@@ -161,20 +166,32 @@ def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model
     return finish(complete)
 
 
-def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model]) -> float:
-    """Relative output change with every planned layer quantized."""
+def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model], exact: _alone.Batches) -> float:
+    """Relative output change with every planned layer quantized; `exact`: the float network's outputs."""
     copy = clone(context.model)
-    complete = Context(copy, context.plan, context.calib, context.runner, context.seed, context.batch)
+    complete = Context(copy, context.plan, _few(context), context.runner, context.seed, context.batch)
     complete.placement = place(copy, {r.name for r in context.plan.rows if r.kept})
     _same_groups(context.placement, complete.placement)
     complete.ranges, complete.widths = dict(context.ranges), dict(context.widths)
     quantized = finish(complete)
     taps, total = _alone.outputs(context.model), _alone.Change()
-    exact = _alone.batches(context, context.model, taps, samples)
     for reference, other in zip(exact, _alone.batches(context, quantized, taps, samples), strict=True):
         for name in taps:
             total.add(reference[name], other[name])
     return total.relative
+
+
+def _few(context: Context) -> Dataset | None:
+    """What the weight steps read while the network is judged: all samples, fewer where they take more than 100 GMAC.
+
+    The quantization itself reads all of them; here they are read anew for every layer that is raised or kept.
+    """
+    macs = sum(row.macs or 0 for row in context.plan.rows)
+    count = max(SAMPLES["normal"], fixed_batch(context.model) or 1, int(JUDGED / macs) if macs else 0)
+    if context.calib is None or not macs or count >= context.calib.count:
+        return context.calib
+    context.plan.note(f"the whole network was judged after weight steps on {count} of {context.calib.count} samples")
+    return context.calib.take(count, context.seed)
 
 
 def _same_groups(source: Placement, target: Placement) -> None:
