@@ -52,6 +52,16 @@ def test_comparison_is_the_paired_t_interval() -> None:
     assert result["holds"]
 
 
+def test_a_clear_difference_is_larger_than_its_spread() -> None:
+    old = [0.80, 0.80, 0.80]
+    rule = Compare("new", "old", 0.01, clear=True)
+    assert compare(rule, list(outcomes([0.85, 0.86, 0.87], old, [True] * 3).values()))["holds"]
+    result = compare(rule, list(outcomes([0.80, 0.83, 0.86], old, [True] * 3).values()))
+    assert result["mean"] > 0.01
+    assert not result["holds"]
+    assert result["rule"] == "mean(new - old) >= 0.01 + spread"
+
+
 def test_missing_exact_part_of_one_seed_fails() -> None:
     runs = {0: Outcome({"equal": True}), 1: Outcome()}
     assert judge(make(lambda *_: Outcome()), runs)["broken"] == {"equal": [1]}

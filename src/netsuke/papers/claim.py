@@ -30,15 +30,19 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Compare:
-    """mean(figure) - mean(baseline) >= margin, over seeds. `baseline` is another figure, or "" for zero."""
+    """mean(figure) - mean(baseline) >= margin, over seeds. `baseline` is another figure, or "" for zero.
+
+    clear  the difference must also be larger than its spread over seeds: for claims that one thing beats another
+    """
 
     figure: str
     baseline: str = ""
     margin: float = 0.0
+    clear: bool = False
 
     def __str__(self) -> str:
         left = f"{self.figure} - {self.baseline}" if self.baseline else self.figure
-        return f"mean({left}) >= {self.margin:g}"
+        return f"mean({left}) >= {self.margin:g}" + " + spread" * self.clear
 
 
 class Context(Protocol):

@@ -29,7 +29,7 @@ def compare(rule: Compare, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "spread": spread,
         "effect_size": (mean - rule.margin) / spread if spread else None,
         "interval": [mean - half, mean + half],
-        "holds": mean >= rule.margin,
+        "holds": mean >= rule.margin + (spread if rule.clear else 0.0),
     }
 
 

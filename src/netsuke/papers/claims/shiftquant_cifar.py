@@ -87,7 +87,7 @@ for _bits, _margin in MARGINS.items():
             measure=_measured(_bits),
             compares=(
                 Compare("top1_groups", "top1_float", -_margin),
-                *([Compare("top1_groups", "top1_tensor", 0.0)] if _bits == 4 else []),
+                *([Compare("top1_groups", "top1_tensor", clear=True)] if _bits == 4 else []),
             ),
             minutes=30,
             data=("cifar10",),
