@@ -228,7 +228,8 @@ def main() -> None:
         return
     what = f"--layers {options.layers}" if options.layers else f"--networks {options.networks}"
     command = f"python bench/train.py {what} --batch {options.batch}"
-    print(result_rows.write("train", f"{command} --threads {options.threads} --rounds {options.rounds}", table))
+    command += f" --threads {options.threads} --rounds {options.rounds}"
+    print(result_rows.write("train", command, table, keys=("network", "batch", "threads", "variant")))
 
 
 if __name__ == "__main__":
