@@ -394,3 +394,26 @@ def test_one_bit_layers_are_counted_as_such():
     assert len(binary) == sum(node.op == "bconv" for node in result.program.nodes) > 0
     assert {(row.status, row.activation_bits) for row in binary} == {("packed", 1)}
     assert f"{len(binary)} packed binary" in result.summary()
+
+
+def test_a_layer_kept_float_beside_a_packed_one_is_float_by_plan() -> None:
+    torch = pytest.importorskip("torch")
+
+    class Fork(torch.nn.Module):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = torch.nn.Conv2d(3, 8, 3)
+            self.left, self.right = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: Any) -> Any:
+            x = torch.relu(self.stem(x))
+            return self.left(x) + self.right(x)
+
+    x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    made = netsuke.plan(Fork().eval(), x, effort="fast")
+    made["left"].method = "keep"
+    small = compress(Fork().eval(), made, calib=x, measure=False)
+    (left,) = (row for row in small.layers if row.name == "left")
+    assert left.status == "float"
+    assert "codes that another layer reads" in left.reason
+    assert small.layers.counts()["simulated"] == 0

@@ -161,6 +161,8 @@ def _layer(row: Row, nodes: Sequence[Node], kinds: Mapping[str, str]) -> Layer:
     if main is not None and main.op in ONE_BIT:  # the network is binary already: no plan made it so
         status, reason = PACKED, "signs of weights and activations"
         weight_bits = activation_bits = 1
+    elif kind == "simulated" and row.status == FLOAT:
+        reason = f"{reason or 'kept float'}; its input is rounded to the codes that another layer reads"
     elif kind == "simulated":
         status, reason = SIMULATED, "quantized, but the compiler computes it in float"
     elif row.status == PACKED and kind == "float":
