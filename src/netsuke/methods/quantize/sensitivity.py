@@ -38,7 +38,7 @@ from netsuke.methods.quantize.placement import Placement, place
 
 SAMPLES = {"normal": 16, "thorough": 64}
 ONE_RUN = 8e9  # MACs of the samples of one run: what a core needs about half a second for
-JUDGED = 5e10  # MACs of the samples that weight steps read each time the whole network is judged
+JUDGED = 1e11  # MACs of the samples that weight steps read each time the whole network is judged
 FEWEST = 4  # samples: a large network has thousands of outputs and millions of activations in each
 DEFAULT_LIMIT = 0.1
 ROUNDS = 8
@@ -182,7 +182,7 @@ def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model],
 
 
 def _few(context: Context) -> Dataset | None:
-    """What the weight steps read while the network is judged: all samples, fewer (16 at least) where they take more than 50 GMAC.
+    """What the weight steps read while the network is judged: all samples, fewer where they take more than 100 GMAC.
 
     The quantization itself reads all of them; here they are read anew for every layer that is raised or kept.
     """
