@@ -42,7 +42,8 @@ def capture(
 
     model    path of an `.onnx` file or of a `.pt2` file of torch.export.save, `file.py:factory`, the name of a
              reference network, an
-             onnx_ir.Model or onnx.ModelProto (not changed), or a torch.nn.Module
+             onnx_ir.Model or onnx.ModelProto (not changed), a torch.nn.Module, or an object that brings its own
+             graph by `__captured__() -> onnx_ir.Model`, as a network with quantizers does
     shape    shape of one input batch, (1, 3, 224, 224), a list of shapes, or shapes by input name; needed for PyTorch
              modules only. For ONNX models it fixes free dimensions of the inputs when given
     weights  `.safetensors` or `.pth` state dict for PyTorch modules

@@ -108,7 +108,7 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
         dtypes = {name: DTYPES.get(str(part.dtype), "f32") for name, part in parts.items()}
     given = _shape(model, shape)
     if _trains_in_integers(model):
-        from netsuke.methods.integer._graph import served_graph
+        from netsuke.methods.integer._graph import quantized_graph  # refuses what no engine layer has, by name
 
         if isinstance(given, Mapping) and len(given) == 1:
             given = next(iter(given.values()))
@@ -116,7 +116,7 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
             raise UsageError(
                 Problem("the input shape of one input is needed", got=str(given), hint="shape=(1, 3, 32, 32)")
             )
-        return served_graph(model, given)[0]
+        return quantized_graph(model, given)
     return capture(model_name(model), shape=given, weights=weights or None, dtype=dtypes or "f32")
 
 

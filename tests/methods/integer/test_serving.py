@@ -143,3 +143,10 @@ def test_compress_takes_the_trained_network_itself() -> None:
     _, twin = served_graph(net, (1, 1, 8, 8))
     with torch.no_grad():
         assert np.array_equal(np.asarray(engine.load(small.program)(x.numpy())), twin(x).numpy())
+
+
+def test_compress_refuses_wide_words_instead_of_serving_other_arithmetic() -> None:
+    net = integer_(Residual(), IntegerConfig(12, 12, 12, "dfp"))
+    net(torch.rand(4, 1, 8, 8))
+    with pytest.raises(UnsupportedError, match="no engine layer"):
+        netsuke.compress(net.eval(), shape=(1, 1, 8, 8), measure=False)
