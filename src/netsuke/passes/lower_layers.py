@@ -30,26 +30,22 @@ def _weight(node: ir.Node, array: np.ndarray[Any, Any], name: str) -> ir.Value |
     return as_constant(node, array, name)
 
 
+def _in_nhwc(node: ir.Node, op: str, inputs: list[ir.Value | None], window: dict[str, Any], name: str) -> ir.Value:
+    """The layer on NHWC inputs, its output brought back to the layout of the node's."""
+    out = node.outputs[0]
+    y = ns(node, op, inputs, window, dtype=F32, dims=nhwc_dims(out), name=name, source=source_of(out))
+    return from_nhwc(node, y, len(dims_of(out) or ()))
+
+
 def _conv(node: ir.Node) -> ir.Value:
     window, weight = conv_window(node), array_of(node.inputs[1])
     x = node.inputs[0]
     if window is None or weight is None or x is None:
         raise refuse(node, "the weight must be a constant")
-    rank = len(dims_of(x) or ())
     bias = array_of(operand(node, 2))
     name = node.name or "conv"
     inputs = [to_nhwc(node, x), _weight(node, ohwi(weight), f"{name}.w"), as_constant(node, bias, f"{name}.bias")]
-    y = ns(
-        node,
-        "conv",
-        inputs,
-        window,
-        dtype=F32,
-        dims=nhwc_dims(node.outputs[0]),
-        name=name,
-        source=source_of(node.outputs[0]),
-    )
-    return from_nhwc(node, y, rank)
+    return _in_nhwc(node, "conv", inputs, window, name)
 
 
 def _conv_transpose(node: ir.Node) -> ir.Value:
@@ -68,17 +64,7 @@ def _conv_transpose(node: ir.Node) -> ir.Value:
         as_constant(node, w, f"{name}.w"),
         as_constant(node, array_of(operand(node, 2)), f"{name}.bias"),
     ]
-    y = ns(
-        node,
-        "conv_transpose",
-        inputs,
-        window,
-        dtype=F32,
-        dims=nhwc_dims(node.outputs[0]),
-        name=name,
-        source=source_of(node.outputs[0]),
-    )
-    return from_nhwc(node, y, rank)
+    return _in_nhwc(node, "conv_transpose", inputs, window, name)
 
 
 def _gemm(node: ir.Node) -> ir.Value:

@@ -27,6 +27,7 @@ from netsuke.capture.graph import (
 )
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.passes.nodes import F32, U8, bounds_of, clamp_codes, grid_of, ns
+from netsuke.passes.qdq_move import MOVES
 
 LIMIT_KEY = "netsuke.limit"  # metadata of a Clip that methods write as part of the quantizer behind it
 
@@ -37,26 +38,7 @@ _TYPES = {
     ir.DataType.UINT4: (4, False),
     ir.DataType.INT4: (4, True),
 }
-_MOVES = frozenset(
-    [
-        "Reshape",
-        "Transpose",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Slice",
-        "Split",
-        "Concat",
-        "MaxPool",
-        "Resize",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Gather",
-        "Expand",
-        "Tile",
-        "Identity",
-    ]
-)
+_MOVES = MOVES | {"Concat", "Resize", "Identity"}
 
 
 def normalize_qdq(graph: ir.Graph) -> int:

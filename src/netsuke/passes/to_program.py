@@ -13,6 +13,7 @@ from netsuke.passes.nodes import is_ns
 from netsuke.passes.rules import word
 from netsuke.program.model import Dim, Node, Port, Program, Value
 from netsuke.program.opset import OPERATORS, output_dtypes
+from netsuke.program.ranges import COPIES
 
 
 def to_program(graph: ir.Graph, *, name: str, plan: str, meta: dict[str, str]) -> Program:
@@ -131,26 +132,8 @@ def _array_word(array: np.ndarray[Any, Any]) -> str:
     return kind
 
 
-_COPIES = frozenset(
-    [
-        "reshape",
-        "transpose",
-        "split",
-        "slice",
-        "gather",
-        "expand",
-        "tile",
-        "squeeze",
-        "unsqueeze",
-        "maxpool",
-        "depth_to_space",
-        "space_to_depth",
-        "identity",
-        "pad",
-        "resize",
-        "concat",
-    ]
-)
+# Those that fill in or join values keep the grid of their first input as well.
+_COPIES = COPIES | {"pad", "resize", "concat"}
 
 
 def _grid(value: ir.Value) -> tuple[float | None, int | None]:

@@ -6,19 +6,12 @@ from netsuke.program.model import Program
 from netsuke.program.opset import attributes
 
 # Operators that give only codes of their first input (all of them copy or select).
-_COPIES: tuple[str, ...] = (
-    "reshape",
-    "transpose",
-    "split",
-    "slice",
-    "gather",
-    "expand",
-    "tile",
-    "squeeze",
-    "unsqueeze",
-    "maxpool",
+COPIES = frozenset(
+    (
+        *("reshape", "squeeze", "unsqueeze", "transpose", "depth_to_space", "space_to_depth", "identity"),
+        *("split", "slice", "gather", "expand", "tile", "maxpool"),
+    )
 )
-_COPIES += ("depth_to_space", "space_to_depth", "identity")
 
 
 def code_ranges(program: Program) -> dict[str, tuple[int, int]]:
@@ -31,7 +24,7 @@ def code_ranges(program: Program) -> dict[str, tuple[int, int]]:
         attrs = attributes(node)
         if attrs.get("out", "u8") == "u8" and "lo" in attrs and "hi" in attrs:
             found = (int(attrs["lo"]), int(attrs["hi"]))  # type: ignore[arg-type]
-        elif node.op in _COPIES and node.inputs[0] in ranges:
+        elif node.op in COPIES and node.inputs[0] in ranges:
             found = ranges[node.inputs[0]]
         elif node.op == "concat" and all(name in ranges for name in node.inputs):
             found = (min(ranges[n][0] for n in node.inputs), max(ranges[n][1] for n in node.inputs))
@@ -55,7 +48,7 @@ def input_ranges(program: Program) -> dict[str, tuple[float, float]]:
         name = source.get(node.inputs[0]) if node.inputs else None
         if name is None:
             continue
-        if node.op in _COPIES:
+        if node.op in COPIES:
             source.update(dict.fromkeys(node.outputs, name))
         elif node.op == "quantize":
             attrs = attributes(node)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
 from netsuke.core.recipe import BITS
-from netsuke.methods.quantize.whitepaper_int8 import WEIGHT_RULES
+from netsuke.methods.quantize.whitepaper_int8 import wrong_defaults
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,7 @@ class Uniform:
             value = getattr(self, key)
             if value not in BITS and not (key == "ends" and value == 0):
                 problems.append(Problem(key, where, str(value), "2 to 8" + (", or 0" if key == "ends" else "")))
-        if self.weights not in WEIGHT_RULES:
-            problems.append(Problem("weights", where, self.weights, ", ".join(WEIGHT_RULES)))
-        if self.granularity not in ("channel", "tensor"):
-            problems.append(Problem("granularity", where, self.granularity, "channel, tensor"))
-        if self.samples < 1:
-            problems.append(Problem("samples", where, str(self.samples), "at least 1"))
+        problems += wrong_defaults(self, where)
         if problems:
             raise UsageError(problems)
 

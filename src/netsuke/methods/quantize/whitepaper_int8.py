@@ -15,11 +15,35 @@ quantize/equalization.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
 
 WEIGHT_RULES = ("maxabs", "mse")
+
+
+class Defaults(Protocol):
+    """What every recipe of this kind states."""
+
+    @property
+    def weights(self) -> str: ...
+    @property
+    def granularity(self) -> str: ...
+    @property
+    def samples(self) -> int: ...
+
+
+def wrong_defaults(config: Defaults, where: str) -> list[Problem]:
+    """What is wrong with the rule for weight scales, their granularity, the number of samples."""
+    problems = []
+    if config.weights not in WEIGHT_RULES:
+        problems.append(Problem("weights", where, config.weights, ", ".join(WEIGHT_RULES)))
+    if config.granularity not in ("channel", "tensor"):
+        problems.append(Problem("granularity", where, config.granularity, "channel, tensor"))
+    if config.samples < 1:
+        problems.append(Problem("samples", where, str(config.samples), "at least 1"))
+    return problems
 
 
 @dataclass(frozen=True)
@@ -38,14 +62,7 @@ class WhitepaperInt8:
     samples: int = 256
 
     def __post_init__(self) -> None:
-        where, problems = "quantize/whitepaper_int8", []
-        if self.weights not in WEIGHT_RULES:
-            problems.append(Problem("weights", where, self.weights, ", ".join(WEIGHT_RULES)))
-        if self.granularity not in ("channel", "tensor"):
-            problems.append(Problem("granularity", where, self.granularity, "channel, tensor"))
-        if self.samples < 1:
-            problems.append(Problem("samples", where, str(self.samples), "at least 1"))
-        if problems:
+        if problems := wrong_defaults(self, "quantize/whitepaper_int8"):
             raise UsageError(problems)
 
 

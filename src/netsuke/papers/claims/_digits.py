@@ -21,7 +21,11 @@ def small(recipe: Any, seed: int, network: Any = "models:digits_cnn") -> Any:
     Effort "fast" measures no sensitivities, so no layer is kept in float: the claim is about the recipe, not about
     its rescue.
     """
-    calib = load_data("digits:train").take(SAMPLES, seed)
+    return quantized(recipe, load_data("digits:train").take(SAMPLES, seed), seed, network)
+
+
+def quantized(recipe: Any, calib: Any, seed: int, network: Any = "models:digits_cnn") -> Any:
+    """As `small`, from other inputs."""
     return compress(
         network,
         recipe=recipe,
@@ -37,6 +41,16 @@ def small(recipe: Any, seed: int, network: Any = "models:digits_cnn") -> Any:
 def top1(result: Any) -> tuple[float, float]:
     """Accuracy before and after."""
     return result.check.float_metrics["top1"], result.check.compressed_metrics["top1"]
+
+
+def agreement(result: Any) -> float:
+    """Share of the test images where float and compressed network answer alike."""
+    return float(result.check.agreement or 0.0)
+
+
+def weight_codes(result: Any) -> list[Any]:
+    """Codes of every layer's weights, in graph order."""
+    return [n.inputs[0].const_value.numpy() for n in result.quantized.graph if (n.name or "").endswith("/weight")]
 
 
 def engine_equals_reference(program: Any, count: int = 16) -> bool:

@@ -14,8 +14,7 @@ from typing import Any
 
 from netsuke.data import load_data
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._digits import SHAPE, engine_equals_reference, top1
-from netsuke.pipeline import compress
+from netsuke.papers.claims._digits import agreement, engine_equals_reference, quantized, top1
 
 IMAGES = 64
 BASE = "quantize/uniform:weight_bits=4,activation_bits=4"
@@ -34,19 +33,10 @@ def measure(context: Context, seed: int) -> Outcome:
     exact: dict[str, bool] = {}
     calib = load_data("digits:train").take(IMAGES, seed)
     for name, recipe in RECIPES.items():
-        result = compress(
-            "models:digits_cnn",
-            recipe=recipe,
-            calib=calib,
-            evaluate="digits:test",
-            shape=SHAPE,
-            seed=seed,
-            effort="fast",
-            measure=False,
-        )
+        result = quantized(recipe, calib, seed)
         context.progress(f"seed {seed}: {name}: {result.summary().splitlines()[0]}")
         figures["top1_float"], figures[f"top1_{name}"] = top1(result)
-        figures[f"agreement_{name}"] = float(getattr(result.check, "agreement", None) or 0.0)
+        figures[f"agreement_{name}"] = agreement(result)
         if name in ("light", "adaquant"):
             exact[f"{name}: engine equals the reference"] = engine_equals_reference(result.program)
     return Outcome(exact, figures)

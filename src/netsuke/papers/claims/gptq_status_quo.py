@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._digits import engine_equals_reference, small, top1
+from netsuke.papers.claims._digits import agreement, engine_equals_reference, small, top1, weight_codes
 
 BASE = "quantize/uniform:weight_bits=2,activation_bits=8"
 RECIPES = {
@@ -30,8 +30,7 @@ RECIPES = {
 
 def narrow(result: Any) -> bool:
     """The codes of all layers between the ends lie in {-1, 0, 1}."""
-    codes = [n.inputs[0].const_value.numpy() for n in result.quantized.graph if (n.name or "").endswith("/weight")]
-    return all(int(np.abs(c.astype(int)).max()) <= 1 for c in codes[1:-1])
+    return all(int(np.abs(c.astype(int)).max()) <= 1 for c in weight_codes(result)[1:-1])
 
 
 def measure(context: Context, seed: int) -> Outcome:
@@ -42,7 +41,7 @@ def measure(context: Context, seed: int) -> Outcome:
         result = small(recipe, seed)
         context.progress(f"seed {seed}: {name}: {result.summary().splitlines()[0]}")
         figures["top1_float"], figures[f"top1_{name}"] = top1(result)
-        figures[f"agreement_{name}"] = float(result.check.agreement or 0.0)
+        figures[f"agreement_{name}"] = agreement(result)
         exact[f"{name}: ternary codes"] = narrow(result)
         if name in ("gptq", "recipe"):
             exact[f"{name}: engine equals the reference"] = engine_equals_reference(result.program)

@@ -11,7 +11,6 @@ points of real data.
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -19,25 +18,10 @@ from netsuke.capture import capture
 from netsuke.data import Dataset, load_data
 from netsuke.models import build
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._digits import SHAPE, engine_equals_reference, top1
-from netsuke.pipeline import compress
+from netsuke.papers.claims._digits import SHAPE, agreement, engine_equals_reference, quantized, top1
 
 COUNT = 32
 BASE = "quantize/uniform:weight_bits=8,activation_bits=4"
-
-
-def quantized(recipe: Any, calib: Any, seed: int) -> Any:
-    """The digits network by the recipe, judged on the test images."""
-    return compress(
-        "models:digits_cnn",
-        recipe=recipe,
-        calib=calib,
-        evaluate="digits:test",
-        shape=SHAPE,
-        seed=seed,
-        effort="fast",
-        measure=False,
-    )
 
 
 def measure(context: Context, seed: int) -> Outcome:
@@ -57,7 +41,7 @@ def measure(context: Context, seed: int) -> Outcome:
     for name, result in runs.items():
         context.progress(f"seed {seed}: {name}: {result.summary().splitlines()[0]}")
         figures["top1_float"], figures[f"top1_{name}"] = top1(result)
-        figures[f"agreement_{name}"] = float(getattr(result.check, "agreement", None) or 0.0)
+        figures[f"agreement_{name}"] = agreement(result)
     exact = {
         "the loss falls at least fivefold": found.after < found.before / 5,
         "under a minute": seconds < 60,

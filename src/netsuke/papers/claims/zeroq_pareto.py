@@ -19,8 +19,8 @@ from netsuke.core.budget import Budget
 from netsuke.core.recipe import Recipe
 from netsuke.data import Dataset
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._digits import SHAPE, engine_equals_reference, top1
-from netsuke.papers.claims.zeroq import COUNT, quantized
+from netsuke.papers.claims._digits import SHAPE, agreement, engine_equals_reference, quantized, top1
+from netsuke.papers.claims.zeroq import COUNT
 from netsuke.pipeline import compress, plan
 
 LOW = "quantize/uniform:weight_bits=4,activation_bits=3"
@@ -53,7 +53,7 @@ def measure(context: Context, seed: int) -> Outcome:
     for name, result in runs.items():
         context.progress(f"seed {seed}: {name}: {result.summary().splitlines()[0]}")
         figures["top1_float"], figures[f"top1_{name}"] = top1(result)
-        figures[f"agreement_{name}"] = float(getattr(result.check, "agreement", None) or 0.0)
+        figures[f"agreement_{name}"] = agreement(result)
     exact = {
         "under a minute": seconds < 60 and sweep < 60,
         "the sweep keeps the limit": mixed.bytes_after <= uniform.bytes_after,
