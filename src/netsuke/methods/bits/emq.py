@@ -51,7 +51,7 @@ class Emq:
     """table: configurations measured; rounds: of evolution; population: of trees."""
 
     table: int = 48
-    rounds: int = 600
+    rounds: int = 3000
     population: int = 40
 
     def __post_init__(self) -> None:

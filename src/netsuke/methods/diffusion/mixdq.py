@@ -7,7 +7,8 @@ layers make of it is kept as a float constant, so that it does not set the scale
 decide what an image shows, others how well; one metric for both ranks them wrongly, so each group has its own.
 Equations: sensitivity of layer l at b bits: only its weights quantized, images of the whole run from the same noise;
 content layers 1 - SSIM, quality layers -SQNR (dB, against the best of the layer's own). Two integer programs, min sum h
-with sum n_l b_l <= target of the group; the total of `bits` is split between the groups in `ratios` ways, all
+with sum n_l b_l <= target of the group, over {2, 4, 8} bits for content and {4, 8} for quality (sums of dB would trade
+two layers at 4 bits for one at 2 and one at 8); the total of `bits` is split between the groups in `ratios` ways, all
 candidates sample, and the one of least mean squared error to the float images is kept. Activations have 8 bits.
 Differences: SSIM in windows of 4x4 for images of 8x8; 10 splits of one total (the paper also scans totals); weights
 symmetric with least-squares ranges; activation bits are not searched and no activation stays at 16 bits.
@@ -41,7 +42,7 @@ class MixDq:
     first_token  keep what key and value layers make of a constant first token in float
     content      layers of the first group, patterns joined by +; all others are quality layers
     decoupled    False: one program for all layers, by SQNR
-    widths       candidates of weight bits, joined by +
+    widths       candidates of weight bits, joined by +; quality_widths: of quality layers
     count        images of a sensitivity; ratios: splits of the total that are tried
     """
 
@@ -50,15 +51,20 @@ class MixDq:
     content: str = "*attn2.*+*.ff.*"
     decoupled: bool = True
     widths: str = "2+4+8"
+    quality_widths: str = "4+8"
     count: int = 32
     ratios: int = 10
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {"bits": (2, 8), "count": (2, 1e6), "ratios": (1, 1000)}
         check_numbers(self, NAME, limits)
-        wrong = [p for p in patterns(self.widths) if p not in set("2345678")]
-        if wrong or not patterns(self.widths):
-            raise UsageError(Problem("widths", NAME, self.widths, "2 to 8, joined by +"))
+        problems = [
+            Problem(key, NAME, value, "2 to 8, joined by +")
+            for key, value in (("widths", self.widths), ("quality_widths", self.quality_widths))
+            if not patterns(value) or any(p not in set("2345678") for p in patterns(value))
+        ]
+        if problems:
+            raise UsageError(problems)
 
 
 def apply(model: nn.Module, sampling: Sampling, config: MixDq = MixDq()) -> Tuned:
@@ -117,10 +123,15 @@ def sensitivities(
     real = _images(network, sampling, config.count)
     found = {}
     for name in names:
-        for bits in map(int, patterns(config.widths)):
+        for bits in sorted({*_widths(config, 0), *_widths(config, 1)}):
             with_bits = _with_weights(network, sampling, config.count, {name: bits})
             found[name, bits] = 1.0 - ssim(with_bits, real), -sqnr(with_bits, real)
     return found
+
+
+def _widths(config: MixDq, group: int) -> list[int]:
+    """Candidates of content (0) and quality layers (1); all layers are one group where they are not told apart."""
+    return sorted(map(int, patterns(config.quality_widths if group and config.decoupled else config.widths)))
 
 
 def _images(network: nn.Module, sampling: Sampling, count: int) -> Tensor:
@@ -193,13 +204,13 @@ def _candidates(
     content = matching(names, patterns(config.content), NAME) if config.decoupled else []
     groups = [(content, 0), ([n for n in names if n not in content], 1)]
     total = config.bits * sum(sizes.values())
-    widths = sorted(map(int, patterns(config.widths)))
     found: list[dict[str, int]] = []
     for k in np.linspace(0.46, 1.36, config.ratios) if config.decoupled else [1.0]:
-        first = sum(sizes[n] for n in content)
-        share = min(max(k * config.bits, widths[0]), widths[-1]) * first
+        first, allowed = sum(sizes[n] for n in content), _widths(config, 0)
+        share = min(max(k * config.bits, allowed[0]), allowed[-1]) * first
         made: dict[str, int] = {}
         for (members, metric), limit in zip(groups, (share, total - share), strict=True):
+            widths = _widths(config, metric)
             if members and limit >= widths[0] * sum(sizes[n] for n in members):
                 made |= _program(members, sizes, {key: h[metric] for key, h in harms.items()}, widths, limit)
         if len(made) == len(names) and made not in found:

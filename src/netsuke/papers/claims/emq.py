@@ -1,10 +1,10 @@
 """EMQ: an evolved formula ranks bit configurations better than hand-made proxies, on configurations it never saw.
 
 Paper: evolved proxies correlate better with quantized accuracy than hand-made ones.
-Checked: the shipped digits network, 90 random configurations of 2, 3 and 4 bits of its six weight layers, top-1 of
-each on the 359 test digits; 45 configurations to evolve on, 45 held out. Exact: every tree's value is finite.
+Checked: the shipped digits network, 300 random configurations of 2, 3 and 4 bits of its six weight layers, top-1 of
+each on the 359 test digits; 150 configurations to evolve on, 150 held out. Exact: every tree's value is finite.
 Statistical: Spearman's correlation of the evolved formula on held-out configurations is above those of size, rounding
-error and Hessian by 0.05, and not below that of the sum of single-layer divergences by more than 0.02.
+error and Hessian by 0.05, and above that of the sum of single-layer divergences by more than the spread over seeds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from netsuke.papers.claims._digits import SAMPLES, SHAPE
 from netsuke.passes import compile_program
 from netsuke.pipeline.runner import EngineRunner
 
-TABLE = 90
+TABLE = 300
 
 
 def probe_of(seed: int) -> Any:
@@ -81,7 +81,7 @@ CLAIM = register(
             Compare("evolved", "size", 0.05),
             Compare("evolved", "rounding_error", 0.05),
             Compare("evolved", "hessian", 0.05),
-            Compare("evolved", "kl", -0.02),
+            Compare("evolved", "kl", clear=True),
         ),
         seeds=(0, 1),
         minutes=3,
