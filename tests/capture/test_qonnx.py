@@ -6,10 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
+from netsuke import engine
 from netsuke.capture import capture
 from netsuke.core.errors import UnsupportedError
 from netsuke.passes import compile_program
-from netsuke.program import verify
+from netsuke.program import stored_bits, verify
 from netsuke.program.interpreter import run
 
 DOMAIN = "qonnx.custom_op.general"
@@ -97,8 +98,9 @@ def test_what_has_no_form_is_refused_by_name(text, constants, message):
         capture(model(text, "float[N,4] x", "float[N,4] y", **constants))
 
 
-def test_brevitas_files_compile_to_packed_kernels():
-    """Widths of 4, 3, 2 and 1 bits in one network; the program computes what Brevitas computes, code by code."""
+@pytest.mark.parametrize("bits", [3, 2])
+def test_brevitas_files_compile_to_packed_kernels(bits):
+    """Weights of 4, 2 and 1 bits, activations of 8, 3 or 2, and 1, in one network: what Brevitas computes, by codes."""
     torch = pytest.importorskip("torch")
     brevitas_nn = pytest.importorskip("brevitas.nn")
     from brevitas.export import export_qonnx
@@ -111,7 +113,7 @@ def test_brevitas_files_compile_to_packed_kernels():
         brevitas_nn.QuantIdentity(bit_width=8),
         brevitas_nn.QuantConv2d(3, 16, 3, padding=1, bias=False, weight_bit_width=4),
         torch.nn.BatchNorm2d(16),
-        brevitas_nn.QuantReLU(bit_width=3),
+        brevitas_nn.QuantReLU(bit_width=bits),
         brevitas_nn.QuantConv2d(16, 8, 3, bias=False, weight_bit_width=2),
         torch.nn.BatchNorm2d(8),
         brevitas_nn.QuantIdentity(**sign),
@@ -135,6 +137,11 @@ def test_brevitas_files_compile_to_packed_kernels():
     assert ops.count("qconv") == 2
     assert ops.count("bconv") == 1
     assert not {"conv", "where", "binary"} & set(ops)
+    middle = [node for node in program.nodes if node.op == "qconv"]
+    assert middle[0].attrs["hi"] - middle[0].attrs.get("lo", 0) == 2**bits - 1  # codes between layers have that width
+    assert [stored_bits(program, node.inputs[1]) for node in middle] == [4, 2]
     got = next(iter(run(program, {program.inputs[0].name: x.numpy()}).values()))
+    served = next(iter(engine.load(program).run({program.inputs[0].name: x.numpy()}).values()))
+    assert np.array_equal(served, got)
     # A sum on a rounding boundary of float arithmetic may take the neighbouring code: few values, and small.
     assert np.mean(np.abs(got - want) > 1e-4 * np.abs(want).max()) < 0.02

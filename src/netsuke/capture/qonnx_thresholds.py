@@ -4,7 +4,8 @@
 
 One threshold is a comparison: signs (out_scale 2, out_bias -1) or 0 and 1, which layers read as packed bits. More are
 counted by comparisons, exactly, into codes 0 .. T behind Clip, QuantizeLinear and DequantizeLinear, so that the layers
-behind them run on packed integers; the counting itself is float work of T passes. Such files carry integer weights as
+behind them run on packed integers. Behind an integer layer the counting becomes its requantization
+(`netsuke.passes.fold_thresholds`); on a float input it is float work of T passes. Such files carry integer weights as
 plain floats: those of Conv, Gemm and MatMul become int8 codes of scale 1 behind DequantizeLinear.
 """
 

@@ -12,6 +12,7 @@ from netsuke.capture.symbolic import name_free_dims
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.passes.affine_tables import affine_tables
 from netsuke.passes.byte_transposes import transpose_codes
+from netsuke.passes.fold_thresholds import fold_thresholds
 from netsuke.passes.fuse_binary import fuse_binary
 from netsuke.passes.fuse_bmatmul import fuse_bmatmul
 from netsuke.passes.fuse_float import fuse_float
@@ -59,6 +60,8 @@ def run(model: ir.Model, *, name: str, plan: str, meta: dict[str, str], taps: tu
     for _ in range(8):
         if not sink_transposes(graph) + simplify_views(graph):
             break
+    fold_thresholds(graph)
+    sweep(graph)
     fuse_binary(graph)
     fuse_bmatmul(graph)
     fuse_tables(graph)
