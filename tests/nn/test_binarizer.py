@@ -254,6 +254,22 @@ def test_bad_requests_name_every_problem() -> None:
         freeze(nn.Sequential(broken))
 
 
+def levels_from_0(_: nn.Module) -> Binarizer:
+    return Binarizer(Elastic(0, 1), Learned(start=2.0))
+
+
+def test_activations_outside_the_domain_are_refused_in_training() -> None:
+    net = binarize(Net(), weights=signs, inputs=inputs).train()
+    x = torch.randn(2, 3, 8, 8)
+    x[0, 0, 0, 0] = math.nan
+    with pytest.raises(UsageError, match="NaN"):  # signs would hide it from the loss
+        net(x)
+    unsigned = binarize(nn.Sequential(nn.Linear(4, 2)), weights=signs, inputs=levels_from_0, keep=()).train()
+    with pytest.raises(UsageError, match="outside the levels"):
+        unsigned(torch.tensor([[1.0, 2.0, -1.0, 0.5]]))
+    assert bool(torch.isfinite(unsigned(torch.rand(3, 4))).all())
+
+
 def test_progress_reaches_every_surrogate() -> None:
     torch.manual_seed(0)
 

@@ -3,8 +3,9 @@
     clause     DET NOUN VERB [not] [ADVERB] ADJECTIVE [and ADJECTIVE]      adjectives of a clause share their polarity
     sentence   clause, or clause but clause                                 nouns of a sentence share their topic
 
-The sentiment of a sentence is that of its last clause, "not" turning it round: no bag of words tells it. A translation
-puts the verb first, and the adjectives behind their noun, which takes an article that agrees with it. Word 0 pads.
+The sentiment of a sentence is that of its last clause, "not" turning it round: no bag of words tells it. Its tone is
+the polarity of the last clause's adjectives, whatever "not" does. A translation puts the verb first, and the adjectives
+behind their noun, which takes an article that agrees with it. Word 0 pads.
 """
 
 from __future__ import annotations
@@ -33,15 +34,16 @@ LENGTH = 16  # two clauses of at most eight words, "but" between them cut to fit
 
 @dataclass(frozen=True)
 class Sentences:
-    """ids [N, LENGTH], sentiment [N] in 0, 1 and topic [N] in 0 .. TOPICS - 1."""
+    """ids [N, LENGTH], sentiment [N] and tone [N] in 0, 1 and topic [N] in 0 .. TOPICS - 1."""
 
     ids: Ids
     sentiment: Ids
     topic: Ids
+    tone: Ids
 
 
-def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int], int]:
-    """Words, at most `most` of them, and the polarity that they say."""
+def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int], int, int]:
+    """Words, at most `most` of them, the polarity that they say, and that of the adjectives."""
     good, turned = int(rng.integers(2)), bool(rng.integers(2))
     adjectives = (GOOD if good else BAD) + rng.permutation(ADJECTIVES)[:2]
     words = [DETERMINER + int(rng.integers(DETERMINERS)), NOUN + topic * NOUNS + int(rng.integers(NOUNS))]
@@ -51,21 +53,22 @@ def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int],
     words.append(int(adjectives[0]))
     if rng.random() < 0.5 and len(words) + 2 <= most:
         words += [AND, int(adjectives[1])]
-    return words, good ^ int(turned)
+    return words, good ^ int(turned), good
 
 
 def sentences(count: int, seed: int = 0) -> Sentences:
     """`count` sentences drawn with the seed."""
     rng = generator(seed, "data.toy_text")
-    ids, sentiment, topics = np.zeros((count, LENGTH), np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
+    ids = np.zeros((count, LENGTH), np.int64)
+    sentiment, topics, tones = (np.zeros(count, np.int64) for _ in range(3))
     for row in range(count):
         topic = int(rng.integers(TOPICS))
-        words, said = _clause(rng, topic, 8)
+        words, said, tone = _clause(rng, topic, 8)
         if rng.random() < 0.5:
-            more, said = _clause(rng, topic, LENGTH - len(words) - 1)
+            more, said, tone = _clause(rng, topic, LENGTH - len(words) - 1)
             words = [*words, BUT, *more]
-        ids[row, : len(words)], sentiment[row], topics[row] = words, said, topic
-    return Sentences(ids, sentiment, topics)
+        ids[row, : len(words)], sentiment[row], topics[row], tones[row] = words, said, topic, tone
+    return Sentences(ids, sentiment, topics, tones)
 
 
 def masked(ids: Ids, seed: int, share: float = 0.2) -> tuple[Ids, Ids]:

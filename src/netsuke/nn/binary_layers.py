@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netsuke.core.errors import Problem, UsageError, near
-from netsuke.nn.binarizer import Binarizer, Token8
+from netsuke.nn.binarizer import Binarizer, Elastic, Learned, Token8
 from netsuke.nn.binarizer_bases import FewBits
 from netsuke.nn.binary_export import few_bits
 
@@ -28,6 +28,20 @@ Layer = nn.Conv2d | nn.Linear
 MakeBinarizer = Callable[[Layer], Binarizer | None]
 LARGEST_CODE = 127
 EXACT_SUM = 2**24  # f32 holds every integer up to here
+
+
+@torch.no_grad()
+def check_domain(x: Tensor, binarizer: Binarizer) -> None:
+    """UsageError when x holds a NaN or an infinity (a sign would hide it: the loss stays a number), or when levels that
+    start at 0 and have not seen data yet are given negative numbers."""
+    if not bool(torch.isfinite(x.sum())) and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        hint = "a smaller rate, or clip gradients"
+        raise UsageError(Problem("activations to binarize are NaN or infinite", got=f"{bad} of {x.numel()}", hint=hint))
+    unsigned = isinstance(binarizer.levels, Elastic) and binarizer.levels.lo == 0
+    if unsigned and isinstance(binarizer.scale, Learned) and not bool(binarizer.scale.ready) and bool((x < 0).any()):
+        got, hint = f"{int((x < 0).sum())} of {x.numel()} below 0", "signed levels, or a ReLU in front"
+        raise UsageError(Problem("activations outside the levels of their binarizer", "", got, "0 and above", hint))
 
 
 class BinaryLayer(nn.Module):
@@ -71,6 +85,8 @@ class BinaryLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         scale: Tensor | None = None
         if self.inputs is not None:
+            if self.training:
+                check_domain(x, self.inputs)
             ((x, scale),) = self.inputs.terms(x)
         terms = self.weight_terms()
         first = isinstance(self.inputs, Token8)  # wlinear multiplies both scales first (docs/numerics.md section 12)
@@ -229,7 +245,7 @@ def set_progress(model: nn.Module, progress: float) -> None:
 
 def freeze(model: nn.Module) -> nn.Module:
     """Replace every binary layer and trained scale in place by its frozen form; returns the model in eval mode."""
-    from netsuke.nn.binarizer import Fixed, Learned
+    from netsuke.nn.binarizer import Fixed
 
     for name, layer in list(layers(model)):
         if not isinstance(layer, FrozenLayer):

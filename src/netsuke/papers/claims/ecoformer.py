@@ -1,7 +1,8 @@
 """Liu et al. 2022, "EcoFormer: Energy-Saving Attention with Linear Complexity".
 
 Paper: hash codes of queries and keys replace products by additions and make attention linear in the tokens, at a cost
-of 0.33 points. Checked: a two-layer transformer on the shipped digits, first trained with softmax attention. Exact: the
+of 0.33 points. Checked: a two-layer transformer on the shipped digits, first trained with softmax attention whose keys
+are its queries, as in the paper; the float network it is compared with has keys of its own. Exact: the
 compiled attention runs `bmatmul`, which adds and subtracts 8-bit levels by packed bits, without matmul and softmax; a
 trained one gives the same bits in torch (products of levels) and in the engine (additions). Statistical: accuracy
 within 2 points of the float network; learned codes find more of a token's neighbours than random planes on the same
@@ -87,7 +88,8 @@ def measure(context: Context, seed: int) -> Outcome:
     from netsuke.nn.binary_layers import freeze
 
     teacher, config = _vit.pretrained(seed), ecoformer.Config(seed=seed)
-    model, draw = ecoformer.apply(copy.deepcopy(teacher), config), _vit.batches(seed + 100)
+    start = _vit.pretrained(seed, shared=True)  # the hash takes the place of one projection for queries and keys
+    model, draw = ecoformer.apply(start, config), _vit.batches(seed + 100)
     chance, learned = _recall(model, config, draw(10_000)[0])
     freeze(fit(model, draw, Training(STEPS, RATE)))
     soft_net = fit(copy.deepcopy(teacher), draw, Training(STEPS, RATE))  # as many steps more, on the same batches
