@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests import programs
 
 FOLDER = Path(__file__).parents[1] / "examples"
 EXAMPLES = sorted(p.stem for p in FOLDER.glob("*.py"))
@@ -21,15 +20,5 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name: str, tmp_path: Path) -> None:
     quick = f"import {name} as e; e.main(**({{'epochs': 1}} if {name!r}.startswith('train') else {{}}))"
-    path = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-c", quick],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "equal to the reference bit for bit" in done.stdout
+    printed = programs.run([sys.executable, "-c", quick], tmp_path, PYTHONPATH=str(FOLDER))
+    assert "equal to the reference bit for bit" in printed

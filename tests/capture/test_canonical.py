@@ -247,3 +247,31 @@ def test_capturing_twice_changes_nothing() -> None:
     once = capture(model(nodes, ["N", 4], ["N", 4], opset=17))
     twice = capture(once)
     assert ir.to_proto(twice).SerializeToString() == ir.to_proto(once).SerializeToString()
+
+
+def test_equal_constants_become_one_and_unequal_ones_stay() -> None:
+    from netsuke.capture.clean import merge_equal_constants
+
+    big = RNG.standard_normal((40, 50)).astype(np.float32)
+    other = big.copy()
+    other[-1, -2] += 1  # differs where no sample of 64 elements looks
+    signed = np.array([0.0, 1.0], np.float32)
+    arrays = {"a": big, "b": big.copy(), "c": other, "d": signed, "e": -signed * np.float32([1, -1])}
+    values = [ir.Value(name=n, const_value=ir.tensor(a, name=n)) for n, a in arrays.items()]
+    nodes = [ir.node("Identity", [v]) for v in values]
+    graph = ir.Graph([], [n.outputs[0] for n in nodes], nodes=nodes, initializers=values)
+    assert merge_equal_constants(graph) == 1
+    assert [n.inputs[0].name for n in nodes] == ["a", "a", "c", "d", "e"]  # -0.0 and 0.0 are different bytes
+
+
+def test_attributes_of_emitted_nodes_have_the_types_of_onnx() -> None:
+    from netsuke.capture.graph import emit
+
+    graph = capture(model([helper.make_node("Relu", ["x"], ["y"])], ["N", 3], ["N", 3])).graph
+    given = {"i": 2, "b": True, "f": 0.5, "s": "t", "l": [1, 2], "g": (0.5, 1.5), "n": None, "e": []}
+    node = emit(graph[0], "Op", [graph.inputs[0]], given, domain="netsuke").producer()
+    assert node is not None
+    expected = ir.node("Op", [graph.inputs[0]], given, domain="netsuke")
+    assert {k: (a.type, a.value) for k, a in node.attributes.items()} == {
+        k: (a.type, a.value) for k, a in expected.attributes.items()
+    }

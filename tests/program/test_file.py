@@ -428,3 +428,15 @@ def test_damaged_tables_are_refused(change, what, tmp_path):
     (tmp_path / "bad.nsk").write_bytes(container(header, data[size:]))
     with pytest.raises(NetsukeError):
         engine.load(tmp_path / "bad.nsk")
+
+
+def test_plain_bytes_hold_the_same_program_without_shorter_forms():
+    program = small_program()
+    program.constants["w"] = np.sign(program.constants["w"])  # ternary: the file keeps a fifth of a byte each
+    plain = to_bytes(program, plain=True)
+    assert len(plain) > len(to_bytes(program)) + program.constants["w"].size // 2
+    x = np.random.default_rng(1).normal(size=(1, 8, 4, 7)).astype(np.float32)
+    runs = [interpreter.run(from_bytes(data), {"x": x})["z"] for data in (plain, to_bytes(program))]
+    runs += [engine.load(program, plain=plain).run({"x": x})["z"] for plain in (True, False)]
+    for other in runs[1:]:
+        np.testing.assert_array_equal(runs[0], other)

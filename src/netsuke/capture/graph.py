@@ -140,6 +140,21 @@ def set_type(value: ir.Value, dtype: ir.DataType | None, dims: Dims | None) -> N
     value.shape = None if dims is None else ir.Shape(list(dims))
 
 
+def _attribute(name: str, value: Any) -> ir.Attr:
+    """The attribute of a Python value. The common kinds are told apart here: onnx_ir asks protocols, which takes as
+    long as the rest of a pass.
+    """
+    if type(value) is int or type(value) is bool:
+        return ir.AttrInt64(name, int(value))
+    if type(value) is float:
+        return ir.AttrFloat32(name, value)
+    if type(value) is str:
+        return ir.AttrString(name, value)
+    if type(value) in (list, tuple) and value and all(type(item) is int for item in value):
+        return ir.AttrInt64s(name, value)
+    return ir.convenience.convert_attribute(name, value)
+
+
 def emit(
     before: ir.Node,
     op: str,
@@ -162,7 +177,8 @@ def emit(
     trimmed = list(inputs)
     while trimmed and trimmed[-1] is None:
         trimmed.pop()
-    node = ir.node(op, inputs=trimmed, attributes=attrs or {}, domain=domain, name=name or before.name)
+    listed = [_attribute(key, value) for key, value in (attrs or {}).items() if value is not None]
+    node = ir.Node(domain, op, trimmed, listed, num_outputs=1, name=name or before.name)
     out = node.outputs[0]
     out.name = fresh_name(graph, (source or before.outputs[0].name or "") + "/" + op.lower())
     out.meta["fresh"] = True

@@ -8,6 +8,7 @@ dimension the network fixes (a reshape to constants, a position embedding) becom
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import io
 import logging
@@ -240,6 +241,20 @@ def _torch() -> Any:
 
 
 @contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: the exporter makes millions of small objects that live, and each full collection
+    looks at all of them. What it leaves behind is collected when it is done.
+    """
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if ran:
+            gc.enable()
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress and its warnings about its own internals."""
     names = ("torch.onnx", "torch.export", "torch.fx.experimental", "onnxscript", "onnx_ir")
@@ -249,6 +264,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(logging.ERROR)
     try:
         with (
+            _uncollected(),
             warnings.catch_warnings(),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),  # a failed attempt prints the graph it had

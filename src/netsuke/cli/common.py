@@ -190,6 +190,8 @@ def explain_error(error: NetsukeError) -> str:
 def _usage_error(error: Any) -> str:
     """click's complaint, with near matches for a mistyped verb (click adds them for options itself)."""
     text = str(error.format_message())
+    if type(error).__name__ == "NoArgsIsHelpError":  # `netsuke` alone: the message is the whole help
+        return text
     context = error.ctx
     if context is not None and hasattr(context.command, "list_commands") and text.startswith("No such command"):
         typed = text.split("'")[1]

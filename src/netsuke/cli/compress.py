@@ -144,7 +144,7 @@ def compress(
         from netsuke.pipeline.advice import advice
 
         hints = zip(small.missed, advice(small), strict=True)
-        problems = [Problem(m, hint=h) for m, h in hints] or [Problem("interrupted: this is the best so far")]
+        problems = [Problem(str(m), hint=h) for m, h in hints] or [Problem("interrupted: this is the best so far")]
         raise ContractMissed(problems, f"{small.path} was written, but the contract was missed")
 
 

@@ -7,6 +7,7 @@ Importing a record must not import torch.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -71,8 +72,9 @@ def register(method: Method) -> Method:
     return method
 
 
+@functools.cache  # a lookup of a record must not list folders
 def load_all() -> None:
-    """Import every file of every room of `netsuke.methods`, so that all records exist."""
+    """Import every file of every room of `netsuke.methods`, so that all records exist; once a process."""
     # By name, because core imports no other room: the catalogue is found, not depended on.
     catalogue = importlib.import_module("netsuke.methods")
     for module in pkgutil.walk_packages(catalogue.__path__, "netsuke.methods."):

@@ -23,7 +23,12 @@ _MAX_THREADS = 1024
 
 
 def load(
-    source: str | os.PathLike[str] | Program, *, threads: int | None = None, isa: str | None = None, max_memory: int = 0
+    source: str | os.PathLike[str] | Program,
+    *,
+    threads: int | None = None,
+    isa: str | None = None,
+    max_memory: int = 0,
+    plain: bool = False,
 ) -> Engine:
     """An Engine for a .nsk file or a program in memory.
 
@@ -34,6 +39,8 @@ def load(
         isa: instruction set to use ("portable", "avx2", ...); default the variable NETSUKE_ISA, else the best of this
             CPU. Results are the same bits on all of them.
         max_memory: bytes that intermediate tensors may take; 0 is the memory of the machine.
+        plain: hand a program over without looking for the shortest form of its constants: loads sooner, gives the same
+            results, and may choose other kernels than its file.
 
     Raises:
         FileError: the file is missing or damaged; UnsupportedError: it needs an operator this runtime has not;
@@ -48,7 +55,8 @@ def load(
     if isinstance(source, Program):
         from netsuke.program.file import to_bytes
 
-        return Engine(_call(f"program {source.name!r}", native.Engine.load_bytes, to_bytes(source), *options))
+        data = to_bytes(source, plain=plain)
+        return Engine(_call(f"program {source.name!r}", native.Engine.load_bytes, data, *options))
     path = Path(source)
     if not path.is_file():
         raise FileError(Problem("no such file", where=str(path), hint="netsuke compress makes one"))

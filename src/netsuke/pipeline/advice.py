@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from netsuke.pipeline.small import Small, size
 
 SHOWN = 3
 
 
 def advice(small: Small) -> list[str]:
-    """One hint for every line of `small.missed`, in their order."""
-    return [_for_line(small, line) for line in small.missed]
+    """One hint for every line of `small.missed`, in their order; empty where the line itself says what to do."""
+    return [_HINTS[line.kind](small) for line in small.missed]
 
 
-def _for_line(small: Small, line: str) -> str:
-    if line.startswith("size "):
-        return _smaller(small)
-    if line.startswith("compression took"):
-        return "--effort fast (no sensitivities), or fewer calibration samples"
-    if "dropped by" in line:
-        return _closer(small)
-    return ""
+def _sooner(_small: Small) -> str:
+    return "--effort fast (no sensitivities), or fewer calibration samples"
 
 
 def _smaller(small: Small) -> str:
@@ -39,3 +35,11 @@ def _closer(small: Small) -> str:
     names = {row.name for row in worst}
     more = sum(row.bytes_before - row.bytes for row in small.layers if row.name in names)
     return f'method = "keep" in the plan for {", ".join(row.name for row in worst)} (+{size(more)}), or netsuke train'
+
+
+_HINTS: dict[str, Callable[[Small], str]] = {
+    "size": _smaller,
+    "time": _sooner,
+    "drop": _closer,
+    "unmeasured": lambda _small: "",
+}

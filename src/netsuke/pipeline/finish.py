@@ -20,7 +20,7 @@ from netsuke.pipeline import timing
 from netsuke.pipeline.evaluate import Evaluation
 from netsuke.pipeline.layers import layer_table
 from netsuke.pipeline.memory import engine_bytes
-from netsuke.pipeline.small import Small, meets
+from netsuke.pipeline.small import Missed, Small, meets
 from netsuke.pipeline.work import Work
 from netsuke.program.model import Program
 from netsuke.verify.batches import feeds_of, fixed_batch, sample_shapes
@@ -149,7 +149,7 @@ def finish(work: Work, plan: Plan, quantized: Any, path: Path, evaluation: Evalu
 def _promise(work: Work, small: Small) -> None:
     seconds, limit = time.monotonic() - work.started, work.budget.seconds
     if limit is not None and seconds > limit:
-        small.missed.append(f"compression took {seconds:.0f} s, limit {limit:.0f} s")
+        small.missed.append(Missed("time", f"compression took {seconds:.0f} s, limit {limit:.0f} s"))
 
 
 def _facts(work: Work, plan: Plan, found: Check) -> dict[str, Any]:

@@ -97,9 +97,16 @@ def _port(port: Port) -> str:
     return f"{port.name} {port.dtype} [{', '.join(map(str, port.shape))}]"
 
 
-def _shape(value: Any) -> str:
+def _shape(value: Any, known: Mapping[str, list[int]] | None = None) -> str:
+    """The shape of a value of the graph; `known`: sizes per sample by name, for those that the graph leaves free."""
     shape = getattr(value, "shape", None)
-    return "?" if shape is None else "x".join(str(d) for d in shape)
+    if shape is None:
+        return "?"
+    dims = [d if isinstance(d, int) else d.value for d in shape]  # None: free, and without a name
+    sample = (known or {}).get(value.name or "")
+    if sample is not None and len(sample) == len(dims) - 1:
+        dims[1:] = sample
+    return "x".join("?" if d is None else str(d) for d in dims)
 
 
 def _sample(model: Any, shape: Any) -> dict[str, tuple[int, ...]]:
@@ -116,15 +123,16 @@ def _sample(model: Any, shape: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _float_network(model: Any, shape: Any, weights: Any) -> Inspection:
-    from netsuke.methods.quantize.ptq import layer_macs, make_plan
+    from netsuke.methods.quantize.ptq import layer_macs, make_plan, sizes
     from netsuke.pipeline.runner import EngineRunner
 
     graph = capture_model(model, shape, weights)
     if is_quantized(graph):
         return _program(compile_program(graph, name=str(graph.graph.name or "network")))
     plan = make_plan(graph, runner=EngineRunner(), effort="fast")
-    sample = _sample(model, shape)
+    sample, known = _sample(model, shape), dict[str, list[int]]()
     if sample:
+        known = sizes(graph, sample)
         counted = layer_macs(graph, sample)
         for row in plan.rows:
             row.macs = counted[row.name]
@@ -133,7 +141,7 @@ def _float_network(model: Any, shape: Any, weights: Any) -> Inspection:
         Item(
             name=r.name,
             op=r.op,
-            shape=_shape(outputs.get(r.name)),
+            shape=_shape(outputs.get(r.name), known),
             bytes=r.bytes_before,
             packed=r.bytes_after if r.status == "packed" else None,
             macs=r.macs,

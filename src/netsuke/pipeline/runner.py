@@ -38,7 +38,7 @@ class EngineRunner:
         self, model: Any, batches: Iterable[Mapping[str, Array]], taps: Sequence[str]
     ) -> Iterator[Mapping[str, Array]]:
         program = compile_program(model, name="calibration", taps=tuple(taps))
-        runner = open_runner(program, self.threads)
+        runner = open_runner(program, self.threads, plain=True)  # a graph is run over a few batches and forgotten
         wanted = list(taps) or [port.name for port in program.outputs]
         for index, feeds in enumerate(batches):
             if index and self.may_stop and self._over():

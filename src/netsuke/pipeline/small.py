@@ -18,6 +18,20 @@ from netsuke.verify.parity import Exactness
 SCHEMA = "netsuke.compress/1"
 
 
+@dataclass(frozen=True)
+class Missed:
+    """A line of the contract that was not met.
+
+    kind  "size", "time", "drop", or "unmeasured": a drop was limited and nothing measured it
+    """
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass
 class Small:
     """What `compress` returns.
@@ -40,7 +54,7 @@ class Small:
     timing: Timing | None = None
     exactness: Exactness | None = None
     path: Path | None = None
-    missed: list[str] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     interrupted: bool = False
@@ -84,7 +98,7 @@ class Small:
         counts = self.layers.counts()
         kept = [row.name for row in self.layers if row.status == "float"]
         named = f" ({', '.join(kept[:3])}{', ...' if len(kept) > 3 else ''}, by plan)" if kept else ""
-        told = "; ".join(self.missed)
+        told = "; ".join(map(str, self.missed))
         head = f"contract MISSED: {told}." if told else ("contract met." if self.plan.budget else "no contract given.")
         bits = self._packed_bits()
         return (
@@ -126,7 +140,11 @@ class Small:
             },
             "layers": self.layers.counts() | {"total": len(self.layers)},
             "layer_table": self.layers.as_json(),
-            "contract": {"given": dict(self.plan.budget), "met": not self.missed, "missed": self.missed},
+            "contract": {
+                "given": dict(self.plan.budget),
+                "met": not self.missed,
+                "missed": [str(line) for line in self.missed],
+            },
             "check": self.check.as_json() if self.check else None,
             "timing": self.timing.as_json() if self.timing else None,
             "exactness": self.exactness.as_json() if self.exactness else None,
@@ -170,18 +188,17 @@ def ms(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
-def meets(budget: Mapping[str, Any], before: int, after: int, check: Check | None) -> list[str]:
+def meets(budget: Mapping[str, Any], before: int, after: int, check: Check | None) -> list[Missed]:
     """Lines of the contract that are missed. `budget` is the table a plan carries."""
     missed = []
     limit = budget.get("size_bytes") or (budget["size_ratio"] * before if budget.get("size_ratio") else None)
     if limit is not None and after > limit:
-        missed.append(f"size {size(after)} is above {size(int(limit))}")
+        missed.append(Missed("size", f"size {size(after)} is above {size(int(limit))}"))
     for name, allowed in dict(budget.get("drop", {})).items():
         lost = check.drop.get(name) if check else None
         if lost is None:
-            missed.append(
-                f"{name} was limited to a drop of {allowed:.2%} but not measured (give --eval data with labels)"
-            )
+            text = f"{name} was limited to a drop of {allowed:.2%} but not measured (give --eval data with labels)"
+            missed.append(Missed("unmeasured", text))
         elif lost > allowed:
-            missed.append(f"{name} dropped by {lost:.2%}, limit {allowed:.2%}")
+            missed.append(Missed("drop", f"{name} dropped by {lost:.2%}, limit {allowed:.2%}"))
     return missed

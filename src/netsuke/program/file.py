@@ -38,10 +38,13 @@ def producer() -> str:
         return "netsuke 0.1.0"
 
 
-def to_bytes(program: Program) -> bytes:
-    """The bytes of the .nsk file. The same program gives the same bytes. Raises FileError where `verify` would."""
+def to_bytes(program: Program, *, plain: bool = False) -> bytes:
+    """The bytes of the .nsk file. The same program gives the same bytes. Raises FileError where `verify` would.
+
+    plain  constants as they are, without a search for their shortest form: for a program that is run once
+    """
     verify(program)
-    forms = stored_forms(program)
+    forms = {} if plain else stored_forms(program)
     packed = {name: form.packed for name, form in forms.items()}
     header: dict[str, Any] = {"__metadata__": {_KEY: program_text(program, producer(), packed)}}
     blobs: list[memoryview] = []  # as they lie in memory: one copy of the weights is made, by the join

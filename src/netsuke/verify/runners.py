@@ -46,14 +46,14 @@ def runtime_available() -> bool:
     return True
 
 
-def open_runner(program: Program, threads: int | None = None, isa: str | None = None) -> Runner:
+def open_runner(program: Program, threads: int | None = None, isa: str | None = None, *, plain: bool = False) -> Runner:
     """The compiled engine on this program; the reference interpreter, named as such, when there is no compiled
-    runtime.
+    runtime. plain: see `engine.load`.
     """
     if runtime_available():
         from netsuke import engine
 
-        loaded = engine.load(program, threads=threads, isa=isa)
+        loaded = engine.load(program, threads=threads, isa=isa, plain=plain)
 
         def run(feeds: Mapping[str, Array], taps: Sequence[str] = ()) -> dict[str, Array]:
             return dict(loaded.run(dict(feeds), taps=tuple(taps)))

@@ -1,6 +1,7 @@
 """Calibrators against what NumPy and SciPy say about the full data."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from netsuke.core.errors import UsageError
 from netsuke.methods.quantize import entropy, minmax, moving_average, mse, percentile
 from netsuke.methods.quantize._codes import affine, fake_quantize
 from netsuke.methods.quantize._histogram import HALF, Histogram
-from netsuke.methods.quantize._statistics import Statistics
+from netsuke.methods.quantize._statistics import STATE_BYTES, Statistics
 
 floats = st.floats(-1e4, 1e4, width=32).map(lambda v: 0.0 if abs(v) < 1e-25 else v)
 data = arrays(np.float32, st.integers(1, 200), elements=floats)
@@ -205,3 +206,29 @@ def test_empty_batches_are_nothing():
 def test_histogram_calibrators_insist_on_a_histogram():
     with pytest.raises(ValueError, match="histogram"):
         mse.apply(Statistics("t"))
+
+
+@pytest.mark.parametrize("method", [minmax, moving_average, percentile, mse, entropy])
+def test_memory_does_not_grow_with_the_data(method):
+    rng = np.random.default_rng(0)
+    found = Statistics("t", histogram="histogram" in method.METHOD.tags)
+    used = []
+    tracemalloc.start()
+    try:
+        for part in range(40):
+            found.add(rng.standard_normal(20_000).astype(np.float32) * (1 + part))
+            used.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert found.count == 800_000
+    assert max(used[1:]) < used[0] + 10_000  # a batch takes 80,000 bytes
+    assert sum(a.nbytes for a in found.state().values()) <= STATE_BYTES
+    low, high = method.apply(found)
+    assert low < 0 < high
+
+
+def test_a_range_is_found_again_after_new_data():
+    found = statistics(np.ones(8, np.float32))
+    found.known["key", "", 8] = (0.0, 1.0)
+    found.add(np.full(8, 2, np.float32))
+    assert not found.known

@@ -233,3 +233,38 @@ def test_all_values_of_a_result_are_typed():
         for out in node.outputs:
             assert out.dtype in (ir.DataType.FLOAT, ir.DataType.UINT8), out.name
             assert is_float(out) == (node.op_type != "QuantizeLinear")
+
+
+def test_bias_correction_reads_the_data_again_only_for_what_is_new():
+    # planning corrects the same network after every layer that is raised: only new quantizers or codes cost a run
+    from netsuke.methods.quantize import insert
+    from netsuke.methods.quantize.sensitivity import _again
+
+    model, calib = resnet(), data()
+    read = []
+
+    def counted(graph, batches, taps):
+        read.append(sorted(taps))
+        yield from runner(graph, batches, taps)
+
+    plan = plan_of(model, calib=calib)
+    state = ptq.prepare(model, plan, calib, counted, 0, histograms=True)
+
+    def corrected(shifts):
+        made = Context(clone(state.model), plan, calib, counted, 0, state.batch)
+        made.placement = place(made.model, {row.name for row in plan.rows if row.kept})
+        made.ranges, made.widths, made.shifts = dict(state.ranges), dict(state.widths), shifts
+        bias_correction.apply(made, bias_correction.BiasCorrection())
+        insert.insert(made)
+        return run(made.model, calib)
+
+    read.clear()
+    np.testing.assert_array_equal(corrected(state.shifts), corrected(state.shifts))
+    assert len(read) == 1
+    row = plan.rows[1]
+    row.method = "quantize/minmax" if row.method != "quantize/minmax" else "quantize/percentile:percent=99.0"
+    _again(state)
+    again = corrected(state.shifts)
+    assert len(read) == 2
+    assert 0 < len(read[1]) < len(read[0])
+    np.testing.assert_array_equal(again, corrected({}))

@@ -136,9 +136,13 @@ def ranges(context: Context, statistics: dict[str, Statistics]) -> dict[str, tup
     """(lo, hi) of each quantizer by its calibrator."""
     table = chosen(context)
     bits = context.widths
-    found = {
-        name: record.apply(statistics[name], config, bits=bits.get(name, 8)) for name, (record, config) in table.items()
-    }
+    found = {}
+    for name, (record, config) in table.items():
+        known = statistics[name].known  # a search over a histogram; settling a plan again mostly asks the same
+        key = (record.name, repr(config), bits.get(name, 8))
+        if key not in known:
+            known[key] = record.apply(statistics[name], config, bits=bits.get(name, 8))
+        found[name] = known[key]
     for layer in context.placement.layers.values():
         factor = scaling(layer)
         name = layer.output.name or ""

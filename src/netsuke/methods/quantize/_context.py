@@ -37,6 +37,9 @@ class Runner(Protocol):
     ) -> Iterator[Mapping[str, npt.NDArray[np.float32]]]: ...
 
 
+# Layer, granularity, whether its output is codes, quantizers of what it reads, digest of its weight's codes.
+ShiftKey = tuple[str, str, bool, tuple[tuple[str | None, tuple[float, int, int] | None], ...], str]
+
 Profiler = Callable[[ir.Model, "Plan"], Mapping[str, float]]
 """Milliseconds of one run on one sample of a graph with quantizers, by layer of the plan; "" belongs to none."""
 
@@ -60,6 +63,7 @@ class Context:
     scales     weight scales by layer, for steps that choose their own; else the row's rule
     store      where calibration may find, and leaves, its statistics
     codes      weight codes by layer, for steps that choose their own rounding; else nearest
+    shifts     mean errors per channel that bias correction has found over the same network and data
     profiler   times a quantized graph on this machine; None where nothing can be timed
     sizer      bytes of the file of a graph with this plan in it; None: only weights and biases are counted
     """
@@ -78,6 +82,7 @@ class Context:
     scales: dict[str, Array] = field(default_factory=dict)
     codes: dict[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     store: Store | None = None
+    shifts: dict[ShiftKey, npt.NDArray[np.float64]] = field(default_factory=dict)
     profiler: Profiler | None = None
     sizer: Sizer | None = None
 

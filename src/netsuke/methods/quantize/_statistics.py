@@ -21,6 +21,7 @@ class Statistics:
     minimum, maximum   of all values
     average_min/max    exponential moving average of the batches' minima and maxima, weight 1 - momentum for a new batch
     histogram          None unless asked for
+    known              ranges that were found for these facts, by calibrator, its options and bits; new data empty it
     """
 
     def __init__(self, name: str, *, histogram: bool = False, momentum: float = 0.9) -> None:
@@ -32,11 +33,13 @@ class Statistics:
         self.average_max = 0.0
         self.momentum = momentum
         self.histogram = Histogram() if histogram else None
+        self.known: dict[tuple[str, str, int], tuple[float, float]] = {}
 
     def add(self, x: npt.NDArray[np.float32]) -> None:
         """Take a batch in; UsageError naming the tensor when it holds NaN or infinity."""
         if x.size == 0:
             return
+        self.known.clear()
         low, high = float(x.min()), float(x.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise UsageError(_not_finite(self.name, x))

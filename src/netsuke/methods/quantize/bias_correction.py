@@ -13,13 +13,16 @@ E[Q(x)] = E[x] (analytic).
 Differences: the paper corrects the weight error only; the activation's clipping error is included here. Means come
 from the float network, so layers are corrected independently (the paper's empirical variant works through the
 layers one after the other).
-Cost: one float run over the calibration data, one mean image per layer input. Limits: needs a bias that stays float.
+Cost: one float run over the calibration data, one mean image per layer input. A network that is corrected again over
+the same data (planning judges it after every layer that is raised) reads them only for layers whose codes or whose
+inputs' quantizers are new. Limits: needs a bias that stays float.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +33,7 @@ from scipy.stats import norm
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._codes import signed_codes
-from netsuke.methods.quantize._context import Context, Feeds, data_inputs
+from netsuke.methods.quantize._context import Context, Feeds, ShiftKey, data_inputs
 from netsuke.methods.quantize._graph import (
     along,
     attribute,
@@ -86,6 +89,21 @@ class Means:
 def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
     """Correct the bias of every quantized convolution and linear layer in the context's model."""
     layers = [x for x in context.placement.layers.values() if x.quantized and x.weight is not None]
+    coded = {layer.name: _coded(context, layer) for layer in layers}
+    keys = {layer.name: _key(context, layer, *coded[layer.name]) for layer in layers}
+    fresh = [layer for layer in layers if keys[layer.name] not in context.shifts]
+    means = _means(context, fresh) if fresh else {}
+    for layer in fresh:
+        read = {name: means[name].pair() for name in {v.name or "" for v in layer.reads} if means[name].count}
+        context.shifts[keys[layer.name]] = mean_error(context, layer, *coded[layer.name], read)
+    for layer in layers:
+        add_to_bias(context.model.graph, layer, -context.shifts[keys[layer.name]])
+        if layer.name not in context.codes:  # the weight itself must stay what was quantized
+            context.scales[layer.name], context.codes[layer.name] = coded[layer.name]
+
+
+def _means(context: Context, layers: Sequence[Layer]) -> dict[str, Means]:
+    """Means of what the layers read, over the calibration data."""
     means = {v.name or "": Means(_quantizer(context, v)) for layer in layers for v in layer.reads}
     sources = {value.name or "" for value in data_inputs(context.model)}
     taps = [name for name in means if name not in sources]
@@ -103,22 +121,39 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
         each(functools.partial(_take, means, tapped), taps, threads)
         done = min(done + context.batch, count)
         context.progress("bias correction", done, count)
-    for layer in layers:
-        names = {value.name or "" for value in layer.reads}
-        correct(context, layer, {name: means[name].pair() for name in names if means[name].count})
+    return means
 
 
 def _take(means: dict[str, Means], tapped: Mapping[str, npt.NDArray[np.float32]], name: str) -> None:
     means[name].add(tapped[name])
 
 
-def correct(context: Context, layer: Layer, means: dict[str, tuple[Mean, Mean]]) -> None:
-    """Subtract the layer's mean error from its bias."""
+def _coded(context: Context, layer: Layer) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Scales and codes of the layer's weight."""
     weight = number(layer.weight)
     assert weight is not None
-    row = context.plan[layer.name].rows[0]
-    scales, codes = layer_codes(context, layer, row, weight)
-    axis = layer.axis if row.granularity == "channel" else None
+    return layer_codes(context, layer, context.plan[layer.name].rows[0], weight)
+
+
+def _key(context: Context, layer: Layer, scales: npt.NDArray[np.float32], codes: npt.NDArray[np.int8]) -> ShiftKey:
+    """What the layer's mean error depends on, beside the float network and the calibration data."""
+    digest = hashlib.sha256(np.ascontiguousarray(codes).data)
+    digest.update(np.ascontiguousarray(scales).data)
+    read = tuple((v.name, _quantizer(context, v)) for v in layer.reads)
+    return layer.name, context.plan[layer.name].rows[0].granularity, layer.reached, read, digest.hexdigest()
+
+
+def mean_error(
+    context: Context,
+    layer: Layer,
+    scales: npt.NDArray[np.float32],
+    codes: npt.NDArray[np.int8],
+    means: dict[str, tuple[Mean, Mean]],
+) -> Mean:
+    """The mean, per output channel, that quantization adds to the layer's output."""
+    weight = number(layer.weight)
+    assert weight is not None
+    axis = layer.axis if context.plan[layer.name].rows[0].granularity == "channel" else None
     steps = np.float64(scales.reshape(())) if axis is None else along(scales.astype(np.float64), axis, weight.ndim)
     exact, coded = means[layer.inputs[0].name or ""]
     if context.plan.data.get("source") == data_free.SOURCE:
@@ -129,9 +164,7 @@ def correct(context: Context, layer: Layer, means: dict[str, tuple[Mean, Mean]])
     if layer.residual is not None and layer.reached:
         before, after = means[layer.residual.name or ""]
         shift = shift + channel_mean(after - before, layer.node)
-    add_to_bias(context.model.graph, layer, -shift)
-    if layer.name not in context.codes:  # the weight itself must stay what was quantized
-        context.scales[layer.name], context.codes[layer.name] = scales, codes
+    return shift
 
 
 def response(node: ir.Node, weight: Mean, mean: Mean) -> Mean:

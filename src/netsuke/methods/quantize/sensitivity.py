@@ -27,8 +27,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from netsuke.core.budget import Budget
-from netsuke.core.method import Method, register
+from netsuke.core.method import Method, find, register
 from netsuke.core.plan import Plan, Row
+from netsuke.core.recipe import Step
 from netsuke.data import Dataset
 from netsuke.methods.quantize import _alone, _rows, _widths
 from netsuke.methods.quantize._calibrate import settle
@@ -66,12 +67,13 @@ def refine(context: Context, budget: Budget, effort: str, finish: Callable[[Cont
         context.plan.note(f"{text}; {why}")
         return
     tried: set[str] = set()
-    for _ in range(ROUNDS):
+    for done in range(ROUNDS):
         rows = [r for r in context.plan.rows if not r.kept and r.name not in tried and not _one_bit(context, r)]
         worst = max(rows, key=lambda r: r.output_change or 0.0, default=None)
         stream = [r for r in context.plan.rows if not r.kept and _one_bit(context, r)]
         if total <= limit or (worst is None and not stream):
             break
+        context.progress("raise layers", done, ROUNDS)
         if stream:  # the values between one-bit layers first: every sign reads them
             for row in stream:
                 _rows.keep(row, f"the stream stays float: the network is over its limit {limit:g}")
@@ -173,12 +175,20 @@ def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model],
     complete.placement = place(copy, {r.name for r in context.plan.rows if r.kept})
     _same_groups(context.placement, complete.placement)
     complete.ranges, complete.widths = dict(context.ranges), dict(context.widths)
+    if _alone_in_weights(context.plan, "quantize/bias_correction"):  # another step could have changed what layers read
+        complete.shifts = context.shifts
     quantized = finish(complete)
     taps, total = _alone.outputs(context.model), _alone.Change()
     for reference, other in zip(exact, _alone.batches(context, quantized, taps, samples), strict=True):
         for name in taps:
             total.add(reference[name], other[name])
     return total.relative
+
+
+def _alone_in_weights(plan: Plan, name: str) -> bool:
+    """True when no other step of the plan that is run while it is judged edits weights."""
+    records = [find(Step.parse(step).method) for step in plan.steps]
+    return all(m.name == name for m in records if "weights" in m.tags and "learned" not in m.tags)
 
 
 def _few(context: Context) -> Dataset | None:
