@@ -143,6 +143,20 @@ def test_ours_held_to_one_instruction_set(files: dict[str, Path]) -> None:
         bench(files["tiny.onnx"], names=["onnxruntime:avx2"])
 
 
+def test_a_program_of_bfloat16_alone_is_called_so(files: dict[str, Path], tmp_path: Path) -> None:
+    import netsuke
+
+    plan = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
+    for row in plan.rows:
+        row.method = "keep"
+        if row.weight_bits is not None:
+            row.weight_bits = 16
+    made = netsuke.compress(files["tiny.onnx"], plan, calib=str(files["calib.npz"]), measure=False)
+    result = bench(made, files["tiny.onnx"], names=["netsuke"], seconds=0.02, memory=False)
+    assert [row.label for row in result.rows] == ["netsuke f32", "netsuke bf16"]
+    assert result.row("netsuke", "bf16").cosine == pytest.approx(1.0, abs=1e-3)
+
+
 @pytest.mark.slow
 def test_torch_eager_from_a_live_module() -> None:
     torch = pytest.importorskip("torch")

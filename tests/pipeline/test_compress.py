@@ -22,7 +22,7 @@ from netsuke.pipeline import compress, interrupt
 from netsuke.pipeline.runner import EngineRunner
 from netsuke.pipeline.small import Small, meets
 from netsuke.pipeline.state import RunFolder
-from netsuke.verify.runners import runtime_available
+from netsuke.verify.runners import open_runner, runtime_available
 from tiny_network import inputs, labels, network, write_all
 
 needs_runtime = pytest.mark.skipif(not runtime_available(), reason="the compiled runtime is not built")
@@ -357,6 +357,34 @@ def test_a_kept_layer_computes_on_bfloat16_where_the_plan_says_so(files: dict[st
     assert halves == ["conv2", "head"]
     assert [layer.status for layer in small.layers.rows if layer.name in halves] == ["float", "float"]
     assert small.exactness is None or small.exactness.exact
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_grouped_convolutions_compute_on_bfloat16(groups: int) -> None:
+    from netsuke.formats import bf16_to_f32, f32_to_bf16
+
+    rng = np.random.default_rng(groups)
+    weight = rng.standard_normal((8, 8 // groups, 3, 3)).astype(np.float32)
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv", group=groups, pads=[1, 1, 1, 1])
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 8, 6, 5])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 8, 6, 5])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    x = rng.standard_normal((4, 8, 6, 5)).astype(np.float32)
+    plan = netsuke.plan(model, calib=x, effort="fast")
+    plan["conv"].method, plan["conv"].weight_bits = "keep", 16
+    small = compress(model, plan, calib=x, measure=False)
+    assert small.program.bf16
+    onnxruntime = pytest.importorskip("onnxruntime")
+    rounded, weights = bf16_to_f32(f32_to_bf16(x)), bf16_to_f32(f32_to_bf16(weight))
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "w"))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = open_runner(small.program).outputs({"x": x})[0]
+    np.testing.assert_allclose(found, session.run(None, {"x": rounded})[0], atol=1e-4)
 
 
 def test_bfloat16_where_there_is_none_is_an_error(files: dict[str, Path]) -> None:

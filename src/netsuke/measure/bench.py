@@ -35,11 +35,15 @@ def _version(engine: Engine) -> str:
     return ""
 
 
-def _candidates(settings: Settings) -> list[tuple[Engine, str]]:
+def _candidates(settings: Settings, compressed: str) -> list[tuple[Engine, str]]:
+    """Engines with their precisions; `compressed`: that of our own compressed program."""
     pairs: list[tuple[Engine, str]] = []
     for name in settings.engines:
         engine = engines.engine(name)
-        pairs.extend((engine, p) for p in engine.precisions if p in settings.precisions)
+        offered = engine.precisions
+        if engine.name.startswith("netsuke"):
+            offered = tuple(compressed if p == "int8" else p for p in offered)
+        pairs.extend((engine, p) for p in offered if p in settings.precisions)
     return pairs
 
 
@@ -114,7 +118,7 @@ class _Run:
         """Open every engine. Memory and load time are measured once per engine and precision and carried over."""
         rows: list[Row] = []
         sessions: dict[str, Session] = {}
-        pairs = _candidates(self.settings)
+        pairs = _candidates(self.settings, self.ready.precision)
         for index, (engine, precision) in enumerate(pairs):
             self.progress(f"load {engine.name} {precision}", index / len(pairs))
             row = Row(engine.name, precision, threads, batch, version=_version(engine))

@@ -13,6 +13,7 @@ import numpy as np
 from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.measure.engines.base import Subject
 from netsuke.measure.feeds import concrete_shapes, random_feeds
+from netsuke.passes import packed_report
 from netsuke.program.model import Port, Program
 from netsuke.program.ranges import input_ranges
 from netsuke.verify.source import Shapes, capture_model, export_model, format_shapes, is_torch, model_name, parse_shapes
@@ -22,7 +23,10 @@ CALIBRATION_SAMPLES = 32  # for the competitors' own INT8; speed does not depend
 
 @dataclass
 class Prepared:
-    """A subject without feeds: the ports, known shapes and files; `subject(batch)` adds feeds of that batch."""
+    """A subject without feeds: the ports, known shapes and files; `subject(batch)` adds feeds of that batch.
+
+    precision  what rows of the compressed program are called: "int8", or "bf16" where no layer computes in integers
+    """
 
     folder: Path
     ports: list[Port]
@@ -33,6 +37,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     seed: int = 0
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    precision: str = "int8"
 
     def subject(self, batch: int) -> Subject:
         shapes = concrete_shapes(self.ports, self.shapes, batch)
@@ -146,6 +151,8 @@ def prepare(
     if compressed is not None:
         ready.files["nsk"] = _write_nsk(item, compressed, folder).resolve()
         ready.ports, ready.ranges = compressed.inputs, input_ranges(compressed)
+        if compressed.bf16 and not any(row["kind"] == "packed" for row in packed_report(compressed)):
+            ready.precision = "bf16"
         known = compressed.meta.get("sample_shape", "")
         if not ready.shapes and known:
             ready.shapes = parse_shapes(known)

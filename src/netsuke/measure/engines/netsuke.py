@@ -9,10 +9,10 @@ from netsuke.measure.engines.base import Array, Engine, Session, Subject, Unavai
 
 
 def _open(subject: Subject, precision: str, threads: int, isa: str = "") -> Session:
-    path = subject.nsk if precision == "int8" else subject.float_nsk
+    path = subject.float_nsk if precision == "f32" else subject.nsk
     if path is None:
         raise Unavailable(
-            "no compressed program given" if precision == "int8" else "no float network given (--vs MODEL)"
+            "no float network given (--vs MODEL)" if precision == "f32" else "no compressed program given"
         )
     from netsuke import engine
 
@@ -28,7 +28,7 @@ def _open(subject: Subject, precision: str, threads: int, isa: str = "") -> Sess
 ENGINE = Engine(
     name="netsuke",
     label="netsuke",
-    precisions=("f32", "int8"),
+    precisions=("f32", "int8"),  # "int8" stands for the compressed program, whatever it holds: see `bench`
     packages=("netsuke._runtime",),
     install="pip install netsuke",
     open=_open,
