@@ -143,7 +143,7 @@ def test_ours_held_to_one_instruction_set(files: dict[str, Path]) -> None:
         bench(files["tiny.onnx"], names=["onnxruntime:avx2"])
 
 
-def test_a_program_of_bfloat16_alone_is_called_so(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_program_of_bfloat16_alone_is_called_so(files: dict[str, Path]) -> None:
     import netsuke
 
     plan = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")

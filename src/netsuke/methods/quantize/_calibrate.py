@@ -55,6 +55,9 @@ def calibrate(context: Context, *, histograms: bool = False) -> None:
 
     histograms  keep one for every tensor, so that any calibrator can be tried later without another run
     """
+    if not context.placement.roots:  # the plan keeps every layer in float: there is nothing to find a range for
+        settle(context)
+        return
     statistics: dict[str, Statistics] = {}
     store, key, done = context.store, store_key(context), 0
     for done, statistics in stream(context, histograms=histograms, store=store):
