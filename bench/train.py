@@ -1,14 +1,15 @@
 """A whole training step, interleaved: integers of 8, 6 and 4 bits beside torch float32 and bfloat16 autocast.
 
-    python bench/train.py [--networks resnet18,resnet20] [--batch 128] [--threads 2] [--rounds 5]
-
+    python bench/train.py [--networks resnet18,resnet20] [--batch 128] [--threads 2] [--rounds 5] [--memory kept]
     python bench/train.py --layers norm [--batch 128] [--threads 2] [--rounds 5]
 
 "integer" keeps batch normalization as it is, "shiftquant" replaces it by the fully quantized L1 normalization.
 --layers norm times normalization layers alone, forward and backward, beside torch's batch normalization.
 
 One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
-images, all networks and images are channels_last. The table splits the integer step into tiles, preparation of
+images, all networks and images are channels_last. --memory says for all of them, torch's own too, whether freed
+memory is kept for the next operator ("kept", what netsuke.train and integer_ set) or left to the C library ("default").
+The table splits the integer step into tiles, preparation of
 operands (padding, transposes, packing), quantization (codes, ranges, weight codes) and the rest (normalization,
 activations, optimizer: torch). Stem and classifier stay float in the integer variants.
 """
@@ -31,6 +32,7 @@ from netsuke.methods.integer import one_bit_fqt
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_swap import integer_
+from netsuke.nn.kept_memory import keep_memory
 from netsuke.nn.l1_norm import L1Norm2d, use_l1_norm_
 
 # Layers that stay float: the stem and the classifier, as the papers do.
@@ -95,6 +97,11 @@ class Quantization:
         return timed
 
 
+def set_memory(memory: str) -> None:
+    if keep_memory(memory == "kept") != (memory == "kept"):
+        raise SystemExit("--memory: this C library, or the environment, does not allow it")
+
+
 def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> dict[str, Callable[[], None]]:
     out = {"torch float32": step(network(name), x, y), "torch bfloat16": step(network(name), x, y, bfloat16=True)}
     if name == "vgg":
@@ -107,7 +114,7 @@ def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> di
     return out
 
 
-def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]) -> list[dict[str, Any]]:
+def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str], memory: str) -> list[dict[str, Any]]:
     from netsuke.nn import integer_train
 
     rng = torch.Generator().manual_seed(0)
@@ -120,6 +127,7 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
     for method in ("quantize_weight", "quantize_input", "quantize_gradient"):
         setattr(layer, method, coding.watch(getattr(layer, method)))
     table = {k: v for k, v in variants(name, x, y, bits).items() if k not in skip}
+    set_memory(memory)
     seconds: dict[str, list[float]] = {key: [] for key in table}
     parts: dict[str, list[tuple[float, float, float]]] = {key: [] for key in table}
     for turn in range(rounds + 1):
@@ -144,6 +152,7 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
                 "batch": batch,
                 "threads": torch.get_num_threads(),
                 "variant": key,
+                "memory": memory,
                 "ms": round(float(np.median(times)) * 1e3, 1),
                 "images_per_s": round(batch / float(np.median(times)), 1),
                 "best_ms": round(min(times) * 1e3, 1),
@@ -169,9 +178,10 @@ def norm_pass(norm: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[],
     return run
 
 
-def measure_norms(batch: int, rounds: int, bits: list[int]) -> list[dict[str, Any]]:
+def measure_norms(batch: int, rounds: int, bits: list[int], memory: str) -> list[dict[str, Any]]:
     """Forward and backward of one layer, ten times a round."""
     out = []
+    set_memory(memory)
     rng = torch.Generator().manual_seed(0)
     for size, channels in NORMS:
         shape = (batch, channels, size, size)
@@ -194,6 +204,7 @@ def measure_norms(batch: int, rounds: int, bits: list[int]) -> list[dict[str, An
                     "batch": batch,
                     "threads": torch.get_num_threads(),
                     "variant": key,
+                    "memory": memory,
                     "ms": round(float(np.median(times)) * 1e3, 3),
                     "best_ms": round(min(times) * 1e3, 3),
                     "vs_float32": round(float(np.median(np.divide(seconds["torch batch norm"], times))), 2),
@@ -211,25 +222,26 @@ def main() -> None:
     parser.add_argument("--bits", default="8,6,4")
     parser.add_argument("--layers", default="", choices=["", "norm"], help="time layers of this kind, not networks")
     parser.add_argument("--skip", default="", help="variants to leave out, as named in the table")
+    parser.add_argument("--memory", default="kept", choices=["kept", "default"], help="of the whole process")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     table: list[dict[str, Any]] = []
     bits = [int(b) for b in options.bits.split(",") if b]
     if options.layers:
-        table = measure_norms(options.batch, options.rounds, bits)
+        table = measure_norms(options.batch, options.rounds, bits, options.memory)
         for row in table:
             print(row, flush=True)
     for name in options.networks.split(",") if not options.layers else ():
-        table += measure(name, options.batch, options.rounds, bits, options.skip.split(","))
+        table += measure(name, options.batch, options.rounds, bits, options.skip.split(","), options.memory)
         for row in table:
             print(row, flush=True)
     if options.no_write:
         return
     what = f"--layers {options.layers}" if options.layers else f"--networks {options.networks}"
     command = f"python bench/train.py {what} --batch {options.batch}"
-    command += f" --threads {options.threads} --rounds {options.rounds}"
-    print(result_rows.write("train", command, table, keys=("network", "batch", "threads", "variant")))
+    command += f" --threads {options.threads} --rounds {options.rounds} --memory {options.memory}"
+    print(result_rows.write("train", command, table, keys=("network", "batch", "threads", "variant", "memory")))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import nn
 from netsuke.core.errors import Problem, UnsupportedError, UsageError, near
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_train import IntegerConv2d, IntegerLayer, IntegerLinear, make_integer
+from netsuke.nn.kept_memory import keep_memory
 
 # Layers with weights whose products would stay float without anyone noticing.
 UNSUPPORTED: tuple[type[nn.Module], ...] = (
@@ -55,8 +56,10 @@ def integer_(model: nn.Module, config: IntegerConfig | None = None, *, keep_floa
     """Swap every Conv2d and Linear for its integer layer and return the same module.
 
     Parameters stay the same objects, so an optimizer made before keeps working. keep_float: names or patterns
-    (`"stem"`, `"head.*"`) of layers left alone. Raises UnsupportedError listing every layer that cannot be integer and
-    is not excluded, and UsageError for patterns that match nothing; nothing is changed then.
+    (`"stem"`, `"head.*"`) of layers left alone. From here on the process keeps freed memory for the next step
+    (`netsuke.nn.kept_memory`; `keep_memory(False)` or NETSUKE_KEEP_MEMORY=0 turn that off). Raises UnsupportedError
+    listing every layer that cannot be integer and is not excluded, and UsageError for patterns that match nothing;
+    nothing is changed then.
     """
     config = config or IntegerConfig()
     named = {name: module for name, module in model.named_modules() if name}
@@ -87,6 +90,7 @@ def integer_(model: nn.Module, config: IntegerConfig | None = None, *, keep_floa
     for index, name in enumerate(swaps):
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent) if parent else model, leaf, make_integer(named[name], config, name, index))
+    keep_memory()
     return model
 
 

@@ -182,6 +182,8 @@ def train(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     progress: bool = True,
+    keep_memory: bool = True,
+    notify: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
     """Train a network in place with an integer method ("" trains in float) and return it with its history.
 
@@ -192,8 +194,13 @@ def train(
     augment          (images, generator) -> images; draws from that generator only
     checkpoint       written after every epoch; an existing one is continued, refused when method, options, data size,
                      batch, seed or epochs differ
+    keep_memory      freed memory stays for the next step while this runs (`netsuke.nn.kept_memory`) and goes back to
+                     the system at the end; False, or NETSUKE_KEEP_MEMORY=0: left to the C library
+    notify           called after every epoch with its number and loss
     """
     import torch
+
+    from netsuke.nn import kept_memory as memory
 
     problems = [
         Problem(f"{name} must be at least 1", got=str(value))
@@ -203,15 +210,14 @@ def train(
     if problems:
         raise UsageError(problems)
     x, y = samples(data, "data")
-    config = None
+    config, record = None, None
     if method:
         record = find(method)
         if "train" not in record.tags:
             raise UsageError(Problem("the method does not train", got=method, allowed="methods tagged 'train'"))
         config = configure(record.config, options or {}, method)
-        record.apply(model, config)
-    made = (optimizer or _default_optimizer)(model.parameters())
-    steps = epochs * -(-len(x) // batch)
+    elif options:
+        raise UsageError(Problem("training in float has no options", "options", ", ".join(options)))
     identity = {
         "method": method,
         "options": {} if config is None else {k: str(v) for k, v in dataclasses.asdict(config).items()},
@@ -221,22 +227,29 @@ def train(
         "epochs": epochs,
         "network": type(model).__name__,
     }
-    order = torch.Generator().manual_seed(seed)
-    run = _Run(model, made, schedule(made, steps) if schedule else None, order, identity)
-    path = Path(checkpoint) if checkpoint else None
-    if path is not None and path.is_file():
-        run.load(path)
     held = samples(evaluate, "evaluate") if evaluate is not None else None
-    while run.epoch < epochs:
-        started = time.perf_counter()
-        mean, lost = _epoch(run, x, y, batch, loss or torch.nn.functional.cross_entropy, augment, shown=progress)
-        run.epoch += 1
-        row = {"epoch": float(run.epoch), "loss": mean, "seconds": time.perf_counter() - started, **lost}
-        if held is not None:
-            row["accuracy"] = accuracy(model, *held)
-        run.history.append(row)
-        if path is not None:
-            run.save(path)
+    with memory.kept_memory(keep_memory):
+        if record is not None:
+            record.apply(model, config)
+            memory.keep_memory(keep_memory)  # methods keep it, whatever was asked for here
+        made = (optimizer or _default_optimizer)(model.parameters())
+        plan = schedule(made, epochs * -(-len(x) // batch)) if schedule else None
+        run = _Run(model, made, plan, torch.Generator().manual_seed(seed), identity)
+        path = Path(checkpoint) if checkpoint else None
+        if path is not None and path.is_file():
+            run.load(path)
+        while run.epoch < epochs:
+            started = time.perf_counter()
+            mean, lost = _epoch(run, x, y, batch, loss or torch.nn.functional.cross_entropy, augment, shown=progress)
+            run.epoch += 1
+            row = {"epoch": float(run.epoch), "loss": mean, "seconds": time.perf_counter() - started, **lost}
+            if held is not None:
+                row["accuracy"] = accuracy(model, *held)
+            run.history.append(row)
+            if path is not None:
+                run.save(path)
+            if notify is not None:
+                notify(run.epoch, mean)
     return TrainResult(model.eval(), run.history)
 
 

@@ -51,6 +51,7 @@ def apply(model: nn.Module, config: OneBitFqt = OneBitFqt()) -> nn.Module:
 
     from torch import nn
 
+    from netsuke.nn.kept_memory import keep_memory
     from netsuke.nn.one_bit import OneBitConfig, OneBitLayer, fits, make_one_bit
 
     arithmetic = OneBitConfig(config.gradient, config.bits, config.pruning, config.products, config.seed)
@@ -72,6 +73,7 @@ def apply(model: nn.Module, config: OneBitFqt = OneBitFqt()) -> nn.Module:
             continue
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent) if parent else model, leaf, make_one_bit(module, arithmetic, name, index))
+    keep_memory()
     return model
 
 
