@@ -93,3 +93,16 @@ def test_every_training_method_is_reachable_by_name() -> None:
     )
     with pytest.raises(Exception, match="trained from Python"):
         train_network(TrainRequest("digits_cnn", "digits", method="qat/double_rounding"))
+
+
+def test_settings_of_quantizers_are_refused_for_other_methods(digits: Path, tmp_path: Path, capfd: Any) -> None:
+    options = ("--method", "integer/shiftquant", "--bits", "w6a6", "--minutes", 1, "--distill", 0.5)
+    assert call("train", "models:digits_cnn", "-o", tmp_path / "net.nsk", "--train", digits, *options) == 2
+    told = capfd.readouterr().err
+    assert all(word in told for word in ("bits", "minutes", "distill", "weight_bits=6"))
+
+
+def test_a_file_that_computes_in_float_says_so(digits: Path, tmp_path: Path, capfd: Any) -> None:
+    options = ("--train", digits, "--epochs", 1, "--batch", 64, "--method", "integer/adapt:word=10")
+    assert call("train", "models:digits_cnn", "-o", tmp_path / "net.nsk", *options) == 0
+    assert "computes in float32" in capfd.readouterr().err

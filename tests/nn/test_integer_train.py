@@ -260,6 +260,8 @@ def test_bad_input_is_named() -> None:
         layer.quantize_gradient(g, weight_codes(layer.weight, 8))
     with pytest.raises(UsageError, match="seen no input"):
         integer_(network(), IntegerConfig()).eval()(torch.randn(1, 3, 8, 8))
+    with pytest.raises(UsageError, match="0  the input is not float32"):
+        net(torch.randn(1, 3, 8, 8, dtype=torch.float64))
 
 
 def test_zero_gradients_and_dead_channels() -> None:

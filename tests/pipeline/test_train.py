@@ -90,3 +90,31 @@ def test_wrong_use_is_refused_at_once() -> None:
         netsuke.train(network(), data(), method="quantize/minmax", progress=False)
     with pytest.raises(UsageError, match="weight_bits"):
         netsuke.train(network(), data(), options={"weight_bits": 12}, progress=False)
+
+
+def test_data_that_cannot_be_trained_on_is_named() -> None:
+    x, y = data()
+    cases = {
+        "differ in number": (x, y[:7]),
+        "no samples": (x[:0], y[:0]),
+        "inputs are bytes": (x.to(torch.uint8).numpy(), y.numpy()),
+    }
+    for text, given in cases.items():
+        with pytest.raises(UsageError, match=text):
+            netsuke.train(network(), given, options=OPTIONS, progress=False)
+    with pytest.raises(UsageError, match="has no options"):
+        netsuke.train(network(), (x, y), method="", options=OPTIONS, progress=False)
+
+
+def test_arrays_of_numpy_and_a_network_in_training_are_taken() -> None:
+    x, y = data()
+    given = x[:64].double().numpy(), y[:64].int().numpy()
+    seen: list[tuple[int, float]] = []
+    first = netsuke.train(network(), given, options=OPTIONS, batch=32, progress=False)
+    again = netsuke.train(
+        first.model, given, options=OPTIONS, batch=32, progress=False, notify=lambda n, loss: seen.append((n, loss))
+    )
+    assert seen == [(1, again.history[0]["loss"])]
+    assert again.history[0]["loss"] < first.history[0]["loss"]
+    with pytest.raises(UsageError, match="gradient_bits 6"):
+        netsuke.train(first.model, given, options={**OPTIONS, "gradient_bits": 4}, progress=False)

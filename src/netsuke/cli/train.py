@@ -31,12 +31,16 @@ def train(
     step: Annotated[
         str, typer.Option(metavar="NAME[:k=v,...]", help="What happens with a batch, qat/gaqat; default: one update.")
     ] = "",
-    bits: Annotated[str, typer.Option(help="Of weights and activations between the ends (room qat).")] = "w4a4",
+    bits: Annotated[
+        str, typer.Option(metavar="wXaY", help="Of weights and activations between the ends (room qat); default: w4a4.")
+    ] = "",
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 10,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 128,
     rate: Annotated[float, typer.Option(help="First learning rate; falls to zero as a cosine (room qat).")] = 0.02,
     minutes: Annotated[float, typer.Option(help="Stop after this time (room qat); 0: no limit.")] = 0.0,
-    distill: Annotated[float, typer.Option(help="Weight of the float network's answers against labels.")] = 0.9,
+    distill: Annotated[
+        float | None, typer.Option(help="Weight of the float network's answers (room qat); default: 0.9.")
+    ] = None,
     shape: ShapeOption = "",
     weights: WeightsOption = "",
     data_root: common.DataRootOption = None,
@@ -55,7 +59,7 @@ def train(
 
     if not output.endswith(".nsk"):
         raise UsageError(Problem("the output is a .nsk file", where="-o", got=output, hint="-o small.nsk"))
-    widths = uniform(bits).removeprefix("cpu-w").split("a")
+    widths = [int(b) for b in uniform(bits).removeprefix("cpu-w").split("a")] if bits else None
     name, options = _method(method, "--method")
     step_name, step_options = _method(step, "--step")
     checkpoint = Path(output + ".checkpoint")
@@ -63,9 +67,10 @@ def train(
         note(f"  continuing from {checkpoint}")
     request = TrainRequest(
         model=model, data=data, evaluate=evaluate, method=name, options=options, step=step_name,
-        step_options=step_options, bits=(int(widths[0]), int(widths[1])), epochs=epochs, batch=batch, rate=rate,
-        minutes=minutes, distill=distill, seed=seed, shape=[int(d) for d in shape.split(",")] if shape else None,
-        weights=weights or None, data_root=data_root, preprocess=preprocess or None, checkpoint=checkpoint,
+        step_options=step_options, bits=(widths[0], widths[1]) if widths else None, epochs=epochs, batch=batch,
+        rate=rate, minutes=minutes, distill=distill, seed=seed,
+        shape=[int(d) for d in shape.split(",")] if shape else None, weights=weights or None, data_root=data_root,
+        preprocess=preprocess or None, checkpoint=checkpoint,
     )  # fmt: skip
     try:
         with common.progress() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 
 import torch
@@ -59,7 +60,8 @@ def integer_(model: nn.Module, config: IntegerConfig | None = None, *, keep_floa
     (`"stem"`, `"head.*"`) of layers left alone. From here on the process keeps freed memory for the next step
     (`netsuke.nn.kept_memory`; `keep_memory(False)` or NETSUKE_KEEP_MEMORY=0 turn that off). Raises UnsupportedError
     listing every layer that cannot be integer and is not excluded, and UsageError for patterns that match nothing;
-    nothing is changed then.
+    nothing is changed then. Layers that are integer already keep their configuration; a network that has no other
+    layers is returned as it is, or refused when `config` differs.
     """
     config = config or IntegerConfig()
     named = {name: module for name, module in model.named_modules() if name}
@@ -86,12 +88,28 @@ def integer_(model: nn.Module, config: IntegerConfig | None = None, *, keep_floa
     if problems:
         raise UnsupportedError(problems, "integer training cannot take these layers")
     if not swaps:
-        raise UsageError(Problem("no convolution or linear layer to make integer", got=type(model).__name__))
+        _check_same(model, config)
     for index, name in enumerate(swaps):
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent) if parent else model, leaf, make_integer(named[name], config, name, index))
     keep_memory()
     return model
+
+
+def _check_same(model: nn.Module, config: IntegerConfig) -> None:
+    """Nothing to swap is fine for a network that trains on with the configuration it has."""
+    layers = integer_layers(model)
+    if not layers:
+        raise UsageError(Problem("no convolution or linear layer to make integer", got=type(model).__name__))
+    wanted = asdict(config)
+    others = [
+        Problem("integer already, with another configuration", name, f"{key} {value}", str(wanted[key]))
+        for name, layer in layers.items()
+        for key, value in asdict(layer.config).items()
+        if value != wanted[key]
+    ]
+    if others:
+        raise UsageError(others, "layers that are integer keep their configuration: make the network anew")
 
 
 def integer_layers(model: nn.Module) -> dict[str, IntegerConv2d | IntegerLinear]:

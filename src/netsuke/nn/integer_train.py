@@ -80,6 +80,9 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: IntegerLayer) -> Tensor:
+        if x.dtype != torch.float32:
+            hint = "x.float(); integer layers stay outside of torch.autocast"
+            raise UsageError(Problem("the input is not float32", layer.where, str(x.dtype), hint=hint))
         kit, w = products(layer.config.products), layer.quantize_weight(weight)
         q = layer.quantize_input(x)
         if layer.probe is not None:

@@ -48,12 +48,29 @@ def samples(data: Any, where: str) -> tuple[Tensor, Tensor]:
     from netsuke.data import load_data
 
     if isinstance(data, tuple) and len(data) == 2:
-        return torch.as_tensor(data[0]), torch.as_tensor(data[1])
+        return _checked(torch.as_tensor(data[0]), torch.as_tensor(data[1]), where)
     parts = list(load_data(data).batches(256))
     if not parts or len(parts[0]) < 2:
         raise UsageError(Problem("training needs labels", where=where, hint="pass (inputs, labels)"))
     x = torch.from_numpy(np.concatenate([np.asarray(p[0]) for p in parts]))
-    return x, torch.from_numpy(np.concatenate([np.asarray(p[1], np.int64) for p in parts]))
+    return _checked(x, torch.from_numpy(np.concatenate([np.asarray(p[1], np.int64) for p in parts])), where)
+
+
+def _checked(x: Tensor, y: Tensor, where: str) -> tuple[Tensor, Tensor]:
+    """Inputs (other float types as f32) and labels that belong together."""
+    import torch
+
+    problems = []
+    if len(x) == 0:
+        problems.append(Problem("no samples", where))
+    if len(x) != len(y):
+        problems.append(Problem("inputs and labels differ in number", where, f"{len(x)} and {len(y)}"))
+    if x.dtype == torch.uint8:
+        hint = "x.astype(numpy.float32) / 255, channels first"
+        problems.append(Problem("inputs are bytes", where, "uint8", "what the network takes, f32", hint))
+    if problems:
+        raise UsageError(problems)
+    return (x.float() if x.is_floating_point() else x), (y if y.is_floating_point() else y.long())
 
 
 @dataclass
@@ -187,7 +204,7 @@ def train(
 ) -> TrainResult:
     """Train a network in place with an integer method ("" trains in float) and return it with its history.
 
-    data, evaluate   (inputs f32 [N, ...], labels [N]), a Dataset, or a name like "digits:train"
+    data, evaluate   (inputs f32 [N, ...] or token ids, labels [N]), a Dataset, or a name like "digits:train"
     options          of the method, e.g. {"weight_bits": 6, "keep_float": "conv1|fc"}
     optimizer        parameters -> torch optimizer; SGD with lr 0.05, momentum 0.9 and weight decay 1e-4 by default
     schedule         (optimizer, steps in all) -> a schedule that is stepped after every batch

@@ -33,9 +33,10 @@ class TrainRequest:
     model       name of a reference network, file.py:factory, or a torch module; weights: its file
     data, evaluate  with labels: what `load_data` takes; evaluate "": not evaluated
     method      a record tagged "rules" or "train"; options: of its config
-    bits        (weights, activations) of methods tagged "rules"
+    bits        (weights, activations) of methods tagged "rules", (4, 4) when None; others take widths as options
     step        a record tagged "step", or ""; step_options
-    epochs, batch, rate, minutes, distill, seed  as `netsuke.methods.qat.TrainConfig`; minutes and distill: rules only
+    epochs, batch, rate, minutes, distill, seed  as `netsuke.methods.qat.TrainConfig`; minutes and distill (0.9 when
+                None): rules only
     checkpoint  file written after every epoch; an existing one of the same run is continued
     """
 
@@ -44,14 +45,14 @@ class TrainRequest:
     evaluate: Any = ""
     method: str = "qat/lsq"
     options: Mapping[str, Any] = field(default_factory=dict)
-    bits: tuple[int, int] = (4, 4)
+    bits: tuple[int, int] | None = None
     step: str = ""
     step_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 10
     batch: int = 128
     rate: float = 0.02
     minutes: float = 0.0
-    distill: float = 0.9
+    distill: float | None = None
     seed: int = 0
     shape: Any = None
     weights: Any = None
@@ -116,6 +117,7 @@ def train_network(request: TrainRequest, progress: Progress = lambda _text, _sha
     else:
         trained, losses = _with_arithmetic(request, copy.deepcopy(model), x, y, progress)
         graph, trained = _captured(trained, shape)
+        notes += _served_as(trained)
     from netsuke.passes import compile_program
 
     name = request.model if isinstance(request.model, str) else type(model).__name__
@@ -140,12 +142,25 @@ def _checked(request: TrainRequest) -> Method:
         problems.append(Problem("no such training step", "step", request.step, near(request.step, steps)))
     if request.step and request.method in known and "rules" not in known[request.method].tags:
         problems.append(Problem("a step needs quantizers", "step", request.step, hint="a method of the room qat"))
+    if request.method in known and "rules" not in known[request.method].tags:
+        problems += _without_quantizers(request)
     for key, low in (("epochs", 1), ("batch", 1), ("rate", 1e-9), ("minutes", 0), ("distill", 0)):
-        if not getattr(request, key) >= low:
+        if getattr(request, key) is not None and not getattr(request, key) >= low:
             problems.append(Problem(key, "training", str(getattr(request, key)), f"at least {low:g}"))
     if problems:
         raise UsageError(problems)
     return known[request.method]
+
+
+def _without_quantizers(request: TrainRequest) -> list[Problem]:
+    """Settings of the room `qat` that a method of another room would not see."""
+    given = {"bits": request.bits, "minutes": request.minutes or None, "distill": request.distill}
+    hints = {"bits": f"--method {request.method}:weight_bits=6,activation_bits=6", "minutes": "epochs"}
+    return [
+        Problem("only methods with quantizers take this", name, str(value), hint=hints.get(name, ""))
+        for name, value in given.items()
+        if value is not None
+    ]
 
 
 def _network(request: TrainRequest) -> nn.Module:
@@ -193,9 +208,10 @@ def _with_quantizers(
     from netsuke.methods.qat import Samples, TrainConfig, plain_step, prepare, train
 
     rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(request.seed))[:256]
+    widths, distill = request.bits or (4, 4), 0.9 if request.distill is None else request.distill
     network = prepare(
-        model, shape=shape, method=request.method, options=request.options, weight_bits=request.bits[0],
-        activation_bits=request.bits[1], calib=x[rows],
+        model, shape=shape, method=request.method, options=request.options, weight_bits=widths[0],
+        activation_bits=widths[1], calib=x[rows],
     )  # fmt: skip
     step: Any = plain_step
     if request.step:
@@ -203,9 +219,9 @@ def _with_quantizers(
         step = record.apply(network, configure(record.config, dict(request.step_options), request.step))
     config = TrainConfig(
         epochs=request.epochs, batch=min(request.batch, len(x)), rate=request.rate, minutes=request.minutes,
-        distill=request.distill, seed=request.seed,
+        distill=distill, seed=request.seed,
     )  # fmt: skip
-    teacher = model if request.distill else None
+    teacher = model if distill else None
     done = train(
         network, Samples(x, y), teacher=teacher, config=config, step=step, checkpoint=request.checkpoint,
         progress=progress,
@@ -226,11 +242,14 @@ def _with_arithmetic(
 
     from netsuke.pipeline.train import train
 
+    def finished(epoch: int, loss: float) -> None:
+        progress(f"{request.method}: epoch {epoch} of {request.epochs}, loss {loss:.4f}", epoch / request.epochs)
+
     progress(f"{request.method}: {request.epochs} epochs", 0.0)
     result = train(
         model, (x, y), method=request.method, options=dict(request.options), epochs=request.epochs,
         batch=min(request.batch, len(x)), checkpoint=request.checkpoint, seed=request.seed, progress=False,
-        optimizer=lambda p: torch.optim.SGD(p, lr=request.rate, momentum=0.9, weight_decay=1e-4),
+        notify=finished, optimizer=lambda p: torch.optim.SGD(p, lr=request.rate, momentum=0.9, weight_decay=1e-4),
     )  # fmt: skip
     return result.model.eval(), [row["loss"] for row in result.history]
 
@@ -240,6 +259,17 @@ def _captured(model: nn.Module, shape: tuple[int, ...]) -> tuple[Any, Any]:
     from netsuke.methods.integer._graph import served_graph
 
     return served_graph(model, shape)
+
+
+def _served_as(trained: nn.Module) -> list[str]:
+    """A word where the file computes in another arithmetic than the training did."""
+    from netsuke.nn.integer_train import IntegerLayer
+
+    if any(isinstance(m, IntegerLayer) for m in trained.modules()):
+        return []
+    return [
+        "the file computes in float32, with the weights of training; `netsuke compress` makes it integers of 8 bits"
+    ]
 
 
 def _judged(
