@@ -55,17 +55,17 @@ struct ThreadPool::Impl {
   std::vector<std::thread> workers;
 
   alignas(64) std::atomic<bool> busy{false};
+  // One line tells a worker all of a job: on hosts that run the two cores far apart each further line costs it 0.1 to 0.3 us.
   alignas(64) std::atomic<uint32_t> epoch{0};
   std::atomic<bool> open{false};
   std::atomic<bool> stop{false};
+  Task task = nullptr;
+  const void* context = nullptr;
   std::unique_ptr<Share[]> shares;
   alignas(64) std::atomic<int> active{0};
   alignas(64) std::atomic<int> sleepers{0};
   std::mutex mutex;
   std::condition_variable wake;
-
-  Task task = nullptr;
-  const void* context = nullptr;
 
   void divide(int64_t tasks) {
     for (int t = 0; t < threads; ++t) {

@@ -59,9 +59,10 @@ class RandomLayer {
     f_.threshold_f32 = vectors_[4].data();
     if (kind != 0) {
       f_.mult = vectors_[0].data();
-      if (!one_in(3)) f_.bias = vectors_[1].data();
-      if (one_in(2)) f_.slope = vectors_[2].data();
-      if (one_in(2)) f_.shift = vectors_[3].data();
+      const bool plain = one_in(3);  // whole blocks of codes have an epilogue of their own then
+      if (plain || !one_in(3)) f_.bias = vectors_[1].data();
+      if (!plain && one_in(2)) f_.slope = vectors_[2].data();
+      if (!plain && one_in(2)) f_.shift = vectors_[3].data();
       f_.residual = one_in(2) ? 1 : 0;
       f_.zero = static_cast<int32_t>(pick(0, 255));
       f_.lo = static_cast<int32_t>(pick(0, 100));

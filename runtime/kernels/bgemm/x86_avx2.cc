@@ -45,27 +45,41 @@ NETSUKE_LANE __m256i count(__m256i acc, __m256i table, __m256i nibbles) {
   return acc;
 }
 
-// kVectors registers of 32 channels to the 16-bit sums.
+// 16-bit sums of a tile, modulo 2^16. Bytes are not split into words one by one: `pairs` sums the accumulators as words, b[2i] + 256 * b[2i + 1],
+// `odd` their upper bytes alone, so what the lower ones add is pairs - 256 * odd. Three operations a register instead of seven.
 template <int kRows, int kVectors>
-NETSUKE_LANE void widen(__m256i (&acc)[kRows][kVectors], uint16_t (*sums)[kBlock]) {
+struct Sums {
+  __m256i pairs[kRows][kVectors], odd[kRows][kVectors];
+};
+
+template <int kRows, int kVectors>
+NETSUKE_LANE void widen(__m256i (&acc)[kRows][kVectors], Sums<kRows, kVectors>* sums) {
   NK_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
     NK_UNROLL(8)
     for (int v = 0; v < kVectors; ++v) {
-      auto* s = reinterpret_cast<__m256i*>(&sums[i][32 * v]);
-      const __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(acc[i][v]));
-      const __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(acc[i][v], 1));
-      _mm256_store_si256(s, _mm256_add_epi16(_mm256_load_si256(s), low));
-      _mm256_store_si256(s + 1, _mm256_add_epi16(_mm256_load_si256(s + 1), high));
+      sums->pairs[i][v] = _mm256_add_epi16(sums->pairs[i][v], acc[i][v]);
+      sums->odd[i][v] = _mm256_add_epi16(sums->odd[i][v], _mm256_srli_epi16(acc[i][v], 8));
       acc[i][v] = _mm256_setzero_si256();
     }
   }
 }
 
+// 32 sums of 16 bits to 32 of 32 bits in their own order.
+NETSUKE_LANE void store_counts(__m256i pairs, __m256i odd, int32_t* count) {
+  const __m256i even = _mm256_sub_epi16(pairs, _mm256_slli_epi16(odd, 8));
+  const __m256i low = _mm256_unpacklo_epi16(even, odd), high = _mm256_unpackhi_epi16(even, odd);  // channels 0-7 and 16-23, 8-15 and 24-31
+  auto* to = reinterpret_cast<__m256i*>(count);
+  _mm256_storeu_si256(to, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(low)));
+  _mm256_storeu_si256(to + 1, _mm256_cvtepu16_epi32(_mm256_castsi256_si128(high)));
+  _mm256_storeu_si256(to + 2, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(low, 1)));
+  _mm256_storeu_si256(to + 3, _mm256_cvtepu16_epi32(_mm256_extracti128_si256(high, 1)));
+}
+
 template <int kRows, int kVectors>
 void tile_of(const Tile& t, int row) {
-  alignas(32) uint16_t sums[kRows][kBlock];
-  std::memset(sums, 0, sizeof(sums));
+  Sums<kRows, kVectors> sums;
+  std::memset(&sums, 0, sizeof(sums));
   __m256i acc[kRows][kVectors];
   NK_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
@@ -97,18 +111,16 @@ void tile_of(const Tile& t, int row) {
       left -= n;
       room -= n;
       if (room == 0) {
-        widen(acc, sums);
+        widen(acc, &sums);
         room = kPairs;
       }
     }
   }
-  if (room < kPairs) widen(acc, sums);
+  if (room < kPairs) widen(acc, &sums);
   NK_UNROLL(8)
   for (int i = 0; i < kRows; ++i) {
-    for (int c = 0; c < 32 * kVectors; c += 8) {
-      const __m256i wide = _mm256_cvtepu16_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(&sums[i][c])));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.count + (row + i) * kBlock + c), wide);
-    }
+    NK_UNROLL(8)
+    for (int v = 0; v < kVectors; ++v) store_counts(sums.pairs[i][v], sums.odd[i][v], t.count + (row + i) * kBlock + 32 * v);
   }
 }
 

@@ -72,50 +72,71 @@ NK_INLINE void store_row16(const Tile& t, int64_t row, __m256i a0, __m256i a1) {
   store_codes16(*t.requant, a0, a1, t.channel, r, static_cast<uint8_t*>(t.out) + at);
 }
 
-// All rows of a plain tile. Rows are packed in pairs: one permutation and no separate extraction for 32 codes. kShort: no residual, lo = 0
-// and zero = 0, what a layer with ReLU has; then vpackuswb does the lower clamp (also of a NaN and of sums below -2^31, which
-// vcvtps2dq makes INT_MIN) and nothing is added. A third fewer instructions, 10 % of a layer with 16 input channels.
-template <bool kShort>
-NK_INLINE __m256i codes8_of(const Requant& q, __m256i acc, __m256 mult, __m256 bias, const uint8_t* residual) {
-  __m256 t = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), mult), bias);
-  const __m256 hi = _mm256_set1_ps(q.code_hi);
-  // vminps returns its second operand when one is a NaN: this way round the NaN stays for vcvtps2dq.
-  if (kShort) return _mm256_cvtps_epi32(_mm256_min_ps(hi, t));
-  if (residual != nullptr) {
+// All rows of a plain tile. Rows are packed in pairs: one permutation and no separate extraction for 32 codes. Every instruction counts: with 16
+// input channels the products of a tile of 96 outputs take 48 cycles, and its 12 vectors of sums must become codes meanwhile.
+//   kShort   no residual, lo = 0 and zero = 0, what a layer with ReLU has; then vpackuswb does the lower clamp (also of a NaN and of sums
+//            below -2^31, which vcvtps2dq makes INT_MIN) and nothing is added.
+//   kFree    Requant::packs_clamp: packing with saturation does both clamps.
+NK_INLINE __m256 scaled(__m256i acc, const float* mult, const float* bias) {
+  return _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), _mm256_loadu_ps(mult)), _mm256_loadu_ps(bias));
+}
+
+// The same with multipliers and biases as operands in memory, for tiles: in registers they would push six of the tile's sums to the stack.
+NK_INLINE __m256 scaled_by_memory(__m256i acc, const float* mult, const float* bias) {
+#if defined(NETSUKE_SIMDE)
+  return scaled(acc, mult, bias);
+#else
+  __m256 t = _mm256_cvtepi32_ps(acc);
+  __asm__("vmulps %1, %0, %0" : "+x"(t) : "m"(*reinterpret_cast<const __m256_u*>(mult)));
+  __asm__("vaddps %1, %0, %0" : "+x"(t) : "m"(*reinterpret_cast<const __m256_u*>(bias)));
+  return t;
+#endif
+}
+
+template <bool kShort, bool kFree>
+NK_INLINE __m256i codes8_of(const Requant& q, __m256 t, const uint8_t* residual) {
+  if (!kShort && residual != nullptr) {
     const __m256i r = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(residual)));
     const __m256 f = _mm256_cvtepi32_ps(_mm256_sub_epi32(r, _mm256_set1_epi32(q.r_zero)));
     t = _mm256_add_ps(t, _mm256_mul_ps(f, _mm256_set1_ps(q.r_mult)));
   }
+  if (kFree) return _mm256_cvtps_epi32(t);
+  const __m256 hi = _mm256_set1_ps(q.code_hi);
+  // vminps returns its second operand when one is a NaN: this way round the NaN stays for vcvtps2dq.
+  if (kShort) return _mm256_cvtps_epi32(_mm256_min_ps(hi, t));
   return _mm256_cvtps_epi32(_mm256_min_ps(_mm256_max_ps(t, _mm256_set1_ps(q.code_lo)), hi));
 }
 
-template <bool kShort>
-NK_INLINE __m256i codes16_of(const Requant& q, const __m256i (&acc)[2], __m256 m0, __m256 m1, __m256 b0, __m256 b1,
-                             const uint8_t* residual) {
-  return _mm256_packs_epi32(codes8_of<kShort>(q, acc[0], m0, b0, residual),
-                            codes8_of<kShort>(q, acc[1], m1, b1, residual == nullptr ? nullptr : residual + 8));
+// Codes as 16-bit words, the zero point included.
+template <bool kShort, bool kFree>
+NK_INLINE __m256i words_of(const Requant& q, __m256i c0, __m256i c1) {
+  const __m256i s = _mm256_packs_epi32(c0, c1);
+  if (kShort) return s;
+  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(q.zero));
+  return kFree ? _mm256_adds_epi16(s, zero) : _mm256_add_epi16(s, zero);
 }
 
-template <bool kShort, int kRows>
-NK_INLINE void store_rows16(const Tile& t, const __m256i (&acc)[kRows][2]) {
-  const Requant& q = *t.requant;
-  const __m256 m0 = _mm256_loadu_ps(q.mult + t.channel), m1 = _mm256_loadu_ps(q.mult + t.channel + 8);
-  const __m256 b0 = _mm256_loadu_ps(q.bias + t.channel), b1 = _mm256_loadu_ps(q.bias + t.channel + 8);
-  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(q.zero));
+template <bool kShort, bool kFree>
+NK_INLINE __m256i words16_of(const Tile& t, const __m256i (&acc)[2], const uint8_t* residual) {
+  const float* mult = t.requant->mult + t.channel;
+  const float* bias = t.requant->bias + t.channel;
+  const uint8_t* next = residual == nullptr ? nullptr : residual + 8;
+  return words_of<kShort, kFree>(*t.requant, codes8_of<kShort, kFree>(*t.requant, scaled_by_memory(acc[0], mult, bias), residual),
+                                 codes8_of<kShort, kFree>(*t.requant, scaled_by_memory(acc[1], mult + 8, bias + 8), next));
+}
+
+template <bool kShort, bool kFree, int kRows>
+NK_INLINE void finish_rows(const Tile& t, const __m256i (&acc)[kRows][2]) {
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   uint8_t* out = static_cast<uint8_t*>(t.out);
-  const uint8_t* residual = kShort || q.residual != Residual::kU8 ? nullptr : static_cast<const uint8_t*>(t.residual);
+  const uint8_t* residual = kShort || t.requant->residual != Residual::kU8 ? nullptr : static_cast<const uint8_t*>(t.residual);
   NK_UNROLL(8)
   for (int r = 0; r < kRows; r += 2) {
     const int next = r + 1 < kRows ? r + 1 : r;
     const uint8_t* r0 = residual == nullptr ? nullptr : residual + r * t.out_stride;
     const uint8_t* r1 = residual == nullptr ? nullptr : residual + next * t.out_stride;
-    __m256i s0 = codes16_of<kShort>(q, acc[r], m0, m1, b0, b1, r0);
-    __m256i s1 = next == r ? s0 : codes16_of<kShort>(q, acc[next], m0, m1, b0, b1, r1);
-    if (!kShort) {
-      s0 = _mm256_add_epi16(s0, zero);
-      s1 = _mm256_add_epi16(s1, zero);
-    }
+    const __m256i s0 = words16_of<kShort, kFree>(t, acc[r], r0);
+    const __m256i s1 = next == r ? s0 : words16_of<kShort, kFree>(t, acc[next], r1);
     const __m256i codes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(s0, s1), order);
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + r * t.out_stride), _mm256_castsi256_si128(codes));
     if (next != r) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + next * t.out_stride), _mm256_extracti128_si256(codes, 1));
@@ -127,25 +148,36 @@ NK_INLINE bool is_plain8(const Tile& t) {
   return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == 8;
 }
 
-template <bool kShort, int kRows>
-NK_INLINE void store_rows8(const Tile& t, const __m256i (&acc)[kRows][1]) {
+template <bool kShort, bool kFree, int kRows>
+NK_INLINE void finish_rows(const Tile& t, const __m256i (&acc)[kRows][1]) {
   const Requant& q = *t.requant;
-  const __m256 m = _mm256_loadu_ps(q.mult + t.channel), b = _mm256_loadu_ps(q.bias + t.channel);
-  const __m256i zero = _mm256_set1_epi16(static_cast<int16_t>(q.zero));
+  const float* mult = q.mult + t.channel;
+  const float* bias = q.bias + t.channel;
   uint8_t* out = static_cast<uint8_t*>(t.out);
   const uint8_t* residual = kShort || q.residual != Residual::kU8 ? nullptr : static_cast<const uint8_t*>(t.residual);
   NK_UNROLL(8)
   for (int r = 0; r < kRows; r += 2) {
     const int next = r + 1 < kRows ? r + 1 : r;
-    const __m256i c0 = codes8_of<kShort>(q, acc[r][0], m, b, residual == nullptr ? nullptr : residual + r * t.out_stride);
-    const __m256i c1 = next == r ? c0 : codes8_of<kShort>(q, acc[next][0], m, b, residual == nullptr ? nullptr : residual + next * t.out_stride);
-    __m256i s = _mm256_packs_epi32(c0, c1);  // by halves: row r, row next
-    if (!kShort) s = _mm256_add_epi16(s, zero);
+    const uint8_t* r0 = residual == nullptr ? nullptr : residual + r * t.out_stride;
+    const uint8_t* r1 = residual == nullptr ? nullptr : residual + next * t.out_stride;
+    const __m256i c0 = codes8_of<kShort, kFree>(q, scaled_by_memory(acc[r][0], mult, bias), r0);
+    const __m256i c1 = next == r ? c0 : codes8_of<kShort, kFree>(q, scaled_by_memory(acc[next][0], mult, bias), r1);
+    const __m256i s = words_of<kShort, kFree>(q, c0, c1);  // by halves: row r, row next
     const __m256i codes = _mm256_packus_epi16(s, s);
     const __m128i low = _mm256_castsi256_si128(codes), all = _mm_unpacklo_epi32(low, _mm256_extracti128_si256(codes, 1));
     _mm_storel_epi64(reinterpret_cast<__m128i*>(out + r * t.out_stride), all);
     if (next != r) _mm_storel_epi64(reinterpret_cast<__m128i*>(out + next * t.out_stride), _mm_unpackhi_epi64(all, all));
   }
+}
+
+NK_INLINE bool is_short(const Requant& q) { return q.residual == Residual::kNone && q.lo == 0 && q.zero == 0; }
+
+// A plain tile of 16 or 8 columns, by the shortest way.
+template <int kRows, int kHalves>
+NK_INLINE void store_rows(const Tile& t, const __m256i (&acc)[kRows][kHalves]) {
+  const Requant& q = *t.requant;
+  if (q.packs_clamp) return is_short(q) ? finish_rows<true, true>(t, acc) : finish_rows<false, true>(t, acc);
+  is_short(q) ? finish_rows<true, false>(t, acc) : finish_rows<false, false>(t, acc);
 }
 
 // The next of a call's tiles. Elements of out and residual: codes, floats or raw sums.
@@ -155,8 +187,6 @@ NK_INLINE void next_tile(Tile* t, int rows) {
   t->out = static_cast<uint8_t*>(t->out) + step;
   if (t->residual != nullptr) t->residual = static_cast<const uint8_t*>(t->residual) + step;
 }
-
-NK_INLINE bool is_short(const Requant& q) { return q.residual == Residual::kNone && q.lo == 0 && q.zero == 0; }
 
 // Section 5 for the four 64-bit lanes of p, e in [1, 62]. AVX2 has no arithmetic 64-bit shift: p + 2^62 is not negative (|p| < 2^62), is
 // shifted logically and loses 2^62 >> e again. shift_rne(p, e) = (p + half - 1 + odd) >> e with odd the lowest bit of p >> e.

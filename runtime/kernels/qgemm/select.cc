@@ -1,5 +1,6 @@
 // Which kernels an instruction set has, and which algorithm a layer takes. Both are fixed at load, because weights are packed for them.
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 
 #include "base/choices.h"
@@ -41,6 +42,19 @@ std::string rule(const Geometry& g, const Weights& weights, const Kernels& kerne
   return winograd > 0 ? "winograd" + std::to_string(winograd) : "tiles";
 }
 
+// Requant::packs_clamp. A sum is below 2^31 in magnitude (GemmOp proves it), so the scaled value is below 2^31 * |mult| + |bias| + 255 * |r_mult|;
+// half the range of int32 leaves room for the roundings of those operations.
+bool packs_clamp(const Requant& q, int64_t channels) {
+  if (q.dyadic || q.out_f32 || q.lo != 0 || q.hi != 255) return false;
+  const double residual = q.residual == Residual::kNone ? 0.0 : 255.0 * std::fabs(static_cast<double>(q.r_mult));
+  bool bounded = true;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double most = 2147483648.0 * std::fabs(static_cast<double>(q.mult[c])) + std::fabs(static_cast<double>(q.bias[c])) + residual;
+    bounded = bounded && most < 1073741824.0;
+  }
+  return bounded;
+}
+
 }  // namespace
 
 std::unique_ptr<Algorithm> Layer::make(const std::string& way, const Weights& weights, const Kernels& kernels, Isa isa) const {
@@ -72,6 +86,7 @@ const Kernels* kernels_of(Isa isa) {
 Status Layer::build(const Geometry& geometry, const Weights& weights, const Requant& requant, Isa isa, int threads) {
   g_ = geometry;
   q_ = requant;
+  q_.packs_clamp = packs_clamp(q_, g_.out_channels);
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
   key_ = layer_key(g_, weights);

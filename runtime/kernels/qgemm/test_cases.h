@@ -171,6 +171,8 @@ class Cases {
     }
     if (one_in(4)) std::fill(c->bias.begin(), c->bias.end(), -0.0f);
     if (one_in(20)) std::fill(c->mult.begin(), c->mult.begin() + static_cast<long>(channels), one_in(2) ? 1e35f : -1e35f);  // overflows
+    // Codes beyond 16 bits, still within what packs_clamp allows: only saturation keeps them.
+    if (one_in(6)) std::fill(c->mult.begin(), c->mult.begin() + static_cast<long>(channels), one_in(3) ? -0.37f : 0.37f);
     // Halves: mult 0.5 makes every odd sum a tie.
     if (one_in(4)) std::fill(c->mult.begin(), c->mult.begin() + static_cast<long>(channels), 0.5f);
     const size_t outputs = static_cast<size_t>(c->e.n * c->e.oh * c->e.ow) * channels;

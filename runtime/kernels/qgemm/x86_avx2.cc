@@ -62,7 +62,7 @@ NK_INLINE void one_tile(const Tile& t) {
     }
   }
   if constexpr (kHalves == 1) {
-    is_short(*t.requant) ? store_rows8<true>(t, acc) : store_rows8<false>(t, acc);
+    store_rows(t, acc);
   } else {
     if (t.requant == nullptr && t.columns == 16) {
       NK_UNROLL(8)
@@ -73,7 +73,7 @@ NK_INLINE void one_tile(const Tile& t) {
       }
       return;
     }
-    if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
+    if (is_plain16(t)) return store_rows(t, acc);
     alignas(32) int32_t sums[kRows][16];
     NK_UNROLL(8)
     for (int r = 0; r < kRows; ++r) {

@@ -62,7 +62,7 @@ void tile_u8x16(const Tile& t) {
       }
     }
   }
-  if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, sums) : store_rows16<false>(t, sums);
+  if (is_plain16(t)) return store_rows(t, sums);
   alignas(32) int32_t rows[kRows][16];
   NK_UNROLL(8)
   for (int r = 0; r < kRows; ++r) {

@@ -68,9 +68,9 @@ NK_INLINE void one_tile(const Tile& t) {
     for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true, kHalves>(a, *at++, unit, acc);
   }
   if constexpr (kHalves == 1) {
-    is_short(*t.requant) ? store_rows8<true>(t, acc) : store_rows8<false>(t, acc);
+    store_rows(t, acc);
   } else {
-    if (is_plain16(t)) return is_short(*t.requant) ? store_rows16<true>(t, acc) : store_rows16<false>(t, acc);
+    if (is_plain16(t)) return store_rows(t, acc);
     alignas(32) int32_t sums[kRows][16];
     NK_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
