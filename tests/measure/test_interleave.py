@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from netsuke.measure.engines.base import Array, Session
-from netsuke.measure.interleave import MAX_ROUNDS, MIN_ROUNDS, interleave
+from netsuke.measure.interleave import MAX_ROUNDS, MIN_ROUNDS, SETTLE_MOST_S, SETTLE_S, _settle, interleave
 
 
 class Fake:
@@ -58,3 +59,21 @@ def test_a_failing_session_is_left_out_and_keeps_its_error() -> None:
 
 def test_nothing_to_time() -> None:
     assert interleave({}) == {}
+
+
+def test_a_turn_begins_when_threads_of_the_one_before_are_asleep() -> None:
+    now, spent = [0.0], [0.0]
+
+    def wait_while_spinning_until(end: float) -> float:
+        now[0] = spent[0] = 0.0
+
+        def sleep(seconds: float) -> None:
+            spent[0] += max(0.0, min(seconds, end - now[0]))
+            now[0] += seconds
+
+        _settle(lambda: spent[0], sleep)
+        return now[0]
+
+    assert wait_while_spinning_until(0.0) == pytest.approx(SETTLE_S)
+    assert wait_while_spinning_until(0.055) == pytest.approx(0.07)
+    assert wait_while_spinning_until(1e9) == pytest.approx(SETTLE_MOST_S)

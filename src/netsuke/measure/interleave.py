@@ -15,7 +15,11 @@ from netsuke.measure.engines.base import Session
 MIN_ROUNDS = 9  # rounds are what the bootstrap resamples; below nine its intervals say little
 MAX_ROUNDS = 25
 MAX_BLOCK = 64  # timed calls per turn
-SETTLE_S = 0.002  # pools of the previous engine spin for about a millisecond before they sleep; let them
+# Between turns threads of the previous engine must have gone to sleep: those of onnxruntime spin for 50 ms after a call
+# and took a core from whatever came next (our MobileNetV2 at two threads: every third turn at the speed of one).
+SETTLE_S = 0.01  # one look at the CPU time of the process, whose clock counts other threads in steps of 4 ms
+SETTLE_IDLE = 0.2  # of a core
+SETTLE_MOST_S = 0.25
 
 
 @dataclass
@@ -42,9 +46,18 @@ def _estimate(session: Session) -> float:
     return best
 
 
+def _settle(cpu: Callable[[], float] = time.process_time, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until this process uses no CPU, at most SETTLE_MOST_S."""
+    for _ in range(round(SETTLE_MOST_S / SETTLE_S)):
+        before = cpu()
+        sleep(SETTLE_S)
+        if cpu() - before < SETTLE_IDLE * SETTLE_S:
+            return
+
+
 def _block(session: Session, count: int) -> tuple[list[float], float, float]:
     """One untimed call, then `count` timed ones: milliseconds each, wall seconds, CPU seconds of this process."""
-    time.sleep(SETTLE_S)
+    _settle()
     session.activate()
     session.run()
     clock, run = time.perf_counter_ns, session.run
