@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--name", default="binary", help="name of the result file")
     parser.add_argument("--engines", default="", help="engines to compare with, default all")
     parser.add_argument("--precisions", default="", help="of the engines, default all")
+    parser.add_argument("--effort", default="normal", help="of compress")
     parser.add_argument("--compile", default="", help="only write this file")
     parser.add_argument("--compiled", default="", help="time this file instead of compiling")
     options = parser.parse_args()
@@ -58,7 +59,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(options.compiled or options.compile or Path(folder) / f"{options.binary}.nsk")
         if not options.compiled:
-            small = compress(models.build(options.binary), calib=Dataset.from_arrays(x), shape=item.shape, output=out)
+            given: dict[str, Any] = {"calib": Dataset.from_arrays(x), "shape": item.shape, "output": out}
+            small = compress(models.build(options.binary), effort=options.effort, **given)
             print(small.summary(), flush=True)
         if options.compile:
             return

@@ -25,6 +25,7 @@ from netsuke.passes.lower_qconv import lower_qconv
 from netsuke.passes.lower_qelementwise import lower_qelementwise
 from netsuke.passes.lower_qlinear import lower_qlinear
 from netsuke.passes.lower_weight_only import lower_weight_only
+from netsuke.passes.nodes import is_ns
 from netsuke.passes.qdq_move import fold_constant_dequantizers, move_qdq
 from netsuke.passes.qdq_normalize import normalize_qdq
 from netsuke.passes.sink_transposes import sink_transposes
@@ -86,14 +87,15 @@ def _complete_shapes(model: ir.Model) -> None:
 
 
 def _add_taps(graph: ir.Graph, taps: tuple[str, ...]) -> None:
-    """Further outputs: the named value, or the codes that stand for it."""
+    """Further outputs: the codes that stand for a name where it was quantized, else the value of that name, else one
+    that stands for it (a concat of codes stands for the value behind its dequantize, which keeps the name)."""
     values: dict[str, ir.Value] = {}
     for node in graph:
         for out in node.outputs:
-            source = str(out.meta.get("source", out.name))
-            for key in (out.name or "", source):
+            for key in (out.name or "", str(out.meta.get("source", out.name))):
                 old = values.get(key)
-                if old is None or (node.op_type == "quantize" and node.domain == "netsuke"):
+                own = key == out.name and old is not None and not is_ns(old.producer(), "quantize")
+                if old is None or own or is_ns(node, "quantize"):
                     values[key] = out
     missing = [Problem("no such value to tap", got=t, allowed=near(t, values)) for t in taps if t not in values]
     if missing:
