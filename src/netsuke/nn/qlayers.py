@@ -62,8 +62,9 @@ def served(quantizer: Quantizer) -> Grid8:
         got = f"grid {spec.grid}, granularity {spec.granularity}"
         raise UsageError(Problem("activations have no kernel for this grid", got=got, allowed="integer, per tensor"))
     scale, zero = (float(t.detach()) for t in quantizer.steps())
-    if not (math.isfinite(scale) and scale > 0):
-        raise UsageError(Problem("a scale is not a positive number", got=str(scale), hint="a lower learning rate"))
+    if not (math.isfinite(scale) and scale > 0 and math.isfinite(zero)):
+        got = f"scale {scale}, zero point {zero}"
+        raise UsageError(Problem("a scale is not a positive number", got=got, hint="a lower learning rate"))
     if spec.signed:  # signed codes are served as unsigned ones around the middle
         middle = 1 << (spec.bits - 1)
         return Grid8(scale, middle, int(quantizer.grid.lo) + middle, int(quantizer.grid.hi) + middle)

@@ -177,8 +177,11 @@ class Quantizer(nn.Module):
         return 1.0
 
     def steps(self) -> tuple[Tensor, Tensor]:
-        """Scale (above its floor) and zero (an integer inside the grid), f32 [units], differentiable."""
-        scale = torch.where(self.scale > self.floor, self.scale, straight(self.floor, self.scale))
+        """Scale (above its floor) and zero (an integer inside the grid), f32 [units], differentiable.
+
+        A scale that is NaN stays one, so that a training that lost it is refused where it is served.
+        """
+        scale = torch.where(self.scale <= self.floor, straight(self.floor, self.scale), self.scale)
         if not self.spec.affine:
             return scale, self.zero
         return scale, straight(self.zero.round().clamp(0, self.grid.levels - 1), self.zero)

@@ -50,7 +50,7 @@ def samples(data: Any, where: str) -> tuple[Tensor, Tensor]:
     if isinstance(data, tuple) and len(data) == 2:
         return _checked(torch.as_tensor(data[0]), torch.as_tensor(data[1]), where)
     parts = list(load_data(data).batches(256))
-    if not parts or len(parts[0]) < 2:
+    if not parts or len(parts[0]) < 2 or parts[0][1] is None:
         raise UsageError(Problem("training needs labels", where=where, hint="pass (inputs, labels)"))
     x = torch.from_numpy(np.concatenate([np.asarray(p[0]) for p in parts]))
     return _checked(x, torch.from_numpy(np.concatenate([np.asarray(p[1], np.int64) for p in parts])), where)
