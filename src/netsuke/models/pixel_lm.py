@@ -2,7 +2,8 @@
 
 The plainest of the language-style image generators (van den Oord et al. 2016, arXiv 1601.06759, with the transformer of
 Chen et al. 2020, "Generative Pretraining from Pixels"). Input tokens int64 [N, T] (T at most size * size): the class as
-`levels + class`, then the pixels row by row; output logits [N, T, levels] of the next pixel.
+`levels + class`, then the pixels row by row; output logits [N, T, levels] of the next pixel. It has no entry in
+`MODELS`: its widths are those of a sweep (`netsuke.pipeline.scaling`).
 """
 
 from __future__ import annotations

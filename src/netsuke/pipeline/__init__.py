@@ -1,7 +1,8 @@
 """Stringing rooms together: a trained network in, a compressed program and the truth about it out.
 
-Belongs here: `plan`, `compress`, resuming an interrupted run, `inspect`, `explain`. Does not: methods, passes, kernels,
-metrics, timing; this room only calls them in order.
+Belongs here: `plan`, `compress`, resuming an interrupted run, `inspect`, `explain`, and sweeps over whole families of
+networks (`bibench`, `scaling`). Does not: methods, passes, kernels, metrics, timing; this room only calls them in
+order.
 
 Contract: everything that can be wrong is found before slow work starts; what was decided stands in the plan, what came
 out stands in `Small`; same model, plan, data and seed give the same file, byte for byte. A run that is interrupted
