@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from fnmatch import fnmatchcase
@@ -115,3 +116,18 @@ def _check_same(model: nn.Module, config: IntegerConfig) -> None:
 def integer_layers(model: nn.Module) -> dict[str, IntegerConv2d | IntegerLinear]:
     """The integer layers by name."""
     return {n: m for n, m in model.named_modules() if isinstance(m, IntegerConv2d | IntegerLinear)}
+
+
+def float_network(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose integer layers are ordinary ones with the master weights: what post-training
+    quantization of networks trained with more than 8 bits starts from."""
+    twin = copy.deepcopy(model).eval()
+    for name, layer in integer_layers(twin).items():
+        parent, _, leaf = name.rpartition(".")
+        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
+        new = plain.__new__(plain)
+        kept = ("_buffers", "_forward_pre_hooks", "_modules", "config", "controller", "adapt", "window")
+        nn.Module.__init__(new)
+        new.__dict__.update({k: v for k, v in layer.__dict__.items() if k not in kept})
+        setattr(twin.get_submodule(parent) if parent else twin, leaf, new)
+    return twin

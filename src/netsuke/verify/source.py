@@ -121,12 +121,14 @@ def capture_model(model: Any, shape: Any = None, weights: Any = None, sample: Da
 
 
 def _trains_in_integers(model: Any) -> bool:
-    """True for a torch module with layers of `netsuke.nn.integer_train`: they are captured by their codes."""
+    """True for a torch module with layers of `netsuke.nn.integer_train`, captured by their codes, or of
+    `netsuke.nn.one_bit`, refused by name."""
     if not is_torch(model) or isinstance(model, (str, Path)):
         return False
-    from netsuke.nn.integer_swap import integer_layers
+    from netsuke.nn.integer_train import IntegerLayer
+    from netsuke.nn.one_bit import OneBitLayer
 
-    return bool(integer_layers(model))
+    return any(isinstance(m, IntegerLayer | OneBitLayer) for m in model.modules())
 
 
 def export_model(model: Any, shape: Any = None, weights: Any = None) -> Any:

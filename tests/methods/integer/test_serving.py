@@ -12,12 +12,14 @@ from torch import nn
 import netsuke
 from netsuke import engine
 from netsuke.core.errors import UnsupportedError
+from netsuke.methods.integer import one_bit_fqt
 from netsuke.methods.integer._graph import quantized_graph, served_graph
 from netsuke.methods.integer.shiftquant import ShiftQuant, apply
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_fold import fold_norms_
-from netsuke.nn.integer_swap import integer_, integer_layers
+from netsuke.nn.integer_swap import float_network, integer_, integer_layers
 from netsuke.nn.l1_norm import L1Norm2d
+from netsuke.nn.one_bit import OneBitLayer
 from netsuke.passes import compile_program
 
 
@@ -148,5 +150,16 @@ def test_compress_takes_the_trained_network_itself() -> None:
 def test_compress_refuses_wide_words_instead_of_serving_other_arithmetic() -> None:
     net = integer_(Residual(), IntegerConfig(12, 12, 12, "dfp"))
     net(torch.rand(4, 1, 8, 8))
-    with pytest.raises(UnsupportedError, match="no engine layer"):
+    with pytest.raises(UnsupportedError, match="no engine layer") as told:
         netsuke.compress(net.eval(), shape=(1, 1, 8, 8), measure=False)
+    assert "float_network(model)" in str(told.value)
+    assert float_network(net)(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+def test_compress_names_one_bit_layers() -> None:
+    net = one_bit_fqt.apply(Residual())
+    named = [n for n, m in net.named_modules() if isinstance(m, OneBitLayer)]
+    with pytest.raises(UnsupportedError, match="no served form") as told:
+        netsuke.compress(net.eval(), shape=(1, 1, 8, 8), measure=False)
+    assert named
+    assert all(name in str(told.value) for name in named)

@@ -29,15 +29,25 @@ def quantized_graph(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
 
     from netsuke.nn.integer_fold import fold_norms_
     from netsuke.nn.integer_swap import integer_layers
+    from netsuke.nn.one_bit import OneBitLayer
     from netsuke.nn.qtensor import affine
 
+    signs = [
+        Problem("one-bit training has no served form", where=name, got=type(layer).__name__)
+        for name, layer in model.named_modules()
+        if isinstance(layer, OneBitLayer)
+    ]
+    if signs:
+        raise UnsupportedError(signs, "train a one-bit network that is served with a method of the room binarize")
     wide = [
         Problem("no engine layer has this arithmetic", where=name, got=f"{layer.config.weight_bits} bits, fixed point")
         for name, layer in integer_layers(model).items()
         if layer.config.weight_bits > 8 or layer.config.fraction is not None
     ]
     if wide:
-        raise UnsupportedError(wide, "convert these layers to float and quantize the trained network instead")
+        raise UnsupportedError(
+            wide, "netsuke.nn.integer_swap.float_network(model) is what compress can quantize instead"
+        )
     if integer_layers(model):
         example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         model = fold_norms_(copy.deepcopy(model), example)
@@ -69,32 +79,13 @@ def quantized_graph(model: nn.Module, shape: tuple[int, ...]) -> ir.Model:
     return found
 
 
-def float_network(model: nn.Module) -> nn.Module:
-    """A copy in eval mode whose integer layers are ordinary ones with the master weights: what post-training
-    quantization of networks trained with more than 8 bits starts from."""
-    from torch import nn
-
-    from netsuke.nn.integer_swap import integer_layers
-
-    twin = copy.deepcopy(model).eval()
-    for name, layer in integer_layers(twin).items():
-        parent, _, leaf = name.rpartition(".")
-        plain = nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear
-        new = plain.__new__(plain)
-        kept = ("_buffers", "_forward_pre_hooks", "_modules", "config", "controller", "adapt", "window")
-        nn.Module.__init__(new)
-        new.__dict__.update({k: v for k, v in layer.__dict__.items() if k not in kept})
-        setattr(twin.get_submodule(parent) if parent else twin, leaf, new)
-    return twin
-
-
 def served_graph(model: nn.Module, shape: tuple[int, ...]) -> tuple[ir.Model, nn.Module]:
     """The graph of a trained network and the network that it equals: integer with its normalizations folded where all
     integer layers have at most 8 bits, otherwise float (`float_network`)."""
     import torch
 
     from netsuke.nn.integer_fold import fold_norms_
-    from netsuke.nn.integer_swap import integer_layers
+    from netsuke.nn.integer_swap import float_network, integer_layers
 
     layers = integer_layers(model).values()
     if layers and all(m.config.weight_bits <= 8 and m.config.fraction is None for m in layers):
