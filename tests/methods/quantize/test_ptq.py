@@ -429,3 +429,24 @@ def test_a_large_network_is_judged_after_weight_steps_on_fewer_samples():
     count, notes = judged(4_000_000_000)
     assert count == 25
     assert notes == ["the whole network was judged after weight steps on 25 of 64 samples"]
+
+
+def test_layers_that_must_go_together_are_improved_before_the_network_is_judged_again():
+    from netsuke.core.plan import Row
+    from netsuke.methods.quantize.sensitivity import condemned
+
+    changes = {"a": 0.1, "b": 0.3, "c": 0.2, "d": 0.0}
+    rows = [Row(name, "Conv", method="quantize/mse", output_change=change) for name, change in changes.items()]
+    total = float(np.sqrt(0.14))  # as if errors were independent
+
+    def names(limit, candidates=rows, total=total):
+        return [row.name for row in condemned(rows, candidates, total, limit)]
+
+    assert names(0.3) == ["b"]
+    assert names(0.2) == ["b", "c"]  # without b 0.224 would be left
+    assert names(0.05) == ["b", "c", "a"]
+    assert names(0.05, rows[2:]) == ["c", "d"]
+    assert names(0.3, total=2 * total) == ["b", "c"]  # more than the sum of squares: 0.447 left without b
+    assert names(0.3, []) == []
+    rows[1].output_change = float("inf")
+    assert names(0.3) == ["b"]
