@@ -153,7 +153,7 @@ def test_a_resumed_run_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.
         codes, step = master_codes(layer)
         assert torch.equal(codes.float() * step, layer.weight.detach()), "also the last update"
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
-    with pytest.raises(UsageError, match="another options"):
+    with pytest.raises(UsageError, match="another master_bits"):
         train(small(), (x, y), **{**settings, "options": {**options, "master_bits": 9}}, checkpoint=path)
 
 

@@ -74,10 +74,19 @@ def test_it_learns_and_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
 def test_another_width_cannot_continue(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
     run(1, checkpoint=path)
-    with pytest.raises(UsageError, match="another options"):
+    with pytest.raises(UsageError, match="another weight_bits    got: 6") as told:
         netsuke.train(
             network(), data(), options={**OPTIONS, "weight_bits": 4}, batch=32, progress=False, checkpoint=path
         )
+    assert "gradient_bits" not in str(told.value)
+
+
+def test_another_optimizer_cannot_continue(tmp_path: Path) -> None:
+    """Its settings come with the checkpoint, so other ones would be ignored without a word."""
+    path = tmp_path / "run.pt"
+    run(1, checkpoint=path)
+    with pytest.raises(UsageError, match=r"another optimizer.*lr 0.05.*lr 0.1"):
+        run(1, checkpoint=path, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(FileError, match="not a checkpoint"):
         run(1, checkpoint=path)

@@ -113,10 +113,11 @@ class _Run:
             raise FileError(Problem("not a checkpoint of netsuke.train", where=str(path), got=str(error))) from error
         if schema != CHECKPOINT_SCHEMA:
             raise FileError(Problem("checkpoint of another version", str(path), str(schema), str(CHECKPOINT_SCHEMA)))
+        theirs, ours = _flat(found), _flat(self.identity)
         wrong = [
-            Problem(f"the checkpoint was trained with another {key}", str(path), str(found.get(key)), str(value))
-            for key, value in self.identity.items()
-            if found.get(key) != value
+            Problem(f"the checkpoint was trained with another {key}", str(path), str(theirs.get(key)), str(value))
+            for key, value in ours.items()
+            if theirs.get(key, None if key not in _LATER else value) != value
         ]
         if wrong:
             raise UsageError(wrong, "this run cannot continue that checkpoint: remove the file or use its settings")
@@ -127,6 +128,14 @@ class _Run:
         self.order.set_state(state["order"])
         torch.set_rng_state(state["torch"])
         self.epoch, self.history = state["epoch"], state["history"]
+
+
+_LATER = ("optimizer",)  # what checkpoints written before it was compared do not hold
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    """A run's settings with its method's options one by one."""
+    return {**{k: v for k, v in identity.items() if k != "options"}, **identity.get("options", {})}
 
 
 @contextlib.contextmanager
@@ -210,7 +219,7 @@ def train(
     schedule         (optimizer, steps in all) -> a schedule that is stepped after every batch
     augment          (images, generator) -> images; draws from that generator only
     checkpoint       written after every epoch; an existing one is continued, refused when method, options, data size,
-                     batch, seed or epochs differ
+                     batch, seed, epochs or the optimizer's settings differ
     keep_memory      freed memory stays for the next step while this runs (`netsuke.nn.kept_memory`) and goes back to
                      the system at the end; False, or NETSUKE_KEEP_MEMORY=0: left to the C library
     notify           called after every epoch with its number and loss
@@ -251,6 +260,8 @@ def train(
             memory.keep_memory(keep_memory)  # methods keep it, whatever was asked for here
         made = (optimizer or _default_optimizer)(model.parameters())
         plan = schedule(made, epochs * -(-len(x) // batch)) if schedule else None
+        settings = (f"{k} {v}" for k, v in made.defaults.items() if isinstance(v, int | float | tuple))
+        identity["optimizer"] = f"{type(made).__name__}: {', '.join(settings)}"
         run = _Run(model, made, plan, torch.Generator().manual_seed(seed), identity)
         path = Path(checkpoint) if checkpoint else None
         if path is not None and path.is_file():
