@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import typer
 
@@ -343,3 +344,24 @@ def test_uniform_bits_and_what_contradicts_them(files: dict[str, Path], tmp_path
     ):
         assert call("plan", files["tiny.onnx"], *arguments, *wrong) == 2
         assert message in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not runtime_available(), reason="the compiled runtime is not built")
+def test_tune_knows_the_size_that_a_network_was_calibrated_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    free, rng = ["N", 3, "H", "W"], np.random.default_rng(0)
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Conv", ["x", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, free)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 8, "H", "W"])],
+        [onnx.numpy_helper.from_array(rng.standard_normal((8, 3, 3, 3)).astype(np.float32), "w")],
+    )
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), tmp_path / "free.onnx")
+    np.savez(tmp_path / "c.npz", x=rng.standard_normal((4, 3, 10, 12)).astype(np.float32))
+    arguments = ["compress", tmp_path / "free.onnx", "--calib", tmp_path / "c.npz", "--effort", "fast"]
+    assert call(*arguments, "-o", tmp_path / "free.nsk") == 0
+    assert call("tune", tmp_path / "free.nsk", "--threads", 1) == 0
+    capfd.readouterr()

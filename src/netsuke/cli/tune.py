@@ -29,7 +29,8 @@ def tune(
     if show:
         found = tuning.read(str(loaded.isa), int(loaded.threads))
     else:
-        shapes = concrete_shapes(loaded.inputs, parse_shapes(shape))
+        known = loaded.meta.get("sample_shape", "")  # what it was calibrated with
+        shapes = concrete_shapes(loaded.inputs, parse_shapes(shape or known))
         found = tuning.tune(file, random_feeds(loaded.inputs, shapes), threads=threads, isa=isa or None)
     say(str(found))
     path = tuning.store_path(found.isa, found.threads)
