@@ -2,18 +2,27 @@
 
 Paper: 4-bit ResNets lose 0.92 points on ImageNet. Checked: 20,000 training images, 6 epochs for every variant from the
 same weights in the same order, batch normalization, stem and classifier float; judged on the lossless test images. At
-4 bits also one gradient scale a tensor. One training is resumed from its last epoch after an interrupt.
+4 bits also one gradient scale a tensor. An interrupted training is resumed from its last epoch. The three claims share
+the float training of a seed: its last checkpoint stays in the cache, named by the version that trained it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 
 EPOCHS, BATCH, RATE = 6, 128, 0.2
 MARGINS = {8: 0.005, 6: 0.01, 4: 0.025}
+
+
+def _checkpoint(name: str, seed: int) -> Path:
+    import netsuke
+    from netsuke.papers.runner import state_folder
+
+    return state_folder() / f"shiftquant--cifar-{name.replace(' ', '-')}-{seed}-{netsuke.__version__}.pt"
 
 
 def _train(context: Context, data: dict[str, Any], name: str, seed: int, **options: Any) -> Any:
@@ -23,11 +32,9 @@ def _train(context: Context, data: dict[str, Any], name: str, seed: int, **optio
     import netsuke
     from netsuke import models
     from netsuke.methods.qat import flip_and_shift
-    from netsuke.papers.runner import state_folder
 
-    folder = state_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"shiftquant--cifar-{name.replace(' ', '-')}-{seed}.pt"
+    path = _checkpoint(name, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
     result = netsuke.train(
         models.build("resnet20", weights="random", seed=seed),
         data["train"],
@@ -43,7 +50,6 @@ def _train(context: Context, data: dict[str, Any], name: str, seed: int, **optio
         seed=seed,
         progress=False,
     )
-    path.unlink(missing_ok=True)
     context.progress(f"seed {seed}: {name}: {result.summary()}")
     return result.history
 
@@ -58,6 +64,8 @@ def measure(context: Context, seed: int, bits: int) -> Outcome:
     runs["groups"] = _train(context, data, f"{bits} bits", seed, **widths)
     if bits == 4:
         runs["tensor"] = _train(context, data, "4 bits one scale", seed, gradient="tensor", **widths)
+    for name in (f"{bits} bits", "4 bits one scale"):
+        _checkpoint(name, seed).unlink(missing_ok=True)
     kept = ("loss", "accuracy", "gradient_error", "input_ends")
     return Outcome(
         figures={f"top1_{name}": rows[-1]["accuracy"] for name, rows in runs.items()},
