@@ -90,6 +90,16 @@ def compress(
     exception. Same model, plan, data and seed: same bytes.
     """
     plan = Plan.load(plan) if isinstance(plan, (str, Path)) else plan
+    if plan is not None and not isinstance(plan, Plan):
+        raise UsageError(
+            Problem(
+                "not a plan",
+                "compress, second argument",
+                type(plan).__name__,
+                "a Plan or its file",
+                "compress(model, calib=data)",
+            )
+        )
     evaluation = open_evaluation(evaluate, data_root, preprocess)
     with _place(output) as path:
         work = open_work(
