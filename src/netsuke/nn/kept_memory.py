@@ -3,7 +3,8 @@
 glibc maps every block above 32 MB anew and gives it back when it is freed, and the kernel zeroes it page by page: every
 operator on a large activation pays 8,000 page faults for 32 MB. `keep_memory()` has such blocks taken from the heap,
 which is never trimmed, so that the next step finds the last one's pages. The process then keeps its peak until
-`keep_memory(False)`, which gives free pages back. Figures: bench/README.md, "Training".
+`keep_memory(False)`, which gives free pages back. Figures: bench/README.md, "Training". This holds for the thread that
+started the process: blocks of other threads come from arenas of 64 MB, which glibc unmaps as soon as they are empty.
 
 Other C libraries, and a process whose user set MALLOC_MMAP_MAX_, MALLOC_TRIM_THRESHOLD_ or the tunables of their names,
 are left alone; so is every process with NETSUKE_KEEP_MEMORY=0.
