@@ -35,11 +35,13 @@ import resource, torch
 from netsuke.nn import kept_memory as memory
 torch.set_num_threads(1)
 
-def faults(block=40 << 20):  # page faults of the second of two tensors of a size that glibc maps anew
-    torch.zeros(block // 4)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(block // 4)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def faults(block=40 << 20):
+    counts = []
+    for _ in range(16):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.zeros(block // 4)
+        counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return min(counts)
 
 found = [faults(), memory.keep_memory(), faults(), memory.keep_memory(), memory.keep_memory(False), faults()]
 print((40 << 20) // resource.getpagesize(), *map(int, found))
@@ -48,8 +50,9 @@ print((40 << 20) // resource.getpagesize(), *map(int, found))
 
 @needs_glibc
 def test_large_blocks_are_used_again_and_given_back() -> None:
-    """In a process of its own: blocks of other threads than the first come from arenas of 64 MB at most, which glibc
-    gives back all the same, and a test runner may use such a thread."""
+    """Fewest page faults of a tensor that glibc maps anew by default, of 16 in turn: an aligned block wants a few
+    bytes more than the hole its like left, so that some of the first still grow the heap. In a process of its own:
+    blocks of other threads than the first come from arenas of 64 MB, which glibc gives back all the same."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     pages, before, kept, during, again, off, after = map(int, done.stdout.split())
     if before < pages // 2:
