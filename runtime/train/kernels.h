@@ -70,9 +70,10 @@ struct Quantize {
   bool wide;
 };
 
-// Exact Winograd products of 3x3 windows with stride 1, 36 positions of a 6 x 6 tile (winograd.cc). Channels come in sixteens.
+// Exact Winograd products of 3x3 windows (winograd.cc): 36 positions of a 6 x 6 tile for stride 1, 25 of 5 x 5 for the phases of stride
+// 2, whose windows have 2 x 2 taps. Channels come in sixteens.
 struct WinogradInput {          // one tile of activations: v[position * stride + channel]
-  const uint8_t* const* pixel;  // 6 x 6 addresses
+  const uint8_t* const* pixel;  // 6 x 6 addresses (5 x 5)
   int64_t channels;
   uint8_t zero;
   const int16_t* factor;        // null, or a power of two for every channel
@@ -80,7 +81,7 @@ struct WinogradInput {          // one tile of activations: v[position * stride 
   int64_t stride;               // elements
 };
 struct WinogradPairs {          // two tiles (or two weights) side by side: v[position * stride + channel / 16 * panel + channel % 16]
-  const uint8_t* const* first;  // addresses: 6 x 6 of activations, 4 x 4 of gradients, 3 x 3 of s8 weights
+  const uint8_t* const* first;  // addresses: 6 x 6 (5 x 5) of activations, 4 x 4 of gradients, 3 x 3 (2 x 2) of s8 weights
   const uint8_t* const* second;
   int64_t channels;
   uint8_t zero;
@@ -93,7 +94,7 @@ struct Winograd {
   void (*input_pairs)(const WinogradPairs&);
   void (*gradient_pairs)(const WinogradPairs&);
   void (*weight_pairs)(const WinogradPairs&);
-  // 36 sums of 16 channels, m[position * stride + channel], to the tile's y[pixel][16] (4 x 4), or to a window's y[tap][16] (3 x 3).
+  // Sums of 16 channels, m[position * stride + channel], to the tile's y[pixel][16] (4 x 4), or to a window's y[tap][16] (3 x 3, 2 x 2).
   void (*output)(const int32_t* m, int64_t stride, int32_t* y, bool add);
   void (*window)(const int32_t* m, int64_t stride, int32_t* y);
 };
@@ -119,6 +120,7 @@ struct Norm {
   void (*apply)(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y);
   void (*dot)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, float* total, float* dot);
   void (*gradient)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
+  void (*distance)(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum);  // sum |code - zero|
 };
 
 struct Table {
@@ -138,6 +140,7 @@ struct Table {
   void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
   Norm norm;
   Winograd winograd;            // empty where direct products of 8 bits are as fast (VNNI: four to one of 16 bits)
+  Winograd winograd_two;        // stride 2
 };
 
 extern const Table train_kernels_portable;

@@ -121,6 +121,7 @@ class Trainer {
   Status winograd_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
   bool winograd_takes(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w) const;
   Status winograd_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  std::vector<int64_t> spans_of_tiles(const Conv& conv, const Codes& x, const Codes& g);
   Status winograd_weights(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
   Status depthwise_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
   Status depthwise_input(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);

@@ -116,24 +116,24 @@ void check_one_bit(Isa isa) {
   }
 }
 
-// The three products of a 3x3 layer (Winograd, where a table has it) against plain loops, for several thread counts: every code at an
-// end of its range, so that sums need spans.
-void check_three_by_three(Isa isa) {
+// The three products of a 3x3 layer with padding 1 (Winograd, where a table has it) against plain loops, for several thread counts. Ends:
+// every code at an end of its range, so that sums need spans; otherwise gradients are small and spans as long as they may be.
+void check_three_by_three(Isa isa, int64_t n, int64_t h, int64_t wide, int64_t stride, bool ends) {
   std::mt19937 rng(9);
-  const Conv c = {3, 9, 7, 48, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1};
-  const int64_t pixels = c.n * c.h * c.w;
-  std::vector<uint8_t> x(static_cast<size_t>(pixels * c.c)), g(static_cast<size_t>(pixels * c.o)), e(static_cast<size_t>(c.o));
+  const Conv c = {n, h, wide, 48, 32, 3, 3, stride, stride, 1, 1, 1, 1, 1, 1, 1};
+  const int64_t pixels = c.n * c.h * c.w, oh = c.oh(), ow = c.ow(), outputs = c.n * oh * ow;
+  std::vector<uint8_t> x(static_cast<size_t>(pixels * c.c)), g(static_cast<size_t>(outputs * c.o)), e(static_cast<size_t>(c.o));
   std::vector<int8_t> w(static_cast<size_t>(c.o * 9 * c.c));
   for (uint8_t& v : x) v = rng() % 8 == 0 ? static_cast<uint8_t>(rng()) : 255;
-  for (uint8_t& v : g) v = rng() % 2 == 0 ? 254 : 0;
+  for (uint8_t& v : g) v = ends ? (rng() % 2 == 0 ? 254 : 0) : static_cast<uint8_t>(120 + rng() % 20);
   for (int8_t& v : w) v = rng() % 8 == 0 ? -127 : 127;
   for (uint8_t& v : e) v = static_cast<uint8_t>(rng() % 4);
   e[0] = 3;
-  std::vector<int64_t> y(static_cast<size_t>(pixels * c.o)), dx(static_cast<size_t>(pixels * c.c)), dw(w.size());
-  for (int64_t at = 0; at < pixels * 9; ++at) {
-    const int64_t p = at / 9, ky = at % 9 / 3, kx = at % 3, n = p / c.h / c.w, iy = p / c.w % c.h + ky - 1, ix = p % c.w + kx - 1;
+  std::vector<int64_t> y(static_cast<size_t>(outputs * c.o)), dx(static_cast<size_t>(pixels * c.c)), dw(w.size());
+  for (int64_t at = 0; at < outputs * 9; ++at) {
+    const int64_t p = at / 9, ky = at % 9 / 3, kx = at % 3, iy = p / ow % oh * stride + ky - 1, ix = p % ow * stride + kx - 1;
     if (iy < 0 || iy >= c.h || ix < 0 || ix >= c.w) continue;
-    const int64_t from = (n * c.h + iy) * c.w + ix;
+    const int64_t from = (p / ow / oh * c.h + iy) * c.w + ix;
     for (int64_t o = 0; o < c.o; ++o) {
       const int64_t gradient = g[static_cast<size_t>(p * c.o + o)] - 127;
       for (int64_t k = 0; k < c.c; ++k) {
@@ -144,17 +144,21 @@ void check_three_by_three(Isa isa) {
       }
     }
   }
-  const std::vector<float> mult(48, 0.37f);
+  const std::vector<float> mult(48, 0.37f), bias(48, 1.5f);
   for (const int threads : {1, 3}) {
     Trainer trainer(isa, threads);
     std::vector<float> a(y.size()), b(dx.size()), d(dw.size());
     const Codes xc = {x.data(), 3, 0, 255, false}, gc = {g.data(), 127, 0, 254, false}, wc = {w.data(), 0, -127, 127, false};
-    CHECK(trainer.forward(c, xc, wc, mult.data(), nullptr, a.data()).ok());
+    CHECK(trainer.forward(c, xc, wc, mult.data(), bias.data(), a.data()).ok());
     CHECK(trainer.input_gradient(c, gc, e.data(), wc, 0.37f, b.data()).ok());
     CHECK(trainer.weight_gradient(c, xc, gc, mult.data(), d.data()).ok());
-    for (size_t i = 0; i < a.size(); ++i) CHECK(a[i] == static_cast<float>(y[i]) * 0.37f);
-    for (size_t i = 0; i < b.size(); ++i) CHECK(b[i] == static_cast<float>(dx[i]) * 0.37f);
-    for (size_t i = 0; i < d.size(); ++i) CHECK(d[i] == static_cast<float>(dw[i]) * 0.37f);
+    bool same[3] = {true, true, true};
+    for (size_t i = 0; i < a.size(); ++i) same[0] = same[0] && a[i] == static_cast<float>(y[i]) * 0.37f + 1.5f;
+    for (size_t i = 0; i < b.size(); ++i) same[1] = same[1] && b[i] == static_cast<float>(dx[i]) * 0.37f;
+    for (size_t i = 0; i < d.size(); ++i) same[2] = same[2] && d[i] == static_cast<float>(dw[i]) * 0.37f;
+    CHECK(same[0]);
+    CHECK(same[1]);
+    CHECK(same[2]);
   }
 }
 
@@ -188,7 +192,11 @@ int main() {
     check_movement(table);
     check_one_bit(isa);
     compare_winograd(table);
-    check_three_by_three(isa);
+    check_three_by_three(isa, 3, 9, 7, 1, true);
+    check_three_by_three(isa, 20, 15, 16, 1, false);
+    check_three_by_three(isa, 1, 4, 300, 1, true);  // one row of tiles is too long for a span
+    check_three_by_three(isa, 3, 9, 8, 2, true);
+    check_three_by_three(isa, 2, 16, 15, 2, true);
   }
   return check_result();
 }

@@ -1,16 +1,22 @@
-// Exact integer Winograd for 3x3 windows of stride 1: a 4 x 4 tile of outputs (or, for the weight gradient, the 3 x 3 window from a
-// 4 x 4 tile of dY) takes 36 products of 16 bits instead of 144 of 8 bits.
+// Exact integer Winograd for 3x3 windows: a 4 x 4 tile of outputs (or, for the weight gradient, the window from a 4 x 4 tile of dY) takes
+// fewer products, of 16 bits: 36 instead of 144 for stride 1, 81 for stride 2.
 //
 //   forward, input gradient   F(4x4, 3x3):  y = A^T [(G w G^T) . (B^T x B)] A          weight gradient   F(3x3, 4x4), the same with dY for w
 //
 // G's rows are scaled to integers (6 g0, -(g0 + g1 + g2), ..., 6 g_last), so what comes out is 9 * 2^k times the sum, k <= 6. Everything
 // runs modulo 2^32: 9 has an inverse there and the shift brings the sum back, exactly, while |sum| < 2^25. Sums that could be larger
-// are split: input channels (or tiles, for the weight gradient) into spans proved from the operands' ranges, or from the weights
+// are split: input channels (or tiles, for the weight gradient) into spans proved from the operands' ranges, or from the weights or dY
 // themselves, and the spans' results are added. Transformed operands fit 16 bits:
 //
 //   x, dY   |B^T x B| <= 100 max|x|  (255: 25500)     weights |G w G^T| <= 49 max|w|  (128: 6272)     dY as G: 225 max|dY|  (127: 28575)
 //
 // and a pair of products fits 31 bits. Channel exponents (ShiftQuant) are left shifts of weights and, where those are full, of dY.
+//
+// Stride 2 with padding 1: rows of x with odd numbers meet the window's rows 0 and 2, even ones row 1, columns likewise. That is the sum of
+// four convolutions of stride 1, one a phase, with 2 x 2, 2 x 1, 1 x 2 and 1 x 1 taps; as F(4x4, 2x2) they share their 25 positions
+// (points 0, 1, -1, 2, infinity), hence one transform of the results. At infinity a window's last tap alone counts, so an axis with
+// one tap has no products there: 4 * 16 + 2 * 8 + 1 = 81. The input gradient has the phases among its outputs, the weight gradient among its
+// taps. k = 2 here, so sums below 2^29 come back; |B^T x B| <= 36 max|x|, |G w G^T| <= 36 max|w|, dY as G 225 max|dY|.
 #include <algorithm>
 #include <cstring>
 
@@ -19,12 +25,23 @@
 namespace netsuke {
 namespace train {
 
-// y[n][oy][ox][column] = sum over taps and k of x[n][oy + ky - top][ox + kx - left][k] w[ky][kx][k][column] << shift[k].
+// One phase of a window: its first pixel, and tap i * side + j as a tap of the window, -1 for none. Stride 1 has one phase.
+struct WinogradPhase {
+  int64_t y, x;
+  int taps[9];
+  bool rows, columns;  // whether the last row and column of taps exist
+};
+
+// y[n][spread * oy + target.y][..][target, column] = sum over sources, taps and k of
+// x[n][step * (oy + i) + source.y][..][k] w[tap(i, j)][k][column] << shift[k]; one of sources and targets is a single phase.
 struct WinogradConv {
+  int side;                          // taps of a phase: 3 or 2
+  std::vector<WinogradPhase> sources, targets;
+  int64_t step, spread;
   const uint8_t* x;
   int32_t zero;
   int64_t n, h, w, k;
-  int64_t oh, ow, top, left, columns;
+  int64_t oh, ow, columns;           // of y, all targets
   const int8_t* weights;             // columns are neighbours
   int64_t tap[9];                    // where each tap starts
   int64_t k_stride;
@@ -35,11 +52,26 @@ struct WinogradConv {
 namespace {
 
 constexpr int64_t kInt32 = 2147483647;
-constexpr int64_t kExact = int64_t{1} << 25;  // sums stay below
+constexpr int64_t kExact = int64_t{1} << 25, kExactTwo = int64_t{1} << 29;  // sums stay below
 constexpr int64_t kTiles = 36;                // of a task
 constexpr int64_t kSpan = 256;                // tiles of one visit of the weight gradient: operands stay in the caches
-constexpr int kPositions = 36;
 constexpr int kPair = 2;                      // panels of one visit
+
+// Phases in an order where those with a second row of taps are the first two, and those with a second column are neighbours.
+std::vector<WinogradPhase> phases_of(const Conv& c) {
+  if (c.stride_h == 1) return {{-c.top, -c.left, {0, 1, 2, 3, 4, 5, 6, 7, 8}, true, true}};
+  return {{-1, 0, {1, -1, 7, -1}, true, false}, {-1, -1, {0, 2, 6, 8}, true, true}, {0, -1, {3, 5, -1, -1}, false, true}, {0, 0, {4, -1, -1, -1}, false, false}};
+}
+
+// Phases [first, last) with products at a position.
+void phases_at(const std::vector<WinogradPhase>& phases, int side, int at, size_t* first, size_t* last) {
+  const int points = side + 3;
+  const bool rows = side == 3 || at / points + 1 < points, columns = side == 3 || at % points + 1 < points;
+  *first = phases.size(), *last = 0;
+  for (size_t i = 0; i < phases.size(); ++i) {
+    if ((rows || phases[i].rows) && (columns || phases[i].columns)) *first = std::min(*first, i), *last = i + 1;
+  }
+}
 
 int most_shift(int64_t top) {
   int shift = 0;
@@ -50,13 +82,16 @@ int most_shift(int64_t top) {
 // Codes that the transforms take, and that one pair of channels keeps below the limit.
 bool narrow(const Codes& a, const Codes& b) { return !a.wide && !b.wide && 100 * a.top() <= 32767 && b.top() <= 128; }
 
-bool shifts_fit(int64_t a_top, int64_t w_top, int shift) {
+// Whether channels shifted by so much fit 16 bits, and sums their limit: two channels of stride 1, all `k` of stride 2.
+bool shifts_fit(int side, int64_t k, int64_t a_top, int64_t w_top, int shift) {
   if (shift > 15) return false;
+  if (side == 2) return shift <= most_shift(36 * w_top) + most_shift(36 * a_top) && ((9 * k * a_top * w_top) << shift) < kExactTwo;
   return shift <= most_shift(49 * w_top) + most_shift(100 * a_top) && ((18 * a_top * w_top) << shift) < kExact;
 }
 
 // [begin, end) of the input channels whose sum is surely below 2^25, in twos.
 std::vector<int64_t> spans_of(const WinogradConv& w) {
+  if (w.side == 2) return {static_cast<int64_t>(w.sources.size()) * w.k};  // shifts_fit
   const auto bound = [&](int64_t k, int64_t taps) { return (taps * w.a_top) << (w.shift != nullptr ? w.shift[k] : 0); };
   int64_t total = 0;
   for (int64_t k = 0; k < w.k; ++k) total += bound(k, 9 * w.w_top);
@@ -83,13 +118,12 @@ std::vector<int64_t> spans_of(const WinogradConv& w) {
   return ends;
 }
 
-// Addresses of the N x N pixels from (y0, x0) on; outside of the image (or of `end`) a pixel of zeros.
-template <int N>
-void addresses(const uint8_t* image, int64_t h, int64_t w, int64_t stride, int64_t y0, int64_t x0, const uint8_t* zeros, const uint8_t** out) {
-  for (int i = 0; i < N; ++i) {
-    for (int j = 0; j < N; ++j) {
-      const int64_t y = y0 + i, x = x0 + j;
-      out[i * N + j] = y < 0 || y >= h || x < 0 || x >= w ? zeros : image + (y * w + x) * stride;
+// Addresses of side x side pixels, every `step`th from (y0, x0) on; outside of the image a pixel of zeros.
+void addresses(int side, const uint8_t* image, int64_t h, int64_t w, int64_t stride, int64_t step, int64_t y0, int64_t x0, const uint8_t* zeros, const uint8_t** out) {
+  for (int i = 0; i < side; ++i) {
+    for (int j = 0; j < side; ++j) {
+      const int64_t y = y0 + step * i, x = x0 + step * j;
+      out[i * side + j] = y < 0 || y >= h || x < 0 || x >= w ? zeros : image + (y * w + x) * stride;
     }
   }
 }
@@ -101,22 +135,27 @@ int rows_at(int64_t left) { return static_cast<int>((left + (left + 5) / 6 - 1) 
 
 bool Trainer::winograd_pays(const Conv& c, const Codes& a, const Codes& b) const {
   if (table_.winograd.input == nullptr || !narrow(a, b)) return false;
-  const bool window = c.kh == 3 && c.kw == 3 && c.stride_h == 1 && c.stride_w == 1 && c.dilation_h == 1 && c.dilation_w == 1;
-  if (!window || c.groups != 1 || c.c % 16 != 0 || c.o % 16 != 0 || c.top > 2 || c.left > 2 || c.bottom > 2 || c.right > 2) return false;
+  if (c.kh != 3 || c.kw != 3 || c.dilation_h != 1 || c.dilation_w != 1 || c.stride_h != c.stride_w || c.stride_h > 2) return false;
+  if (c.groups != 1 || c.c % 16 != 0 || c.o % 16 != 0 || c.top > 2 || c.left > 2 || c.bottom > 2 || c.right > 2) return false;
+  // Stride 2 against tiles of 16 bits; those of 8 bits are as fast.
+  if (c.stride_h == 2 && (c.top != 1 || c.left != 1 || lane_for(a, b) != Lane::kS16)) return false;
   // Full tiles take a quarter of the products, which are 16 bits wide: twice as slow as pairs of 8 bits.
   const int64_t oh = c.oh(), ow = c.ow(), full = (oh + 3) / 4 * ((ow + 3) / 4) * 16;
   return oh * ow * 5 >= full * 3 && std::min(c.c, c.o) >= 32;
 }
 
 Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const float* bias, float* y) {
-  const Winograd& kernels = table_.winograd;
-  const int64_t th = (w.oh + 3) / 4, tw = (w.ow + 3) / 4, tiles = w.n * th * tw, panels = panels_of(w.columns), groups = w.k / 2;
+  const Winograd& kernels = w.side == 3 ? table_.winograd : table_.winograd_two;
+  const int points = w.side + 3, positions = points * points;
+  const int64_t th = (w.oh + 4 * w.spread - 1) / (4 * w.spread), tw = (w.ow + 4 * w.spread - 1) / (4 * w.spread), tiles = w.n * th * tw;
+  const auto sources = static_cast<int64_t>(w.sources.size()), targets = static_cast<int64_t>(w.targets.size());
+  const int64_t all = sources * w.k, panels = panels_of(w.columns), groups = all / 2;
   const int64_t threads = pool_.threads(), tasks = threads * ((tiles + threads * kTiles - 1) / (threads * kTiles));
   const int64_t each = (tiles + tasks - 1) / tasks;
   const std::vector<int64_t> ends = spans_of(w);
   const bool whole = ends.size() == 1;
   // Shifts: as many as fit go to the weights, the others to x.
-  const int held = most_shift(49 * w.w_top);
+  const int held = most_shift((w.side == 3 ? 49 : 36) * w.w_top);
   std::vector<int16_t> factor(static_cast<size_t>(w.k), 1);
   bool scaled = false;
   for (int64_t k = 0; w.shift != nullptr && k < w.k; ++k) {
@@ -124,23 +163,29 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
     factor[static_cast<size_t>(k)] = static_cast<int16_t>(1 << over);
     scaled = scaled || over > 0;
   }
-  const int64_t v_bytes = kPositions * each * w.k * 2, m_bytes = kPositions * kPair * each * kWidth * 4, y_bytes = whole ? 0 : kPair * each * 16 * kWidth * 4;
+  const int64_t v_bytes = positions * each * all * 2, m_bytes = positions * kPair * each * kWidth * 4, y_bytes = whole ? 0 : kPair * each * 16 * kWidth * 4;
   const int64_t scratch = v_bytes + m_bytes + y_bytes;
-  const int64_t b_position = panels * groups * kWidth;  // of 32 bits
+  const int64_t b_position = targets * panels * groups * kWidth;  // of 32 bits
   NETSUKE_TRY(reserve(&a_, threads * scratch + kSlackBytes));
-  NETSUKE_TRY(reserve(&b_, kPositions * b_position * 4 + kSlackBytes));
+  NETSUKE_TRY(reserve(&b_, positions * b_position * 4 + kSlackBytes));
   auto* b = reinterpret_cast<uint32_t*>(b_.data());
+  const std::vector<uint8_t> nothing(static_cast<size_t>(w.columns), 0), zeros(static_cast<size_t>(w.k), static_cast<uint8_t>(w.zero));
   pool_.parallel_for(groups, [&](int64_t pair, int) {
     const uint8_t* pixel[2][9];
-    WinogradPairs in = {pixel[0], pixel[1], w.columns, 0, {}, b + pair * kWidth, b_position, groups * kWidth};
-    for (int i = 0; i < 2; ++i) {
-      const int64_t k = 2 * pair + i;
-      in.factor[i] = static_cast<int16_t>(1 << (w.shift != nullptr ? std::min<int>(w.shift[k], held) : 0));
-      for (int t = 0; t < 9; ++t) pixel[i][t] = reinterpret_cast<const uint8_t*>(w.weights) + w.tap[t] + k * w.k_stride;
+    for (int64_t target = 0; target < targets; ++target) {
+      const WinogradPhase& phase = targets > 1 ? w.targets[static_cast<size_t>(target)] : w.sources[static_cast<size_t>(2 * pair / w.k)];
+      WinogradPairs in = {pixel[0], pixel[1], w.columns, 0, {}, b + (target * panels * groups + pair) * kWidth, b_position, groups * kWidth};
+      for (int i = 0; i < 2; ++i) {
+        const int64_t k = 2 * pair % w.k + i;
+        in.factor[i] = static_cast<int16_t>(1 << (w.shift != nullptr ? std::min<int>(w.shift[k], held) : 0));
+        for (int t = 0; t < w.side * w.side; ++t) {
+          const int tap = phase.taps[t];
+          pixel[i][t] = tap < 0 ? nothing.data() : reinterpret_cast<const uint8_t*>(w.weights) + w.tap[tap] + k * w.k_stride;
+        }
+      }
+      kernels.weight_pairs(in);
     }
-    kernels.weight_pairs(in);
   });
-  const std::vector<uint8_t> zeros(static_cast<size_t>(w.k), static_cast<uint8_t>(w.zero));
   const Stopwatch watch(&tiles_ns_);
   pool_.parallel_for(tasks, [&](int64_t task, int thread) {
     const int64_t t0 = task * each, count = std::min(each, tiles - t0);
@@ -151,26 +196,40 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
     std::vector<const uint8_t*> row(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = t0 + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
-      const uint8_t* pixel[36];
-      addresses<6>(w.x + n * w.h * w.w * w.k, w.h, w.w, w.k, 4 * ty - w.top, 4 * tx - w.left, zeros.data(), pixel);
-      kernels.input({pixel, w.k, static_cast<uint8_t>(w.zero), scaled ? factor.data() : nullptr, v + i * w.k, each * w.k});
-      row[static_cast<size_t>(i)] = reinterpret_cast<const uint8_t*>(v + i * w.k);
+      for (int64_t s = 0; s < sources; ++s) {
+        const WinogradPhase& from = w.sources[static_cast<size_t>(s)];
+        const uint8_t* pixel[36];
+        addresses(points, w.x + n * w.h * w.w * w.k, w.h, w.w, w.k, w.step, 4 * w.step * ty + from.y, 4 * w.step * tx + from.x, zeros.data(), pixel);
+        kernels.input({pixel, w.k, static_cast<uint8_t>(w.zero), scaled ? factor.data() : nullptr, v + i * all + s * w.k, each * all});
+      }
+      row[static_cast<size_t>(i)] = reinterpret_cast<const uint8_t*>(v + i * all);
     }
     float nowhere[kWidth];
     const int32_t none[kWidth] = {};
-    for (int64_t panel = 0; panel < panels; panel += kPair) {
+    for (int64_t visit = 0; visit < targets * ((panels + kPair - 1) / kPair); ++visit) {
+      const int64_t target = visit / ((panels + kPair - 1) / kPair), panel = visit % ((panels + kPair - 1) / kPair) * kPair;
+      const WinogradPhase& into = w.targets[static_cast<size_t>(target)];
       const int64_t together = std::min<int64_t>(kPair, panels - panel);
       int64_t begin = 0;
       for (size_t span = 0; span < ends.size(); begin = ends[span], ++span) {
-        const auto span_groups = static_cast<int32_t>((ends[span] - begin) / 2);
-        for (int at = 0; at < kPositions; ++at) {
-          const int64_t offset = (at * each * w.k + begin) * 2;
+        for (int at = 0; at < positions; ++at) {
+          size_t first, last;
+          phases_at(targets > 1 ? w.targets : w.sources, w.side, at, &first, &last);
+          const bool used = targets == 1 || (first <= static_cast<size_t>(target) && static_cast<size_t>(target) < last);
+          const int64_t low = targets > 1 ? begin : std::max(begin, static_cast<int64_t>(first) * w.k);
+          const int64_t high = targets > 1 ? ends[span] : std::min(ends[span], static_cast<int64_t>(last) * w.k);
+          const auto span_groups = static_cast<int32_t>((high - low) / 2);
+          const int64_t offset = (at * each * all + low) * 2;
           for (int64_t p = 0; p < together; ++p) {
-            const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + ((panel + p) * groups + begin / 2) * kWidth);
+            int32_t* to = m + (at * kPair + p) * each * kWidth;
+            if (!used) {
+              memset(to, 0, static_cast<size_t>(count * kWidth * 4));
+              continue;
+            }
+            const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + ((target * panels + panel + p) * groups + low / 2) * kWidth);
             for (int64_t i = 0; i < count;) {
               const int rows = rows_at(count - i);
-              table_.tile_s16({row.data() + i, &offset, nullptr, &span_groups, 1, panel_b, nullptr, rows, 0,
-                               m + ((at * kPair + p) * each + i) * kWidth, kWidth, true});
+              table_.tile_s16({row.data() + i, &offset, nullptr, &span_groups, 1, panel_b, nullptr, rows, 0, to + i * kWidth, kWidth, true});
               i += rows;
             }
           }
@@ -186,7 +245,7 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
             const int64_t t = t0 + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
             float* to[16];
             for (int r = 0; r < 16; ++r) {
-              const int64_t oy = 4 * ty + r / 4, ox = 4 * tx + r % 4;
+              const int64_t oy = (4 * ty + r / 4) * w.spread + into.y, ox = (4 * tx + r % 4) * w.spread + into.x;
               to[r] = oy < w.oh && ox < w.ow ? y + ((n * w.oh + oy) * w.ow + ox) * w.columns + column : nowhere;
             }
             table_.finish({tile, kWidth, 16, kWidth, none, mult + column, bias != nullptr ? bias + column : nullptr, to});
@@ -207,15 +266,15 @@ Status Trainer::winograd_forward(const Conv& c, const Codes& x, const Codes& w, 
     const int64_t tap = at % 9, k = at / 9 * 16;
     for (int64_t o = 0; o < c.o; o += 16) table_.transpose16(from + (o * 9 + tap) * c.c + k, 9 * c.c, turned + (tap * c.c + k) * c.o + o, c.o);
   });
-  WinogradConv conv = {static_cast<const uint8_t*>(x.data), x.zero, c.n, c.h, c.w, c.c, c.oh(), c.ow(), c.top, c.left, c.o,
-                       reinterpret_cast<const int8_t*>(turned), {}, c.o, nullptr, x.top(), w.top()};
+  WinogradConv conv = {c.stride_h == 1 ? 3 : 2, phases_of(c), {WinogradPhase{}}, c.stride_h, 1, static_cast<const uint8_t*>(x.data), x.zero,
+                       c.n, c.h, c.w, c.c, c.oh(), c.ow(), c.o, reinterpret_cast<const int8_t*>(turned), {}, c.o, nullptr, x.top(), w.top()};
   for (int t = 0; t < 9; ++t) conv.tap[t] = t * c.c * c.o;
   return winograd_conv(conv, mult, bias, y);
 }
 
 bool Trainer::winograd_takes(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w) const {
   const int shift = exponents == nullptr ? 0 : *std::max_element(exponents, exponents + c.o) - *std::min_element(exponents, exponents + c.o);
-  return winograd_pays(c, g, w) && shifts_fit(g.top(), w.top(), shift);
+  return winograd_pays(c, g, w) && shifts_fit(c.stride_h == 1 ? 3 : 2, exponents == nullptr ? c.c : c.o, g.top(), w.top(), shift);
 }
 
 Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx) {
@@ -224,24 +283,83 @@ Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* 
     const uint8_t top = *std::max_element(exponents, exponents + c.o);
     for (int64_t o = 0; o < c.o; ++o) shift[static_cast<size_t>(o)] = static_cast<uint8_t>(top - exponents[o]);
   }
-  WinogradConv conv = {static_cast<const uint8_t*>(g.data), g.zero, c.n, c.oh(), c.ow(), c.o, c.h, c.w, 2 - c.top, 2 - c.left, c.c,
-                       static_cast<const int8_t*>(w.data), {}, 9 * c.c, exponents != nullptr ? shift.data() : nullptr, g.top(), w.top()};
-  for (int t = 0; t < 9; ++t) conv.tap[t] = (8 - t) * c.c;  // both axes turned
+  std::vector<WinogradPhase> turned = phases_of(c);  // both axes
+  for (WinogradPhase& phase : turned) {
+    for (int& tap : phase.taps) tap = tap < 0 ? tap : 8 - tap;
+    phase.y = -phase.y, phase.x = -phase.x;
+  }
+  WinogradPhase one = {};
+  if (c.stride_h == 1) {  // the phase is that of the source
+    std::swap(one, turned[0]);
+    one.y = c.top - 2, one.x = c.left - 2;
+  }
+  WinogradConv conv = {c.stride_h == 1 ? 3 : 2, {one}, turned, 1, c.stride_h, static_cast<const uint8_t*>(g.data), g.zero, c.n, c.oh(), c.ow(), c.o,
+                       c.h, c.w, c.c, static_cast<const int8_t*>(w.data), {}, 9 * c.c, exponents != nullptr ? shift.data() : nullptr, g.top(), w.top()};
+  for (int t = 0; t < 9; ++t) conv.tap[t] = t * c.c;
   const std::vector<float> scale(static_cast<size_t>(c.c), mult);
   return winograd_conv(conv, scale.data(), nullptr, dx);
 }
 
+// Ends of the spans of tiles whose sums stay below 2^25: as many strips (rows of tiles of one image) as max|x| times what dY sums up to, or
+// so few tiles that any dY does.
+std::vector<int64_t> Trainer::spans_of_tiles(const Conv& c, const Codes& x, const Codes& g) {
+  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4, tiles = c.n * th * tw, strips = c.n * th;
+  const int64_t product = std::max<int64_t>(1, x.top() * g.top()), limit = c.stride_h == 1 ? kExact : kExactTwo;
+  const int64_t most = std::min(kSpan, (limit - 1) / (16 * product) / 2 * 2);
+  std::vector<int64_t> ends;
+  if (most == kSpan || tiles <= most || tw > kSpan) {
+    for (int64_t end = most; end < tiles; end += most) ends.push_back(end);
+    ends.push_back(tiles);
+    return ends;
+  }
+  std::vector<uint32_t> sums(static_cast<size_t>(strips * c.o), 0);
+  pool_.parallel_for(strips, [&](int64_t strip, int) {
+    const int64_t row = strip / th * oh + strip % th * 4, rows = std::min<int64_t>(4, oh - strip % th * 4);
+    const auto* from = static_cast<const uint8_t*>(g.data) + row * ow * c.o;
+    table_.norm.distance(from, rows * ow, c.o, static_cast<uint8_t>(g.zero), sums.data() + strip * c.o);
+  });
+  std::vector<uint32_t> held(static_cast<size_t>(c.o), 0), with(held);
+  int64_t begin = 0;
+  for (int64_t strip = 0; strip < strips; ++strip) {
+    uint32_t largest = 0, alone = 0;
+    for (int64_t o = 0; o < c.o; ++o) {
+      const auto at = static_cast<size_t>(o);
+      const uint32_t one = sums[static_cast<size_t>(strip * c.o + o)];
+      with[at] = held[at] + one;
+      largest = std::max(largest, with[at]);
+      alone = std::max(alone, one);
+    }
+    const int64_t here = strip * tw;
+    if (here > begin && (here + tw - begin > kSpan || largest * x.top() >= limit)) {
+      ends.push_back(here);
+      begin = here;
+      with.assign(sums.begin() + strip * c.o, sums.begin() + (strip + 1) * c.o);
+    }
+    held.swap(with);
+    if (alone * x.top() < limit) continue;
+    for (int64_t end = here + most; end < here + tw; end += most) ends.push_back(end);
+    ends.push_back(begin = here + tw);
+    std::fill(held.begin(), held.end(), 0);
+  }
+  if (begin < tiles) ends.push_back(tiles);
+  return ends;
+}
+
 Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, const float* mult, float* dw) {
-  const Winograd& kernels = table_.winograd;
-  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4, tiles = c.n * th * tw;
-  const int64_t product = std::max<int64_t>(1, x.top() * g.top()), most = (kExact - 1) / (16 * product) / 2 * 2;
-  const int64_t span = std::min(std::min(most, kSpan), (tiles + 1) / 2 * 2), pairs = span / 2;
+  const int side = c.stride_h == 1 ? 3 : 2, points = side + 3, positions = points * points;
+  const Winograd& kernels = side == 3 ? table_.winograd : table_.winograd_two;
+  const std::vector<WinogradPhase> phases = phases_of(c);
+  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4;
+  const std::vector<int64_t> ends = spans_of_tiles(c, x, g);
+  int64_t span = 0;
+  for (size_t i = 0; i < ends.size(); ++i) span = std::max(span, ends[i] - (i == 0 ? 0 : ends[i - 1]));
+  const int64_t pairs = (span + 1) / 2, sources = static_cast<int64_t>(phases.size());
   const int64_t a_panels = c.o / kWidth, b_panels = c.c / kWidth, threads = pool_.threads();
-  const int64_t a_position = a_panels * pairs * kWidth, b_position = b_panels * pairs * kWidth, m_bytes = kPositions * kPair * kWidth * kWidth * 4;
-  const bool several = tiles > span, small = c.n * oh * ow <= kInt32 / product;
+  const int64_t a_position = a_panels * pairs * kWidth, b_position = sources * b_panels * pairs * kWidth, m_bytes = positions * kPair * kWidth * kWidth * 4;
+  const bool several = ends.size() > 1, small = c.n * oh * ow <= kInt32 / std::max<int64_t>(1, x.top() * g.top());
   const int64_t total_bytes = several ? c.o * 9 * c.c * 8 : 0;
-  NETSUKE_TRY(reserve(&a_, kPositions * a_position * 4 + kSlackBytes));
-  NETSUKE_TRY(reserve(&b_, kPositions * b_position * 4 + kSlackBytes));
+  NETSUKE_TRY(reserve(&a_, positions * a_position * 4 + kSlackBytes));
+  NETSUKE_TRY(reserve(&b_, positions * b_position * 4 + kSlackBytes));
   NETSUKE_TRY(reserve(&sums_, threads * m_bytes));
   NETSUKE_TRY(reserve(&wide_, std::max<int64_t>(64, total_bytes)));
   auto* a = reinterpret_cast<uint32_t*>(a_.data());
@@ -251,36 +369,49 @@ Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, 
   const auto* xs = static_cast<const uint8_t*>(x.data);
   const auto* gs = static_cast<const uint8_t*>(g.data);
   const Stopwatch watch(&tiles_ns_);
-  for (int64_t t0 = 0; t0 < tiles; t0 += span) {
-    const int64_t count = std::min(span, tiles - t0), used = (count + 1) / 2;
-    const bool first = t0 == 0, last = t0 + span >= tiles;
+  int64_t t0 = 0;
+  for (size_t visit = 0; visit < ends.size(); t0 = ends[visit], ++visit) {
+    const int64_t count = ends[visit] - t0, used = (count + 1) / 2;
+    const bool first = visit == 0, last = visit + 1 == ends.size();
     pool_.parallel_for(used, [&](int64_t pair, int) {
       const uint8_t* in[2][36];
       const uint8_t* out[2][16];
-      for (int i = 0; i < 2; ++i) {
-        const int64_t t = t0 + 2 * pair + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
-        if (t >= t0 + count) {
-          std::fill(in[i], in[i] + 36, zero_x.data());
-          std::fill(out[i], out[i] + 16, zero_g.data());
-          continue;
+      for (int64_t s = 0; s < sources; ++s) {
+        const WinogradPhase& phase = phases[static_cast<size_t>(s)];
+        for (int i = 0; i < 2; ++i) {
+          const int64_t t = t0 + 2 * pair + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
+          if (t >= t0 + count) {
+            std::fill(in[i], in[i] + positions, zero_x.data());
+            std::fill(out[i], out[i] + 16, zero_g.data());
+            continue;
+          }
+          const int64_t y0 = 4 * c.stride_h * ty + phase.y, x0 = 4 * c.stride_w * tx + phase.x;
+          addresses(points, xs + n * c.h * c.w * c.c, c.h, c.w, c.c, c.stride_h, y0, x0, zero_x.data(), in[i]);
+          addresses(4, gs + n * oh * ow * c.o, oh, ow, c.o, 1, 4 * ty, 4 * tx, zero_g.data(), out[i]);
         }
-        addresses<6>(xs + n * c.h * c.w * c.c, c.h, c.w, c.c, 4 * ty - c.top, 4 * tx - c.left, zero_x.data(), in[i]);
-        addresses<4>(gs + n * oh * ow * c.o, oh, ow, c.o, 4 * ty, 4 * tx, zero_g.data(), out[i]);
+        kernels.input_pairs({in[0], in[1], c.c, static_cast<uint8_t>(x.zero), {1, 1}, b + (s * b_panels * pairs + pair) * kWidth, b_position, pairs * kWidth});
       }
       kernels.gradient_pairs({out[0], out[1], c.o, static_cast<uint8_t>(g.zero), {1, 1}, a + pair * kWidth, a_position, pairs * kWidth});
-      kernels.input_pairs({in[0], in[1], c.c, static_cast<uint8_t>(x.zero), {1, 1}, b + pair * kWidth, b_position, pairs * kWidth});
     });
     const int64_t blocks = (b_panels + kPair - 1) / kPair;
-    pool_.parallel_for(a_panels * blocks, [&](int64_t task, int thread) {
+    pool_.parallel_for(a_panels * sources * blocks, [&](int64_t task, int thread) {
       auto* m = reinterpret_cast<int32_t*>(sums_.data() + thread * m_bytes);
-      const int64_t pa = task / blocks, pb = task % blocks * kPair, together = std::min<int64_t>(kPair, b_panels - pb), none = 0;
+      const int64_t pa = task / blocks / sources, source = task / blocks % sources, pb = task % blocks * kPair;
+      const int64_t together = std::min<int64_t>(kPair, b_panels - pb), none = 0;
+      const WinogradPhase& phase = phases[static_cast<size_t>(source)];
       const auto groups = static_cast<int32_t>(used);
-      for (int at = 0; at < kPositions; ++at) {
+      for (int at = 0; at < positions; ++at) {
+        size_t begin, end;
+        phases_at(phases, side, at, &begin, &end);
+        if (static_cast<size_t>(source) < begin || static_cast<size_t>(source) >= end) {
+          memset(m + at * kPair * kWidth * kWidth, 0, kPair * kWidth * kWidth * 4);
+          continue;
+        }
         const auto* rows_a = reinterpret_cast<const uint8_t*>(a + at * a_position + pa * pairs * kWidth);
         const uint8_t* row[kWidth];
         for (int i = 0; i < kWidth; ++i) row[i] = rows_a + 4 * i;
         for (int64_t p = 0; p < together; ++p) {
-          const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (pb + p) * pairs * kWidth);
+          const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (source * b_panels + pb + p) * pairs * kWidth);
           for (int i = 0; i < kWidth;) {
             const int rows = rows_at(kWidth - i);
             table_.tile_s16({row + i, &none, nullptr, &groups, 1, panel_b, nullptr, rows, 0, m + ((at * kPair + p) * kWidth + i) * kWidth, kWidth, true, 64});
@@ -293,9 +424,11 @@ Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, 
           alignas(64) int32_t window[9 * kWidth];
           kernels.window(m + (p * kWidth + i) * kWidth, kPair * kWidth * kWidth, window);
           const int64_t o = pa * kWidth + i;
-          for (int64_t tap = 0; tap < 9; ++tap) {
+          for (int t = 0; t < side * side; ++t) {
+            const int tap = phase.taps[t];
+            if (tap < 0) continue;
             const int64_t to = (o * 9 + tap) * c.c + (pb + p) * kWidth;
-            const int32_t* sum = window + tap * kWidth;
+            const int32_t* sum = window + t * kWidth;
             if (several) {
               for (int64_t k = 0; k < kWidth; ++k) total[to + k] = (first ? 0 : total[to + k]) + sum[k];
             }

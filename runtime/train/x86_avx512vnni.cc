@@ -99,12 +99,15 @@ void norm_dot(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const
 void norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx) {
   train_kernels_avx2.norm.gradient(gradient, codes, rows, n, dx);
 }
+void norm_distance(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum) {
+  train_kernels_avx2.norm.distance(codes, rows, columns, zero, sum);
+}
 
 }  // namespace
 
 extern const Table NETSUKE_TRAIN_TABLE;
 const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
-                                   {minmax, norm_count, norm_above, norm_apply, norm_dot, norm_gradient}, {}};
+                                   {minmax, norm_count, norm_above, norm_apply, norm_dot, norm_gradient, norm_distance}, {}, {}};
 
 }  // namespace train
 }  // namespace netsuke

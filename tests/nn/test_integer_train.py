@@ -88,22 +88,22 @@ def test_products_equal_integer_sums(
 @given(
     seed=st.integers(0, 2**31),
     bits=st.sampled_from([(8, 8, 8), (8, 6, 8), (6, 6, 6), (4, 4, 4)]),
-    pad=st.sampled_from([0, 1, 1, 2]),
+    window=st.sampled_from([(1, 0), (1, 1), (1, 2), (2, 1), (2, 1), (2, 0)]),
     octaves=st.sampled_from([0, 3, 7]),
     ends=st.booleans(),
     isa=st.sampled_from(["", "portable"]),
 )
 def test_products_of_three_by_three_windows(
-    seed: int, bits: tuple[int, int, int], pad: int, octaves: int, ends: bool, isa: str
+    seed: int, bits: tuple[int, int, int], window: tuple[int, int], octaves: int, ends: bool, isa: str
 ) -> None:
-    """The Winograd ways (3x3, stride 1, channels in sixteens) give the same integers; `ends`: every code at an end of
-    its range, so that sums and 16-bit operands are as large as they get."""
+    """The Winograd ways (3x3, stride 1, or 2 with padding 1, channels in sixteens) give the same integers; `ends`:
+    every code at an end of its range, so that sums and 16-bit operands are as large as they get."""
     rng = np.random.default_rng(seed)
-    xb, wb, gb = bits
+    (xb, wb, gb), (stride, pad) = bits, window
     n, h, w = (int(v) for v in rng.integers((1, 4, 4), (8, 14, 14)))
     c, o = (16 * int(v) for v in rng.integers(2, 6, 2))
     win, zero, wtop, gtop = (
-        Window((1, 1), (pad, pad)),
+        Window((stride, stride), (pad, pad)),
         int(rng.integers(0, 2**xb)),
         2 ** (wb - 1) - 1,
         2 ** (gb - 1) - 1,
