@@ -109,9 +109,9 @@ def with_weights(program: Program, change: Any) -> Program:
     return replace(program, nodes=nodes, constants=constants)
 
 
-def in_floats(form: str) -> Program:
+def in_floats(form: str, compute: str) -> Program:
     """The head as a weight-only layer whose codes are minifloats, the nearest to its 8-bit integers."""
-    program = in_groups(8, "f32")
+    program = in_groups(8, compute)
     kind, constants, nodes = MINIFLOATS[form], dict(program.constants), []
     codes = np.concatenate([np.arange(kind.largest_code + 1), np.arange(kind.largest_code + 1) + 2 ** (kind.bits - 1)])
     values = decode(codes.astype(np.uint8), kind).astype(np.float64)
@@ -156,9 +156,11 @@ for layer, network in (("conv", "digits_cnn"), ("linear", "digits_cnn"), ("depth
 CASES["batched matmul", "uint8", "uint8"] = lambda: quantized("products", 8)
 for width in (8, 4, 3, 2):
     CASES["linear, weights in groups", f"int{width}", "float32"] = lambda b=width: in_groups(b, "f32")
+    CASES["linear, weights in groups", f"int{width}", "float32 -> bfloat16"] = lambda b=width: in_groups(b, "bf16")
     CASES["linear, weights in groups", f"int{width}", "float32 -> int8"] = lambda b=width: in_groups(b, "s8")
 for form in MINIFLOATS:
-    CASES["linear, weights in groups", form, "float32"] = lambda f=form: in_floats(f)
+    CASES["linear, weights in groups", form, "float32"] = lambda f=form: in_floats(f, "f32")
+    CASES["linear, weights in groups", form, "float32 -> bfloat16"] = lambda f=form: in_floats(f, "bf16")
 CASES["conv", "64 x 4 float32", "float32"] = float_table
 
 

@@ -26,6 +26,9 @@ def test_weight_only_formats_are_stored_at_their_bits(rows, form, bits):
     row = rows["linear, weights in groups", form, "float32"]
     assert (row.status, row.stored) == ("packed", bits)
     assert all(kernel.startswith("wlinear_f32") for kernel in row.kernels.values())
+    rounded = rows["linear, weights in groups", form, "float32 -> bfloat16"]
+    assert (rounded.status, rounded.stored, set(rounded.kernels)) == ("packed", bits, set(row.kernels))
+    assert all(kernel.startswith("wlinear_bf16") for kernel in rounded.kernels.values())
 
 
 def test_what_no_operator_takes_is_simulated(rows):

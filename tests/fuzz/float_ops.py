@@ -127,10 +127,10 @@ def wlinear(m: Maker) -> None:
     depth, outputs = m.arrays[x].shape[-1], m.choice(CHANNELS)
     group = m.choice((32, 64, depth, depth + 5))
     groups = (outputs, -(-depth // group))
-    attrs: dict[str, Any] = {"group": group, "format": "int", "compute": m.choice(("f32", "s8"))}
+    attrs: dict[str, Any] = {"group": group, "format": "int", "compute": m.choice(("f32", "bf16", "s8"))}
     zero = ""
     if m.chance(0.3):
-        attrs |= {"format": m.choice(list(MINIFLOATS)), "compute": "f32"}
+        attrs |= {"format": m.choice(list(MINIFLOATS)), "compute": m.choice(("f32", "bf16"))}
         codes = m.rng.choice(finite_codes(MINIFLOATS[attrs["format"]]), (outputs, depth))
     else:
         half = 2 ** (m.choice((1, 2, 3, 4, 5, 6, 8)) - 1)

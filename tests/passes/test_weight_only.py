@@ -152,14 +152,15 @@ def test_matmul_nbits_of_onnxruntime(bits, zero, tmp_path):
     assert np.allclose(got, session.run(None, given)[0], rtol=1e-2, atol=1e-2)
 
 
-def test_accuracy_level_4_computes_in_8_bits(tmp_path):
+@pytest.mark.parametrize(("level", "compute"), [(0, "f32"), (1, "f32"), (3, "bf16"), (4, "s8")])
+def test_accuracy_level_chooses_how_to_compute(level, compute, tmp_path):
     tensors = [numpy_helper.from_array(np.full((N, 3, 16), 0x9B, np.uint8), "q")]
     tensors += [numpy_helper.from_array(np.ones((N, 3), np.float32), "s")]
-    attrs = {"K": K, "N": N, "bits": 4, "block_size": 32, "accuracy_level": 4}
+    attrs = {"K": K, "N": N, "bits": 4, "block_size": 32, "accuracy_level": level}
     node = helper.make_node("MatMulNBits", ["x", "q", "s"], ["y"], "mm", domain="com.microsoft", **attrs)
     proto = model([node], tensors, (("", 17), ("com.microsoft", 1)))
     proto.ir_version = 9
-    assert compiled(proto, tmp_path).nodes[0].attrs["compute"] == "s8"
+    assert compiled(proto, tmp_path).nodes[0].attrs.get("compute", "f32") == compute
 
 
 def test_groups_without_a_kernel_are_computed_in_float_and_said_so(tmp_path):
@@ -186,7 +187,8 @@ def float_network(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "bits"), [("weight-only-int8", 8), ("weight-only-int4", 4), ("weight-only-int3", 3)]
+    ("recipe", "bits"),
+    [("weight-only-int8", 8), ("weight-only-int4", 4), ("weight-only-int3", 3), ("weight-only-int4-bf16", 4)],
 )
 def test_compress_by_recipe(recipe, bits, tmp_path):
     path = float_network(tmp_path)
@@ -194,6 +196,9 @@ def test_compress_by_recipe(recipe, bits, tmp_path):
     nodes = [n for n in small.program.nodes if n.op == "wlinear"]
     assert [n.name for n in nodes] == ["first", "second"]
     assert all(stored_bits(small.program, n.inputs[1]) <= bits for n in nodes)
+    compute, width = ("bf16", 16) if recipe.endswith("bf16") else ("s8", 8)
+    assert all(n.attrs["compute"] == compute for n in nodes)
+    assert [r.activation_bits for r in small.plan.rows] == [width] * 2
     assert [(r.status, r.weight_bits) for r in small.plan.rows] == [("packed", bits)] * 2
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     want = session.run(None, feeds())[0]

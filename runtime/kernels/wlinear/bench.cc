@@ -10,8 +10,9 @@
 namespace netsuke {
 namespace {
 
-void bench(Isa isa, WlinearShape shape, int bits, bool s8, int64_t rows) {
-  const WlinearKernels& kernels = wlinear_kernels(isa);
+void bench(Isa isa, WlinearShape shape, int bits, WlinearCompute compute, int64_t rows) {
+  const WlinearKernels& kernels = wlinear_kernels(isa, compute);
+  const bool s8 = compute == WlinearCompute::kS8;
   TestRandom random(1);
   std::vector<int8_t> w(static_cast<size_t>(shape.n * shape.k));
   const int half = 1 << (bits - 1);
@@ -21,11 +22,11 @@ void bench(Isa isa, WlinearShape shape, int bits, bool s8, int64_t rows) {
   WlinearWeights weights;
   Buffer scratch;
   if (!weights.pack(shape, w.data(), WlinearFloat(), scale.data(), nullptr, nullptr, s8 ? kernels.byte_offset : 128).ok()) return;
-  if (!scratch.allocate(wlinear_scratch_bytes(shape, rows, s8)).ok()) return;
+  if (!scratch.allocate(wlinear_scratch_bytes(shape, rows, compute)).ok()) return;
   ThreadPool pool(1);
-  const double s = bench_seconds([&] { wlinear_run(kernels, weights, s8, x.data(), rows, y.data(), scratch.data(), pool); });
+  const double s = bench_seconds([&] { wlinear_run(kernels, weights, compute, x.data(), rows, y.data(), scratch.data(), pool); });
   const double macs = static_cast<double>(rows * shape.n * shape.k);
-  std::printf("%-16s %s %d bits, group %-5lld M = %-4lld %9.1f us  %7.1f GMAC/s  %6.1f GB/s of weights\n", kernels.name, s8 ? "s8 " : "f32", bits,
+  std::printf("%-16s %s %d bits, group %-5lld M = %-4lld %9.1f us  %7.1f GMAC/s  %6.1f GB/s of weights\n", kernels.name, s8 ? "s8  " : compute == WlinearCompute::kBf16 ? "bf16" : "f32 ", bits,
               static_cast<long long>(shape.group), static_cast<long long>(rows), s * 1e6, macs / s * 1e-9, static_cast<double>(weights.bytes()) / s * 1e-9);
 }
 
@@ -43,9 +44,11 @@ int main(int argc, char** argv) {
       for (int bits : {2, 3, 4, 8}) {
         for (int64_t group : {32, 128}) {
           shape.group = group;
-          bench(isa, shape, bits, true, rows);
+          bench(isa, shape, bits, WlinearCompute::kS8, rows);
         }
-        if (rows != 8) bench(isa, shape, bits, false, rows);
+        for (WlinearCompute compute : {WlinearCompute::kF32, WlinearCompute::kBf16}) {
+          if (rows != 8) bench(isa, shape, bits, compute, rows);
+        }
       }
     }
   }

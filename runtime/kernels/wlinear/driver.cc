@@ -1,4 +1,4 @@
-// Quantizes or pads the rows of x, then runs panels of channels as tasks.
+// Quantizes, rounds or pads the rows of x, then runs panels of channels as tasks.
 #include <algorithm>
 #include <cstring>
 
@@ -11,13 +11,15 @@ struct Layout {
   size_t x, scale, sum, total;  // bytes from the start of the scratch memory
 };
 
-Layout layout(const WlinearShape& shape, int64_t rows, bool s8) {
+Layout layout(const WlinearShape& shape, int64_t rows, WlinearCompute compute) {
   const auto padded = static_cast<size_t>(rows * shape.blocks() * kWBlock), groups = static_cast<size_t>(rows * shape.groups());
   Layout at = {};
-  if (s8) {
+  if (compute == WlinearCompute::kS8) {
     at.scale = align_up(padded);
     at.sum = at.scale + align_up(groups * sizeof(float));
     at.total = at.sum + align_up(groups * sizeof(int32_t));
+  } else if (compute == WlinearCompute::kBf16) {
+    at.total = align_up(padded / 2 * sizeof(uint32_t));
   } else if (shape.k % kWBlock != 0) {
     at.total = align_up(padded * sizeof(float));
   }
@@ -34,23 +36,26 @@ int64_t rows_a_task(int64_t rows, int64_t panels, int threads) {
 
 }  // namespace
 
-size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, bool s8) { return layout(shape, rows, s8).total; }
+size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, WlinearCompute compute) { return layout(shape, rows, compute).total; }
 
-void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, bool s8, const float* x, int64_t rows, float* y, void* scratch,
-                 ThreadPool& pool) {
+void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, WlinearCompute compute, const float* x, int64_t rows, float* y,
+                 void* scratch, ThreadPool& pool) {
   const WlinearShape& shape = weights.shape();
-  const Layout at = layout(shape, rows, s8);
+  const Layout at = layout(shape, rows, compute);
   auto* memory = static_cast<uint8_t*>(scratch);
   const int64_t padded = shape.blocks() * kWBlock, groups = shape.groups();
   auto* q = reinterpret_cast<int8_t*>(memory + at.x);
   auto* x_scale = reinterpret_cast<float*>(memory + at.scale);
   auto* x_sum = reinterpret_cast<int32_t*>(memory + at.sum);
   auto* copy = reinterpret_cast<float*>(memory);
+  auto* pairs = reinterpret_cast<uint32_t*>(memory);
   const float* plain = x;
-  if (s8) {
+  if (compute == WlinearCompute::kS8) {
     pool.parallel_for(rows, [&](int64_t r, int) {
       kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r * groups, x_sum + r * groups);
     });
+  } else if (compute == WlinearCompute::kBf16) {
+    pool.parallel_for(rows, [&](int64_t r, int) { kernels.round(x + r * shape.k, shape.k, pairs + r * padded / 2); });
   } else if (padded != shape.k) {
     for (int64_t r = 0; r < rows; ++r) {
       std::memcpy(copy + r * padded, x + r * shape.k, static_cast<size_t>(shape.k) * sizeof(float));
@@ -65,8 +70,10 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, b
     panel.rows = std::min(step, rows - first);
     panel.y = y + first * shape.n + index * kPanel;
     panel.y_stride = shape.n;
-    if (s8) {
+    if (compute == WlinearCompute::kS8) {
       kernels.s8({panel, q + first * padded, x_scale + first * groups, x_sum + first * groups});
+    } else if (compute == WlinearCompute::kBf16) {
+      kernels.bf16({panel, weights.form(), pairs + first * padded / 2});
     } else {
       kernels.f32({panel, weights.form(), plain + first * padded});
     }

@@ -38,11 +38,11 @@ void test_operator() {
     return TestAttrs().set("group", group).set("format", format).set("compute", compute);
   };
   for (Isa isa : test_isas()) {
-    for (const char* compute : {"f32", "s8"}) {
+    for (const char* compute : {"f32", "bf16", "s8"}) {
       const TestResult r = run(attrs(32, "int", compute), {x, w, scale, zero, bias}, isa);
       CHECK_OK(r.status);
       for (int i = 0; i < 6; ++i) CHECK(r.out.as<const float>()[i] == 64 * 0.5f + 10);
-      CHECK(r.kernel.find(compute[0] == 's' ? "wlinear_a8w3_" : "wlinear_f32w3_") == 0);
+      CHECK(r.kernel.find(compute[0] == 's' ? "wlinear_a8w3_" : compute[0] == 'b' ? "wlinear_bf16w3_" : "wlinear_f32w3_") == 0);
     }
     const TestResult r = run(attrs(32, "e4m3"), {x, codes, scale}, isa);
     CHECK_OK(r.status);
@@ -56,7 +56,7 @@ void test_operator() {
   refused(attrs(32, "e4m3"), {x, w, scale}, "w");
   refused(attrs(32), {x, codes, scale}, "w");
   refused(attrs(32, "e4m3"), {x, codes, scale, zero}, "no zero point");
-  refused(attrs(32, "e4m3", "s8"), {x, codes, scale}, "compute in f32");
+  refused(attrs(32, "e4m3", "s8"), {x, codes, scale}, "compute in f32 or bf16");
   refused(attrs(32), {x, w, none}, "scale is missing");
   refused(attrs(32), {x, w, scale, scale}, "zero is f32");
   v.codes[7] = 0xff;
@@ -70,7 +70,10 @@ void test_operator() {
 
 int main() {
   using namespace netsuke;
-  for (Isa isa : test_isas()) compare_wlinear(wlinear_kernels(isa), 600);
+  for (Isa isa : test_isas()) {
+    compare_wlinear(wlinear_kernels(isa, WlinearCompute::kF32), 600, {WlinearCompute::kS8, WlinearCompute::kF32});
+    compare_wlinear(wlinear_kernels(isa, WlinearCompute::kBf16), 600, {WlinearCompute::kBf16});
+  }
   test_operator();
   return check_result();
 }

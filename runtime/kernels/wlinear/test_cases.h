@@ -31,7 +31,17 @@ inline float wlinear_number(const WlinearCase& c, uint8_t code) {
   return code >> (c.form.bits - 1) & 1 ? -value : value;
 }
 
-inline std::vector<float> wlinear_reference(const WlinearCase& c, bool s8) {
+// To bfloat16 through binary64, where every rounding is exact to see: 8 significant bits, nearest even; below 2^-100 zero.
+inline float wlinear_bf16(float x) {
+  if (!std::isfinite(x)) return x;
+  int exponent;
+  const double fraction = std::frexp(static_cast<double>(x), &exponent);
+  const double y = std::ldexp(std::nearbyint(std::ldexp(fraction, 8)), exponent - 8);
+  if (std::fabs(y) < 0x1p-100) return 0.0f;
+  return std::fabs(y) >= 0x1p128 ? std::copysign(INFINITY, x) : static_cast<float>(y);
+}
+
+inline std::vector<float> wlinear_reference(const WlinearCase& c, WlinearCompute compute) {
   const int64_t n = c.shape.n, k = c.shape.k, group = c.shape.group, groups = c.shape.groups();
   std::vector<float> y;
   for (int64_t r = 0; r < c.rows; ++r) {
@@ -42,7 +52,16 @@ inline std::vector<float> wlinear_reference(const WlinearCase& c, bool s8) {
         const int64_t begin = g * group, end = std::min(k, begin + group);
         const float zero = c.zero ? c.zeros[static_cast<size_t>(o * groups + g)] : 0.0f, scale = c.scale[static_cast<size_t>(o * groups + g)];
         const auto weight = [&](int64_t i) { return wlinear_number(c, c.w[static_cast<size_t>(o * k + i)]) - zero; };
-        if (!s8) {
+        if (compute == WlinearCompute::kBf16) {
+          float p = 0;
+          for (int64_t i = begin; i < end; i += 2) {
+            if (i + 1 < end) p = std::fma(wlinear_bf16(x[i + 1]), weight(i + 1), p);
+            p = std::fma(wlinear_bf16(x[i]), weight(i), p);
+          }
+          acc = std::fma(p, scale, acc);
+          continue;
+        }
+        if (compute == WlinearCompute::kF32) {
           float p = 0;
           for (int64_t i = begin; i < end; ++i) p = std::fma(x[i], weight(i), p);
           acc = std::fma(p, scale, acc);
@@ -105,32 +124,34 @@ inline WlinearCase wlinear_case(TestRandom& random, bool s8) {
   }
   for (int64_t i = 0; i < c.shape.n; ++i) c.biases.push_back(random.uniform(-1, 1));
   for (int64_t i = 0; i < c.rows * c.shape.k; ++i) c.x.push_back(extreme ? (random.range(0, 1) != 0 ? 1.0f : -1.0f) : random.uniform(-3, 3));
-  const float odd[] = {NAN, INFINITY, -INFINITY, 0.0f, 1e-38f, 3e38f, 0x1p-101f};
-  if (random.range(0, 5) == 0) c.x[static_cast<size_t>(random.range(0, c.rows * c.shape.k - 1))] = odd[random.range(0, 6)];
+  const float odd[] = {NAN, INFINITY, -INFINITY, 0.0f, 1e-38f, 3e38f, 0x1p-101f, 0x1.ffp-101f, 0x1p-100f, 3.4e38f, 0x1.01p0f, 0x1.03p0f};
+  if (random.range(0, 5) == 0) c.x[static_cast<size_t>(random.range(0, c.rows * c.shape.k - 1))] = odd[random.range(0, 11)];
   if (random.range(0, 9) == 0) std::fill(c.x.begin(), c.x.end(), random.range(0, 1) != 0 ? 0.0f : 0x1p-101f);
   return c;
 }
 
-inline void compare_wlinear(const WlinearKernels& kernels, int cases) {
+// kinds: the ways to compute, in turn.
+inline void compare_wlinear(const WlinearKernels& kernels, int cases, const std::vector<WlinearCompute>& kinds) {
   for (int i = 0; i < cases; ++i) {
     TestRandom random(static_cast<uint64_t>(i));
-    const bool s8 = i % 2 == 0;
+    const WlinearCompute compute = kinds[static_cast<size_t>(i) % kinds.size()];
+    const bool s8 = compute == WlinearCompute::kS8;
     const WlinearCase c = wlinear_case(random, s8);
-    const std::vector<float> want = wlinear_reference(c, s8);
+    const std::vector<float> want = wlinear_reference(c, compute);
     WlinearWeights weights;
     CHECK_OK(weights.pack(c.shape, c.w.data(), c.form, c.scale.data(), c.zero ? c.zeros.data() : nullptr, c.bias ? c.biases.data() : nullptr,
                           s8 ? kernels.byte_offset : 128));
     for (int threads : {1, 3}) {
       ThreadPool pool(threads);
       Buffer scratch;
-      CHECK_OK(scratch.allocate(wlinear_scratch_bytes(c.shape, c.rows, s8)));
+      CHECK_OK(scratch.allocate(wlinear_scratch_bytes(c.shape, c.rows, compute)));
       std::vector<float> got(want.size() + 1, -77.0f);
-      wlinear_run(kernels, weights, s8, c.x.data(), c.rows, got.data(), scratch.data(), pool);
+      wlinear_run(kernels, weights, compute, c.x.data(), c.rows, got.data(), scratch.data(), pool);
       CHECK(got.back() == -77.0f);  // nothing written behind y
       bool same = true;
       for (size_t j = 0; j < want.size(); ++j) same = same && (std::memcmp(&want[j], &got[j], 4) == 0 || (std::isnan(want[j]) && std::isnan(got[j])));
       if (!CHECK(same)) {
-        std::fprintf(stderr, "  case %d: %s, %d bits, form %d, [%lld, %lld] group %lld, %lld rows, zero %d\n", i, kernels.name, c.bits, c.form.bits,
+        std::fprintf(stderr, "  case %d: %s, compute %d, %d bits, form %d, [%lld, %lld] group %lld, %lld rows, zero %d\n", i, kernels.name, static_cast<int>(compute), c.bits, c.form.bits,
                      static_cast<long long>(c.shape.n), static_cast<long long>(c.shape.k), static_cast<long long>(c.shape.group),
                      static_cast<long long>(c.rows), c.zero);
       }

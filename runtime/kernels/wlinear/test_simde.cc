@@ -7,6 +7,6 @@
 #include "kernels/wlinear/test_cases.h"
 
 int main() {
-  netsuke::compare_wlinear(netsuke::wlinear_kernels_simde, 150);
+  netsuke::compare_wlinear(netsuke::wlinear_kernels_simde, 150, {netsuke::WlinearCompute::kS8, netsuke::WlinearCompute::kF32, netsuke::WlinearCompute::kBf16});
   return netsuke::check_result();
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/base/shapes.h"
+#include "kernels/fgemm/bf16.h"
 
 namespace netsuke {
 namespace {
@@ -38,13 +39,16 @@ class WlinearOp final : public Op {
                    static_cast<long long>(shape_.k));
     }
     shape_.group = group < shape_.k ? group : shape_.k;
-    if (compute != "f32" && compute != "s8") return error(Code::kInvalidArgument, "compute is '%.20s', allowed are f32 and s8", compute.c_str());
-    s8_ = compute == "s8";
+    if (compute != "f32" && compute != "bf16" && compute != "s8") {
+      return error(Code::kInvalidArgument, "compute is '%.20s', allowed are f32, bf16 and s8", compute.c_str());
+    }
+    compute_ = compute == "s8" ? WlinearCompute::kS8 : compute == "bf16" ? WlinearCompute::kBf16 : WlinearCompute::kF32;
+    const bool s8 = compute_ == WlinearCompute::kS8;
     WlinearFloat form;
     NETSUKE_TRY(read_format(w, format, &form));
     const bool has_zero = present(args, kZero);
-    if (form.bits != 0 && (has_zero || s8_)) return error(Code::kInvalidArgument, "%s weights take no zero point and compute in f32", format.c_str());
-    if (s8_ && shape_.group > 0x7fffffff / (127 * 255)) {
+    if (form.bits != 0 && (has_zero || s8)) return error(Code::kInvalidArgument, "%s weights take no zero point and compute in f32 or bf16", format.c_str());
+    if (s8 && shape_.group > 0x7fffffff / (127 * 255)) {
       return error(Code::kInvalidArgument, "the sum of a group of %lld can leave int32", static_cast<long long>(shape_.group));
     }
     NETSUKE_TRY(check(args, kScale, "scale", DType::kF32, 2));
@@ -55,10 +59,10 @@ class WlinearOp final : public Op {
     for (int64_t i = 0; i < shape_.n * shape_.groups(); ++i) {
       if (!std::isfinite(scale[i])) return error(Code::kInvalidArgument, "scale %lld is not finite", static_cast<long long>(i));
     }
-    kernels_ = &wlinear_kernels(args.isa);
+    kernels_ = &wlinear_kernels(args.isa, compute_);
     NETSUKE_TRY(weights_.pack(shape_, w.data, form, scale, has_zero ? args.inputs[kZero].as<const int8_t>() : nullptr,
-                              has_bias ? args.inputs[kBias].as<const float>() : nullptr, s8_ ? kernels_->byte_offset : 128));
-    name_ = std::string("wlinear_") + (s8_ ? "a8" : "f32") + (form.bits != 0 ? format : "w" + std::to_string(weights_.bits())) + "_" + kernels_->name;
+                              has_bias ? args.inputs[kBias].as<const float>() : nullptr, s8 ? kernels_->byte_offset : 128));
+    name_ = std::string("wlinear_") + (s8 ? "a8" : compute) + (form.bits != 0 ? format : "w" + std::to_string(weights_.bits())) + "_" + kernels_->name;
     return Status();
   }
 
@@ -76,13 +80,13 @@ class WlinearOp final : public Op {
   }
 
   size_t scratch_bytes(const Tensor* in, int, const Tensor*, int, int) const override {
-    return wlinear_scratch_bytes(shape_, product(in[kX].shape, 0, in[kX].shape.rank - 1), s8_);
+    return wlinear_scratch_bytes(shape_, product(in[kX].shape, 0, in[kX].shape.rank - 1), compute_);
   }
 
   Status run(const RunArgs& args) const override {
     const Tensor& x = args.in[kX];
     const int64_t rows = product(x.shape, 0, x.shape.rank - 1);
-    if (rows > 0) wlinear_run(*kernels_, weights_, s8_, x.as<const float>(), rows, args.out[0].as<float>(), args.scratch, args.pool);
+    if (rows > 0) wlinear_run(*kernels_, weights_, compute_, x.as<const float>(), rows, args.out[0].as<float>(), args.scratch, args.pool);
     return Status();
   }
 
@@ -130,7 +134,7 @@ class WlinearOp final : public Op {
   }
 
   WlinearShape shape_;
-  bool s8_ = false;
+  WlinearCompute compute_ = WlinearCompute::kF32;
   const WlinearKernels* kernels_ = nullptr;
   WlinearWeights weights_;
   std::string name_;
@@ -138,8 +142,10 @@ class WlinearOp final : public Op {
 
 }  // namespace
 
-const WlinearKernels& wlinear_kernels(Isa isa) {
+const WlinearKernels& wlinear_kernels(Isa isa, WlinearCompute compute) {
 #if defined(__x86_64__)
+  // One instruction, one check: where fgemm found it to follow, it does here.
+  if (compute == WlinearCompute::kBf16 && &fgemm_bf16_kernels(isa) != &fgemm_kernels(isa)) return wlinear_kernels_avx512bf16;
   if (isa == Isa::kAvx512Vnni) return wlinear_kernels_avx512vnni;
   if (isa == Isa::kAvx2) return wlinear_kernels_avx2;
 #elif defined(__aarch64__)

@@ -1,6 +1,6 @@
 // wlinear: y = x w^T with f32 activations and weights of 2, 3, 4 or 8 bits (or floats of 4 to 8 bits) whose scale holds for a group
-// of k (docs/numerics.md section 12). Two ways to compute: "s8" quantizes x by the same groups on the fly and multiplies integers,
-// "f32" decodes weights to floats.
+// of k (docs/numerics.md section 12). Three ways to compute: "s8" quantizes x by the same groups on the fly and multiplies integers,
+// "f32" decodes weights to floats, "bf16" rounds x to bfloat16, which decoded weights are too, and adds in f32.
 //
 // Packed weights: panels of 32 output channels, each a run of blocks of 32 k. A block holds, for each of its eight quads of k,
 // 128 bytes [channel][k of the quad] of codes u = w + 2^(bits-1), folded together below 8 bits so that a shift and a mask of whole
@@ -60,19 +60,31 @@ struct WlinearF32 {
   const float* x;  // [rows][blocks * kWBlock], zeros behind k
 };
 
+struct WlinearBf16 {
+  WlinearPanel panel;
+  WlinearFloat form;
+  const uint32_t* x;  // [rows][blocks * kWBlock / 2], pairs of bfloat16: the element of even k in the low half, zeros behind k
+};
+
+enum class WlinearCompute { kF32, kBf16, kS8 };
+
 struct WlinearKernels {
   const char* name;
-  int32_t byte_offset;  // what s8 reads u as standing above w at 8 bits: 128, or 0 where it makes signed bytes of them (f32: 128)
+  int32_t byte_offset;  // what s8 reads u as standing above w at 8 bits: 128, or 0 where it makes signed bytes of them (others: 128)
   void (*s8)(const WlinearS8& job);
   void (*f32)(const WlinearF32& job);
+  void (*bf16)(const WlinearBf16& job);
+  // One row of x to pairs of bfloat16, zeros behind k up to a whole block.
+  void (*round)(const float* x, int64_t k, uint32_t* pairs);
   // One row of x to codes, one scale and one sum a group; group_blocks * kWBlock elements a group, k elements in all.
   void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum);
 };
 
-const WlinearKernels& wlinear_kernels(Isa isa);
+// For compute "bf16" with VDPBF16PS where the CPU has it and it was found to follow numerics.md; that table has no s8.
+const WlinearKernels& wlinear_kernels(Isa isa, WlinearCompute compute);
 extern const WlinearKernels wlinear_kernels_portable;
 #if defined(__x86_64__)
-extern const WlinearKernels wlinear_kernels_avx2, wlinear_kernels_avx512vnni;
+extern const WlinearKernels wlinear_kernels_avx2, wlinear_kernels_avx512vnni, wlinear_kernels_avx512bf16;
 #elif defined(__aarch64__)
 extern const WlinearKernels wlinear_kernels_neon, wlinear_kernels_neondot;
 #endif
@@ -109,9 +121,9 @@ class WlinearWeights {
 };
 
 // x: [rows][k]. scratch: wlinear_scratch_bytes.
-size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, bool s8);
-void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, bool s8, const float* x, int64_t rows, float* y, void* scratch,
-                 ThreadPool& pool);
+size_t wlinear_scratch_bytes(const WlinearShape& shape, int64_t rows, WlinearCompute compute);
+void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, WlinearCompute compute, const float* x, int64_t rows, float* y,
+                 void* scratch, ThreadPool& pool);
 
 }  // namespace netsuke
 

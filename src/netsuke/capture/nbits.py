@@ -1,8 +1,8 @@
 """onnxruntime's MatMulNBits as DequantizeLinear with blocks, Transpose and MatMul, which the compiler keeps packed.
 
 The file packs codes of 2, 4 or 8 bits, lowest bits first, as [N, K / block, block * bits / 8]; scales and packed zero
-points are [N, K / block] (flat in older files), the zero point 2^(bits-1) where absent. accuracy_level 4 asks for
-activations in 8 bits, which the node's metadata carries on.
+points are [N, K / block] (flat in older files), the zero point 2^(bits-1) where absent. accuracy_level 3 asks
+for activations in bfloat16, 4 for 8 bits, which the node's metadata carries on.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import onnx_ir as ir
 from netsuke.capture.graph import Array, array_of, attr, constant, dims_of, emit, operand
 
 COMPUTE = "netsuke.compute"
+_COMPUTE = {3: "bf16", 4: "s8"}  # of accuracy_level; the others compute in float32
 _F32 = ir.DataType.FLOAT
 
 
@@ -49,8 +50,9 @@ def matmul_nbits(node: ir.Node) -> ir.Value | None:
     turned = emit(node, "Transpose", [plain], {"perm": [1, 0]}, dtype=_F32, dims=[k, n])
     y = emit(node, "MatMul", [x, turned], dtype=_F32, dims=dims_of(node.outputs[0]), name=name)
     maker = y.producer()
-    if maker is not None and int(attr(node, "accuracy_level", 0)) == 4:
-        maker.metadata_props[COMPUTE] = "s8"
+    level = int(attr(node, "accuracy_level", 0))
+    if maker is not None and level in _COMPUTE:
+        maker.metadata_props[COMPUTE] = _COMPUTE[level]
     bias = operand(node, 5)
     return y if bias is None else emit(node, "Add", [y, bias], dtype=_F32, dims=dims_of(node.outputs[0]))
 

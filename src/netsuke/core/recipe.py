@@ -28,6 +28,7 @@ BUILTIN: dict[str, tuple[str, ...]] = {
     ),
     "cpu-int8-equalized": ("quantize/equalization", "quantize/whitepaper_int8", "quantize/bias_correction"),
     **{f"weight-only-int{bits}": (f"quantize/weight_only:bits={bits}",) for bits in (8, 4, 3, 2)},
+    **{f"weight-only-int{bits}-bf16": (f"quantize/weight_only:bits={bits},compute=bf16",) for bits in (8, 4, 3, 2)},
 }
 _WIDTHS = re.compile(r"w(\d+)a(\d+)")
 BITS = range(2, 9)

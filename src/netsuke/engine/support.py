@@ -21,6 +21,7 @@ from netsuke.program import Node, Port, Program, stored_bits
 Array = np.ndarray[Any, Any]
 F32 = np.float32
 CHANNELS = 64
+_BF16 = "float32 -> bfloat16"
 
 
 @dataclass
@@ -102,7 +103,7 @@ def _probes() -> Iterator[tuple[Support, Program]]:
     product = Program("p", [Port("x", "u8", ("M", 64))], [Port("y", "u8", ("M", "M"))], [node])
     yield Support("batched matmul", "uint8", "uint8"), product
     for bits in (8, 4, 3, 2):
-        for compute, word in (("f32", "float32"), ("s8", "float32 -> int8")):
+        for compute, word in (("f32", "float32"), ("bf16", _BF16), ("s8", "float32 -> int8")):
             w = _codes(bits, (CHANNELS, CHANNELS))
             yield Support("linear, weights in groups", f"int{bits}", word), _wlinear(w, "int", compute)
     for form in MINIFLOATS:
@@ -110,6 +111,7 @@ def _probes() -> Iterator[tuple[Support, Program]]:
         codes = np.concatenate([finite, finite + 2 ** (MINIFLOATS[form].bits - 1)])
         w = np.random.default_rng(0).choice(codes, (CHANNELS, CHANNELS)).astype(np.uint8)
         yield Support("linear, weights in groups", form, "float32"), _wlinear(w, form, "f32")
+        yield Support("linear, weights in groups", form, _BF16), _wlinear(w, form, "bf16")
     for layer in ("conv", "depthwise conv"):
         for form in ("int4 in groups", *MINIFLOATS):
             w = _codes(4, shapes[layer]) if form not in MINIFLOATS else np.ones(shapes[layer], np.uint8)

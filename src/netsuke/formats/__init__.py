@@ -38,7 +38,13 @@ from netsuke.formats.packing import (
     unpack,
     unpack_codes,
 )
-from netsuke.formats.weight_only import dynamic_linear, groups_of, quantize_activations, quantize_groups
+from netsuke.formats.weight_only import (
+    bf16_activations,
+    dynamic_linear,
+    groups_of,
+    quantize_activations,
+    quantize_groups,
+)
 
 __all__ = [
     "ACC_LIMIT",
@@ -50,6 +56,7 @@ __all__ = [
     "STORED_BITS",
     "Minifloat",
     "accumulator_bound",
+    "bf16_activations",
     "bf16_to_f32",
     "clamp",
     "dequantize",

@@ -1,4 +1,4 @@
-"""Weights quantized by groups of a row, activations by groups on the fly. Section 12 of docs/numerics.md."""
+"""Weights quantized by groups of a row, activations by groups or to bfloat16 on the fly (docs/numerics.md, 12)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from netsuke.formats.bfloat16 import round_bf16
 from netsuke.formats.integer import clamp, rne
 
 Array = npt.NDArray[Any]
@@ -14,6 +15,7 @@ F32 = np.float32
 WEIGHT_BLOCK = 32  # groups are whole blocks, so that a kernel never changes its scale inside one
 S8_PRODUCT = 127 * 255  # the largest |q (w - zero)|
 SMALLEST_TOP = F32(2.0**-100)  # a group of x below it counts as zeros: 127 / top stays finite
+SMALLEST_BF16 = F32(2.0**-100)  # a bfloat16 of x below it counts as zero: no sum can become a subnormal number
 
 
 def groups_of(array: Array, group: int) -> Array:
@@ -42,6 +44,12 @@ def quantize_activations(x: Array, group: int) -> tuple[Array, Array]:
     with np.errstate(invalid="ignore"):
         t = np.where((finite & used)[..., None], parts, F32(0)) * inverse[..., None]
     return rne(clamp(t, -127, 127)).astype(np.int8), scale
+
+
+def bf16_activations(x: Array) -> Array:
+    """f32 -> the f32 that a weight-only layer computing in bf16 multiplies: nearest bfloat16, below 2^-100 zero."""
+    y = round_bf16(np.asarray(x, F32))
+    return np.where(np.abs(y) < SMALLEST_BF16, F32(0), y)
 
 
 def dynamic_linear(x: Array, w: Array, scale: Array, zero: Array | None, bias: Array | None, group: int) -> Array:

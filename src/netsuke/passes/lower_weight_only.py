@@ -1,8 +1,8 @@
 """MatMul or Gemm of float activations with codes behind DequantizeLinear -> (Add) becomes `wlinear`.
 
 The weights keep their codes: integers of up to 8 bits or floats of 8 and 4, with one scale (and zero point) per output
-channel, or per group of k (`block_size`). Metadata "netsuke.compute" of the node or the model chooses f32 or s8. What
-has no kernel (groups that are no multiple of 32, scales along k without blocks) is left to
+channel, or per group of k (`block_size`). Metadata "netsuke.compute" of the node or the model chooses f32, bf16 or
+s8. What has no kernel (groups that are no multiple of 32, scales along k without blocks) is left to
 `fold_constant_dequantizers`, which computes it in float and says so.
 """
 
@@ -58,7 +58,7 @@ def _lower(graph: ir.Graph, node: ir.Node) -> bool:
     if gemm and operand(node, 2) is not None and bias is None:
         return False
     compute = str(node.metadata_props.get(COMPUTE) or graph.meta.get(COMPUTE, "f32"))
-    if found.form != "int" or min(found.group, found.w.shape[1]) * S8_PRODUCT > ACC_LIMIT:
+    if compute == "s8" and (found.form != "int" or min(found.group, found.w.shape[1]) * S8_PRODUCT > ACC_LIMIT):
         compute = "f32"
     name = node.name or "wlinear"
     inputs = [

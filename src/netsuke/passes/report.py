@@ -44,8 +44,9 @@ def _row(node: Node, makers: dict[str, Node], folded: set[str], tables: set[str]
         kind, note = "simulated", "a table of integers, stored as float32"
     elif node.op == "wlinear":
         kind, note = "packed", "weights as codes, activations float"
-        if node.attrs.get("compute") == "s8":
-            note = "weights as codes, activations quantized on the fly"
+        if node.attrs.get("compute") in ("s8", "bf16"):
+            how = "quantized" if node.attrs["compute"] == "s8" else "rounded to bfloat16"
+            note = f"weights as codes, activations {how} on the fly"
     elif node.op in _LAYERS and node.name in folded:
         kind, note = "simulated", "integer weights, computed as float32"
     elif node.op in _LAYERS and any(name in makers and makers[name].op == "dequantize" for name in node.inputs):

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from netsuke.capture.graph import array_of, constant, dims_of, emit, operand, replace, sweep
 from netsuke.core.plan import KEEP, Plan, Row
 from netsuke.core.recipe import DEFAULT, Recipe
+from netsuke.methods.quantize import weight_only
 from netsuke.passes import compile_program, packed_report
 from netsuke.passes.nodes import dequantized
 from netsuke.program import stored_bits
@@ -87,8 +88,8 @@ def plan_of(model: ir.Model, seed: int) -> Plan:
         method = "" if packed else KEEP
         made = Row(row["name"], row["op"], method=method, kernel=row["op"], status=status, reason=row["note"])
         node = next(n for n in program.nodes if n.name == row["name"])
-        floats = node.op == "wlinear" and node.attrs.get("compute", "f32") == "f32"
-        made.activation_bits = 8 if packed and not floats else 32
+        compute = str(node.attrs.get("compute", "f32")) if node.op == "wlinear" else "s8"
+        made.activation_bits = weight_only.ACTIVATION_BITS[compute] if packed else 32
         if len(node.inputs) > 1 and node.inputs[1] in program.constants:
             made.weight_bits = stored_bits(program, node.inputs[1])
         rows.append(made)

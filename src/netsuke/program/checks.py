@@ -191,7 +191,7 @@ def _wlinear(view: NodeView) -> Iterator[Finding]:
         if codes is not None and not np.isin(codes, finite_codes(MINIFLOATS[form])).all():
             yield f"w holds codes that are no finite numbers of {form}", "", ""
     if not integers and (view.node.inputs[3] or view.attrs["compute"] == "s8"):
-        yield f"{form} weights take no zero point and compute in f32", "", ""
+        yield f"{form} weights take no zero point and compute in f32 or bf16", "", ""
     if view.attrs["compute"] == "s8" and min(group, shape[1]) * S8_PRODUCT > ACC_LIMIT:
         yield "the sum of a group can leave int32", min(group, shape[1]), f"{ACC_LIMIT // S8_PRODUCT} weights a group"
 

@@ -235,7 +235,7 @@ _TABLE = [
         {
             "group": _i(REQUIRED, 1),
             "format": _word("int", *MINIFLOATS, default="int"),
-            "compute": _word("f32", "s8", default="f32"),
+            "compute": _word("f32", "bf16", "s8", default="f32"),
         },
     ),
     (

@@ -1,4 +1,4 @@
-"""Weights of few bits in groups, activations in float: what makes matrix-vector work (decoding text) fast.
+"""Weights of few bits in groups, activations in float or bfloat16: what makes matrix-vector work (decoding text) fast.
 
 Paper: Gholami et al., "A Survey of Quantization Methods for Efficient Neural Network Inference", 2021 (arXiv
 2103.13630), section III-E (group and sub-channel granularity); nearest rounding, nothing trained.
@@ -7,7 +7,7 @@ bits are faster, while activations stay what they are.
 Equations: s = max|w| / (2^(bits-1) - 1) of a group (symmetric), or (max - min) / (2^bits - 1) with a zero point;
 q = rne(w / s) (+ zero). Arithmetic: docs/numerics.md section 12.
 Differences: the survey describes; group sizes and formats here are those the kernels have. compute = "s8" also
-quantizes activations to 8 bits, by the same groups, on the fly.
+quantizes activations to 8 bits, by the same groups, on the fly; "bf16" rounds them to bfloat16 (8 significant bits).
 Cost: none, no data are needed. Limits: MatMul and Gemm with constant matrices; convolutions, embeddings and everything
 else stay float. Below 4 bits use a method that corrects the rounding.
 """
@@ -30,6 +30,7 @@ from netsuke.formats.weight_only import WEIGHT_BLOCK
 from netsuke.methods.quantize._graph import clone, macs
 
 NAME = "quantize/weight_only"
+ACTIVATION_BITS = {"f32": 32, "bf16": 16, "s8": 8}  # of what the products read
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class WeightOnly:
     bits       of the codes, 2 to 8; the file stores 2, 3, 4, 5, 6 or 8
     group      weights along k that share a scale: a multiple of 32, or 0 for the whole row
     symmetric  no zero points
-    compute    "s8": activations are quantized to 8 bits on the fly, by the same groups; "f32": they stay float
+    compute    "s8": activations are quantized to 8 bits on the fly, by the same groups; "bf16": they are rounded to
+               bfloat16, sums are float32; "f32": they stay float
     """
 
     bits: int = 4
@@ -53,8 +55,8 @@ class WeightOnly:
             problems.append(Problem("bits", NAME, str(self.bits), "2 to 8"))
         if self.group < 0 or self.group % WEIGHT_BLOCK:
             problems.append(Problem("group", NAME, str(self.group), "32, 64, 128, ... or 0 for the whole row"))
-        if self.compute not in ("f32", "s8"):
-            problems.append(Problem("compute", NAME, self.compute, "f32, s8"))
+        if self.compute not in ACTIVATION_BITS:
+            problems.append(Problem("compute", NAME, self.compute, ", ".join(ACTIVATION_BITS)))
         if problems:
             raise UsageError(problems)
 
@@ -91,7 +93,7 @@ def make_plan(model: ir.Model, *, recipe: str | Recipe, seed: int = 0) -> Plan:
     plan.data = {"source": "none: the weights alone are rounded"}
     for node, weight, _ in matrices(model):
         row = Row(node.name or "", node.op_type, method=NAME, kernel="wlinear", status="packed")
-        row.weight_bits, row.activation_bits = config.bits, 8 if config.compute == "s8" else 32
+        row.weight_bits, row.activation_bits = config.bits, ACTIVATION_BITS[config.compute]
         row.granularity = f"group {config.group}" if config.group else "channel"
         row.macs, row.bytes_before = macs(node, None), weight.nbytes
         groups = -(-weight.shape[1] // (config.group or weight.shape[1]))
@@ -160,7 +162,7 @@ def _config(steps: list[str]) -> WeightOnly:
 METHOD = register(
     Method(
         name=NAME,
-        purpose="weights of 2 to 8 bits in groups, activations float or quantized on the fly",
+        purpose="weights of 2 to 8 bits in groups, activations float, bfloat16 or quantized on the fly",
         paper="quant-survey",
         config=WeightOnly,
         apply=quantize,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from netsuke.formats import MINIFLOATS
 from netsuke.formats.minifloat import decode
+from netsuke.formats.weight_only import SMALLEST_BF16
 from netsuke.nn import integer
 from netsuke.program.emulation.call import Call, rule
 from netsuke.program.emulation.integer import window_counts, window_image, window_sums
@@ -125,6 +126,9 @@ def _wlinear(call: Call) -> list[Tensor]:
     spread = scale.repeat_interleave(group, dim=1)[:, : w.shape[1]]
     if call.inputs[3] is not None:
         w = w - call.tensor(3).repeat_interleave(group, dim=1)[:, : w.shape[1]]
+    if call.word("compute") == "bf16":
+        x = x.to(torch.bfloat16).to(torch.float32)
+        x = torch.where(x.abs() < float(SMALLEST_BF16), torch.zeros_like(x), x)
     return [functional.linear(x, w * spread, call.inputs[4])]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.special
 
-from netsuke.formats import MINIFLOATS, dynamic_linear, quantize, round_bf16
+from netsuke.formats import MINIFLOATS, bf16_activations, dynamic_linear, quantize, round_bf16
 from netsuke.formats.minifloat import decode
 from netsuke.program.opset import ALPHA, BETA
 from netsuke.program.reference.call import Array, Call, rule
@@ -174,6 +174,8 @@ def _wlinear(call: Call) -> list[Array]:
         raise call.wrong("the last dimension of x and w disagree")
     if call.word("compute") == "s8":  # exact
         return [dynamic_linear(x, w, call.array(2), call.inputs[3], bias, call.integer("group"))]
+    if call.word("compute") == "bf16":
+        x = bf16_activations(x)
     with np.errstate(all="ignore"):
         y = x.astype(np.float64) @ plain_weights(call).T
         return [to_f32(y if bias is None else y + bias)]
