@@ -138,10 +138,29 @@ static int64_t flush_for(Lane lane, const Codes& a, const Codes& b) {
   return a.wide ? std::max<int64_t>(1, kInt32 / std::max<int64_t>(1, 2 * a.top() * b.top())) : 0;
 }
 
-Status Trainer::forward(const Conv& c, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y) {
+// Windows of one pixel and a stride read few pixels of x: a copy of those, and the layer without a stride.
+Status Trainer::used_pixels(Conv* conv, Codes* x) {
+  const Conv c = *conv;
+  if (c.kh != 1 || c.kw != 1 || c.stride_h * c.stride_w == 1 || c.top + c.left + c.bottom + c.right != 0) return Status();
+  const int64_t oh = c.oh(), ow = c.ow(), pixel = c.c * (x->wide ? 2 : 1);
+  NETSUKE_TRY(reserve(&pixels_, c.n * oh * ow * pixel + kSlackBytes));
+  const auto* from = static_cast<const uint8_t*>(x->data);
+  pool_.parallel_for(c.n * oh, [&](int64_t row, int) {
+    const uint8_t* source = from + (row / oh * c.h + row % oh * c.stride_h) * c.w * pixel;
+    for (int64_t i = 0; i < ow; ++i) memcpy(pixels_.data() + (row * ow + i) * pixel, source + i * c.stride_w * pixel, static_cast<size_t>(pixel));
+  });
+  conv->h = oh, conv->w = ow, conv->stride_h = conv->stride_w = 1;
+  x->data = pixels_.data();
+  return Status();
+}
+
+Status Trainer::forward(const Conv& conv, const Codes& codes, const Codes& w, const float* mult, const float* bias, float* y) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const Stopwatch watch(&whole_ns_);
-  NETSUKE_TRY(check(c, x, w, c.kh * c.kw * (c.c / c.groups), 0));
+  NETSUKE_TRY(check(conv, codes, w, conv.kh * conv.kw * (conv.c / conv.groups), 0));
+  Conv c = conv;
+  Codes x = codes;
+  NETSUKE_TRY(used_pixels(&c, &x));
   if (is_depthwise(c)) return depthwise_forward(c, x, w, mult, bias, y);
   if (winograd_takes(c, x, nullptr, w)) return winograd_forward(c, x, w, mult, bias, y);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups, oh = c.oh(), ow = c.ow();
@@ -275,14 +294,14 @@ Status Trainer::phase_gradient(const Conv& c, const Codes& w, const float* mult,
   }
   Status status;
   if (p.run_k.empty()) {  // no output saw these inputs (a stride larger than the window)
-    for (int64_t n = 0; n < c.n; ++n) {
+    pool_.parallel_for(c.n, [&](int64_t n, int) {
       for (int64_t y = 0; y < p.pixels_h; ++y) {
         for (int64_t x = 0; x < p.pixels_w; ++x) {
           float* to = p.out + n * p.out_image + y * p.out_row + x * p.out_pixel;
           std::fill(to, to + cg, 0.0f);
         }
       }
-    }
+    });
   } else {
     const auto* data = static_cast<const uint8_t*>(w.data) + group * og * c.kh * c.kw * cg * (w.wide ? 2 : 1);
     const Weights weights = {data, w.wide, static_cast<int64_t>(p.run_k.size()), p.base.data(), p.run_k.data(), p.run_groups.data(),

@@ -111,6 +111,7 @@ class Trainer {
   Lane lane_for(const Codes& a, const Codes& b) const;
   Status reserve(Buffer* buffer, int64_t bytes);
   Status check(const Conv& conv, const Codes& a, const Codes& b, int64_t terms, int shift) const;
+  Status used_pixels(Conv* conv, Codes* x);
   void multiply(const Plan& plan, const float* mult, const float* bias);
   Status phase_gradient(const Conv& conv, const Codes& w, const float* mult, Plan* plan, int64_t group, int64_t py, int64_t px,
                         const Padded& pad, float* dx);
@@ -131,7 +132,7 @@ class Trainer {
   ThreadPool pool_;
   Isa isa_;
   std::mutex mutex_;  // one product at a time: the scratch below is shared
-  Buffer a_, b_, sums_, wide_;
+  Buffer a_, b_, sums_, wide_, pixels_;
   int64_t whole_ns_ = 0, tiles_ns_ = 0;
 };
 

@@ -14,10 +14,13 @@ constexpr int64_t kChunkTerms = 1024;  // products of one visit to a tile: 16 KB
 
 }  // namespace
 
-Status Trainer::weight_gradient(const Conv& c, const Codes& x, const Codes& g, const float* mult, float* dw) {
+Status Trainer::weight_gradient(const Conv& conv, const Codes& codes, const Codes& g, const float* mult, float* dw) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const Stopwatch watch(&whole_ns_);
-  NETSUKE_TRY(check(c, x, g, 1, 0));
+  NETSUKE_TRY(check(conv, codes, g, 1, 0));
+  Conv c = conv;
+  Codes x = codes;
+  NETSUKE_TRY(used_pixels(&c, &x));
   if (is_depthwise(c)) return depthwise_weight(c, x, g, mult, dw);
   if (winograd_pays(c, x, g) && 225 * g.top() <= 32767) return winograd_weights(c, x, g, mult, dw);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups;

@@ -137,11 +137,11 @@ bool Trainer::winograd_pays(const Conv& c, const Codes& a, const Codes& b) const
   if (table_.winograd.input == nullptr || !narrow(a, b)) return false;
   if (c.kh != 3 || c.kw != 3 || c.dilation_h != 1 || c.dilation_w != 1 || c.stride_h != c.stride_w || c.stride_h > 2) return false;
   if (c.groups != 1 || c.c % 16 != 0 || c.o % 16 != 0 || c.top > 2 || c.left > 2 || c.bottom > 2 || c.right > 2) return false;
-  // Stride 2 against tiles of 16 bits; those of 8 bits are as fast.
-  if (c.stride_h == 2 && (c.top != 1 || c.left != 1 || lane_for(a, b) != Lane::kS16)) return false;
-  // Full tiles take a quarter of the products, which are 16 bits wide: twice as slow as pairs of 8 bits.
+  // Stride 2 keeps 81 products of 144: less than tiles of 8 bits gain where their sums hold more than the 8 groups of 6-bit codes.
+  if (c.stride_h == 2 && (c.top != 1 || c.left != 1 || safe_flush(a.hi, b.top()) > 8)) return false;
+  // Full tiles of stride 1 keep a quarter of the products, which are 16 bits wide: twice as slow as pairs of 8 bits.
   const int64_t oh = c.oh(), ow = c.ow(), full = (oh + 3) / 4 * ((ow + 3) / 4) * 16;
-  return oh * ow * 5 >= full * 3 && std::min(c.c, c.o) >= 32;
+  return oh * ow * 5 >= full * 3;
 }
 
 Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const float* bias, float* y) {
