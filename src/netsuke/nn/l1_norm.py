@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import products
 from netsuke.nn.l1_products import Form, norm_products
-from netsuke.nn.qtensor import affine, check_finite, shift_exponents
+from netsuke.nn.qtensor import affine, check_finite, on_host, shift_exponents
 
 _SMALLEST = 2.0**-126
 
@@ -60,44 +62,54 @@ class _Quantized(torch.autograd.Function):
     """Rows [M, C] f32; mu, a and floor below count in steps of x's codes."""
 
     @staticmethod
+    @np.errstate(over="ignore")  # an infinity, as torch has it
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor, Tensor]:
         config = cast(IntegerConfig, layer.config)
         kit, bits, count = norm_products(config.products), config.activation_bits, len(x)
         scale, zero = affine(*layer.range_of(x), bits, "free")
-        codes, total, least, most = kit.codes(x.detach(), torch.tensor([scale]), zero, 2**bits - 1)
-        mu = total.double() / count
-        floor = torch.floor(mu)
-        over, greater, equal = kit.above(codes, floor.to(torch.uint8))
-        under = over - (total - count * floor.to(torch.int64))
-        a = ((over + under).double() + (count - 2 * greater).double() * (mu - floor)) / count
+        codes, *ends = kit.codes(x.detach(), torch.tensor([scale]), zero, 2**bits - 1)
+        total, least, most = map(on_host, ends)
+        mu = total.astype(np.float64) / count
+        floor = np.floor(mu)
+        base = torch.from_numpy(floor.astype(np.uint8)).to(x.device)
+        over, greater, equal = map(on_host, kit.above(codes, base))
+        under = over - (total - count * floor.astype(np.int64))
+        a = ((over + under).astype(np.float64) + (count - 2 * greater).astype(np.float64) * (mu - floor)) / count
         inverse = 1 / (a + layer.eps / scale)
-        top, largest = 2 ** (bits - 1) - 1, float((torch.maximum(most - mu, mu - least) * inverse).max())
-        step = float(torch.tensor(largest / top)) if largest > 0 else 1.0
-        slope = torch.where(a > 0, inverse / step, torch.zeros_like(a))  # a constant channel is 0
-        form = Form(floor.to(torch.uint8), slope.float(), ((floor - mu) * slope).float())
-        weight = gamma.detach().double()
-        y = kit.apply(codes, form, (weight * step).float(), beta.detach())
+        top, largest = 2 ** (bits - 1) - 1, float((np.maximum(most - mu, mu - least) * inverse).max())
+        step = float(np.float32(largest / top)) if largest > 0 else 1.0
+        slope = np.where(a > 0, inverse / step, 0.0)  # a constant channel is 0
+        form = Form(base, _single(slope, x), _single((floor - mu) * slope, x))
+        weight = on_host(gamma).astype(np.float64)
+        y = kit.apply(codes, form, _single(weight * step, x), beta.detach())
         exact = mu == floor
-        less = count - greater - torch.where(exact, equal, torch.zeros_like(equal))
+        less = count - greater - np.where(exact, equal, 0)
         ctx.layer, ctx.form, ctx.step, ctx.exact = layer, form, step, exact
-        ctx.saved = codes, inverse / scale, (greater - less).double() / count, weight
-        mean, deviation = ((mu - zero) * scale).float(), (a * scale).float()
+        ctx.saved = codes, inverse / scale, (greater - less).astype(np.float64) / count, weight
+        mean, deviation = _single((mu - zero) * scale, x), _single(a * scale, x)
         ctx.mark_non_differentiable(mean, deviation)
         return y, mean, deviation
 
     @staticmethod
+    @np.errstate(over="ignore")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         codes, inverse, mean_sign, weight = ctx.saved
         g, layer, count = gradients[0].contiguous(), ctx.layer, len(codes)
         kit = norm_products(layer.config.products)
         scale, zero, seed = layer.gradient_scale(g)
-        q, total, dot = kit.dot(g, scale, zero, seed, codes, ctx.form)
-        real = scale.double()
+        q, *sums = kit.dot(g, scale, zero, seed, codes, ctx.form)
+        total, dot = map(on_host, sums)
+        real = on_host(scale).astype(np.float64)
         dbeta, dgamma = total * real, dot * real * ctx.step
         base, pull = weight * dbeta / count, weight * dgamma / count
         below, at, above = ((base + (sign - mean_sign) * pull) * inverse for sign in (-1.0, 0.0, 1.0))
-        rows = torch.stack([weight * real * inverse, below, torch.where(ctx.exact, at, below), above]).float()
-        return kit.gradient(q, zero, codes, ctx.form.floor, rows), dgamma.float(), dbeta.float(), None
+        rows = _single(np.stack([weight * real * inverse, below, np.where(ctx.exact, at, below), above]), g)
+        return kit.gradient(q, zero, codes, ctx.form.floor, rows), _single(dgamma, g), _single(dbeta, g), None
+
+
+def _single(numbers: npt.NDArray[np.float64], like: Tensor) -> Tensor:
+    """f32 on the device of `like`."""
+    return torch.from_numpy(numbers.astype(np.float32)).to(like.device)
 
 
 class L1Norm2d(nn.Module):
@@ -133,8 +145,8 @@ class L1Norm2d(nn.Module):
         ranges = kit.absmax(g)
         check_finite(ranges, "normalization")
         exponents, largest = shift_exponents(ranges, config.groups if config.gradient == "shift" else 1)
-        base = torch.full((len(ranges),), max(largest / top, _SMALLEST))
-        scale = torch.ldexp(base, -exponents.to(torch.int32)).clamp_min(_SMALLEST)
+        steps = np.ldexp(np.float32(max(largest / top, _SMALLEST)), -on_host(exponents).astype(np.int32))
+        scale = torch.from_numpy(np.maximum(steps, np.float32(_SMALLEST))).to(g.device)
         seed = None
         if config.stochastic:
             seed = (config.seed, (1 << 62) + (self.index << 40) + int(self.draws))
