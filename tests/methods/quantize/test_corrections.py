@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from netsuke.capture.batchnorm import BN_MEAN, BN_STD, fold_batchnorm
+from netsuke.core.errors import UsageError
 from netsuke.core.plan import Plan
 from netsuke.methods.quantize import bias_correction, convergence, data_free, equalization, ptq
-from netsuke.methods.quantize._context import Context
+from netsuke.methods.quantize._context import Context, feeds
 from netsuke.methods.quantize._graph import bn_statistics, clone, constant, is_float
 from netsuke.methods.quantize.placement import place
 
@@ -197,8 +198,6 @@ def test_synthetic_inputs_are_seeded_normalized_and_pink():
 
 
 def test_data_free_needs_a_float_input_of_known_channels():
-    from netsuke.core.errors import UsageError
-
     b = Build(("N", "C"))
     with pytest.raises(UsageError, match="give calibration data"):
         data_free.dataset(b.model(b.op("Relu", "x")))
@@ -268,3 +267,44 @@ def test_bias_correction_reads_the_data_again_only_for_what_is_new():
     assert len(read) == 2
     assert 0 < len(read[1]) < len(read[0])
     np.testing.assert_array_equal(again, corrected({}))
+
+
+def counting_runner(seen):
+    def counted(graph, batches, taps):
+        def watched():
+            for feed in batches:
+                seen.append(len(feed["x"]))
+                yield feed
+
+        yield from runner(graph, watched(), taps)
+
+    return counted
+
+
+def test_bias_correction_reads_samples_until_they_hold_enough_values():
+    model, calib = resnet(), data(64)  # 256 values a sample
+    plan = plan_of(model, calib=calib)
+    for values, count in ((0, 64), (2_000, 8), (10_000_000, 64)):
+        seen = []
+        state = ptq.prepare(model, plan, calib, counting_runner(seen), 0)
+        seen.clear()
+        bias_correction.apply(state, bias_correction.BiasCorrection(values))
+        assert sum(seen) == count
+    with pytest.raises(UsageError, match="values"):
+        bias_correction.apply(state, bias_correction.BiasCorrection(-1))
+
+
+def test_a_part_of_the_samples_is_drawn_from_all_of_them():
+    # data may be sorted by class, as folders of images are
+    calib = data(64)
+    calib.reader.x[:] = np.arange(64, dtype=np.float32).reshape(-1, 1, 1, 1)
+    drawn = np.concatenate([feed["x"][:, 0, 0, 0] for feed in feeds(resnet(), calib, 4, 10)])
+    assert len(drawn) == 10
+    assert drawn.min() < 32 < drawn.max()
+
+
+def test_a_network_of_fixed_batch_gets_whole_batches():
+    b = Build((4, 4, 8, 8))
+    model = b.model(b.conv("x"))
+    assert [len(feed["x"]) for feed in feeds(model, data(64), 16, 3)] == [4]
+    assert [len(feed["x"]) for feed in feeds(model, data(10), 16)] == [4, 4]

@@ -91,25 +91,27 @@ class Context:
         return affine(*self.ranges[root], self.widths.get(root, 8))
 
     def feeds(self, limit: int | None = None) -> Iterator[Feeds]:
-        """Calibration batches as feeds of the network's input, at most `limit` samples."""
+        """Calibration batches as feeds of the network's input; `limit`: of so many samples, drawn by `feeds`."""
         if self.calib is None:
             raise ValueError("a step asked for calibration data in a data-free run")
         return feeds(self.model, self.calib, self.batch, limit)
 
 
 def feeds(model: ir.Model, data: Dataset, batch: int, limit: int | None = None) -> Iterator[Feeds]:
-    """Batches of the data set as feeds of the network's inputs."""
+    """Batches of the data set as feeds of the network's inputs.
+
+    limit  so many samples, drawn by seed: the first of a folder of images are all of one class. A network of fixed
+           batch gets whole batches: at least one
+    """
     names = [value.name or "" for value in data_inputs(model)]
     check_data(model, data)
-    left = data.count if limit is None else min(limit, data.count)
     fixed = fixed_batch(model)
-    for x, _ in data.batches(fixed or batch):
-        x = x[: max(left, 0)]
-        if len(x) == 0 or (fixed and len(x) < fixed):
+    chosen = data if limit is None else data.take(-(-limit // (fixed or 1)) * (fixed or 1))
+    for x, _ in chosen.batches(fixed or batch):
+        if fixed and len(x) < fixed:
             return
         parts = fields(x)
         yield {name: parts["" if "" in parts else name] for name in names}
-        left -= len(x)
 
 
 def check_data(model: ir.Model, data: Dataset) -> None:

@@ -13,15 +13,18 @@ E[Q(x)] = E[x] (analytic).
 Differences: the paper corrects the weight error only; the activation's clipping error is included here. Means come
 from the float network, so layers are corrected independently (the paper's empirical variant works through the
 layers one after the other).
-Cost: one float run over the calibration data, one mean image per layer input. A network that is corrected again over
-the same data (planning judges it after every layer that is raised) reads them only for layers whose codes or whose
-inputs' quantizers are new. Limits: needs a bias that stays float.
+Cost: one float run over the calibration data, of large images over 67 (64 of 256 did ResNet-20 and -56 at 32x32 as much
+good as all: outputs change by 2.20 and 2.57 %, by 2.23 and 2.58 % with all, by 2.37 and 2.76 % without the step), one
+mean image per layer input. A network that is corrected again over the same data (planning judges it after every layer
+that is raised) reads them only for layers whose codes or whose inputs' quantizers are new. Limits: needs a bias that
+stays float.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +33,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from scipy.stats import norm
 
+from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, register
 from netsuke.methods.quantize import data_free
 from netsuke.methods.quantize._codes import signed_codes
@@ -54,7 +58,13 @@ Mean = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """No options."""
+    """Settings of the step.
+
+    values  calibration samples, drawn by seed, are read until they hold so many input values: 67 images of 224x224, all
+            of a usual set of 32x32; 0: all
+    """
+
+    values: int = 10_000_000
 
 
 class Means:
@@ -86,13 +96,14 @@ class Means:
         return exact, self.codes * (np.float64(np.float32(self.quantizer[0])) / self.count)
 
 
-def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
+def apply(context: Context, config: BiasCorrection) -> None:
     """Correct the bias of every quantized convolution and linear layer in the context's model."""
+    limit = _samples(context, config)
     layers = [x for x in context.placement.layers.values() if x.quantized and x.weight is not None]
     coded = {layer.name: _coded(context, layer) for layer in layers}
     keys = {layer.name: _key(context, layer, *coded[layer.name]) for layer in layers}
     fresh = [layer for layer in layers if keys[layer.name] not in context.shifts]
-    means = _means(context, fresh) if fresh else {}
+    means = _means(context, fresh, limit) if fresh else {}
     for layer in fresh:
         read = {name: means[name].pair() for name in {v.name or "" for v in layer.reads} if means[name].count}
         context.shifts[keys[layer.name]] = mean_error(context, layer, *coded[layer.name], read)
@@ -102,16 +113,26 @@ def apply(context: Context, config: BiasCorrection) -> None:  # noqa: ARG001
             context.scales[layer.name], context.codes[layer.name] = coded[layer.name]
 
 
-def _means(context: Context, layers: Sequence[Layer]) -> dict[str, Means]:
-    """Means of what the layers read, over the calibration data."""
+def _samples(context: Context, config: BiasCorrection) -> int | None:
+    """How many calibration samples to read; None: all."""
+    if config.values < 0:
+        raise UsageError(Problem("values", "bias_correction", str(config.values), "0 (all) or more"))
+    if context.calib is None or config.values == 0:
+        return None
+    return -(-config.values // max(1, sum(math.prod(shape) for shape in context.calib.shapes.values())))
+
+
+def _means(context: Context, layers: Sequence[Layer], limit: int | None) -> dict[str, Means]:
+    """Means of what the layers read, over the calibration data or so many samples of them."""
     means = {v.name or "": Means(_quantizer(context, v)) for layer in layers for v in layer.reads}
     sources = {value.name or "" for value in data_inputs(context.model)}
     taps = [name for name in means if name not in sources]
     threads = threads_of(context.runner)
     done, count = 0, context.calib.count if context.calib is not None else 0
+    count = count if limit is None else min(count, limit)
 
     def watched() -> Iterator[Feeds]:
-        for batch in context.feeds():
+        for batch in context.feeds(limit):
             for name in sources & means.keys():
                 means[name].add(np.asarray(batch[name], np.float32))
             yield batch
