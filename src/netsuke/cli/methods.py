@@ -63,12 +63,12 @@ def _support(json: Path | None) -> None:
     rows = support()
     isas = list(dict.fromkeys(isa for row in rows for isa in row.kernels))
     best = isas[0] if isas else "-"
-    say(f"{'layer':26}{'weights':16}{'activations':18}{'bits in file':14}{'status':11}kernel ({best})")
+    say(f"{'layer':26}{'weights':16}{'activations':21}{'bits in file':14}{'status':11}kernel ({best})")
     for row in rows:
         stored = "-" if row.stored is None else str(row.stored)
         kernel = next(iter(row.kernels.values()), "none: computed as float32")
         kernel += ", table decoded at load" if row.loaded else ""
-        say(f"{row.layer:26}{row.weights:16}{row.activations:18}{stored:14}{row.status:11}{kernel}")
+        say(f"{row.layer:26}{row.weights:16}{row.activations:21}{stored:14}{row.status:11}{kernel}")
     say(f"\nThe same formats run on: {', '.join(isas)}. Activations of few bits stay in bytes.")
     document = [{**asdict(row), "status": row.status} for row in rows]
     write_json(json, {"schema": "netsuke.support/1", "isas": isas, "rows": document})
