@@ -180,6 +180,9 @@ NK_INLINE void store_rows(const Tile& t, const __m256i (&acc)[kRows][kHalves]) {
   is_short(q) ? finish_rows<true, false>(t, acc) : finish_rows<false, false>(t, acc);
 }
 
+// Into L2, where the next panel has room beside the rows of a task.
+NK_INLINE void prefetch(uintptr_t address) { _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T1); }
+
 // The next of a call's tiles. Elements of out and residual: codes, floats or raw sums.
 NK_INLINE void next_tile(Tile* t, int rows) {
   const int64_t step = rows * t->out_stride * (t->requant == nullptr || t->requant->out_f32 ? 4 : 1);

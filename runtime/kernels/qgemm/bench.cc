@@ -146,6 +146,7 @@ double tile_limit(Isa isa) {
   t.columns = set.width;
   t.out = out.data();
   t.out_stride = set.width;
+  t.ahead = reinterpret_cast<uintptr_t>(b.data());
   double best = 1e9;
   for (int trial = 0; trial < 2000; ++trial) {
     const double start = now();

@@ -11,8 +11,10 @@ constexpr int64_t kBlockRows = 512;         // most rows of A a task takes: its 
 constexpr int64_t kBlockBytes = 192 << 10;  // of fresh A per task: with one panel it stays in a 512 KiB L2
 constexpr int64_t kOnePiece = 256;          // input channels, see local_stride
 constexpr int64_t kInL1 = 20 << 10;         // of panels that stay in a 32 KiB L1 beside a tile's rows
+constexpr int64_t kNear = 64 << 10;         // of panels that are not fetched ahead: they stay in L2 at least
 constexpr int64_t kTilesFirst = 8;          // of one panel, then as many of the next one, where all panels are in L1
 constexpr int64_t kTasksPerThread = 4;      // enough to even out a slow thread
+constexpr int64_t kMostTasksPerThread = 8, kFinerWeights = 256 << 10;  // more where there are many panels to split
 constexpr int64_t kManyWeights = 512 << 10;  // bytes of panels; at least kFewRows or kLeastRows to a thread before panels are split
 constexpr int64_t kFewRows = 96, kLeastRows = 20, kGoodRows = 48;  // of the last, panels cost next to nothing
 
@@ -76,9 +78,12 @@ Gemm::Blocks Gemm::blocks(const Extent& e, int threads) const {
     const int64_t least = bytes > kManyWeights ? kFewRows : kLeastRows;
     b.row_blocks = std::max(b.row_blocks, std::min<int64_t>(rows / least, threads));
     if (b.row_blocks > threads) b.row_blocks = std::min(round_up(b.row_blocks, threads), rows);
-    const int64_t splits = std::min(ceil_div(threads * kTasksPerThread, b.row_blocks), units);
+    const bool finer = bytes > kFinerWeights;
+    const int64_t splits = std::min(ceil_div(threads * (finer ? kMostTasksPerThread : kTasksPerThread), b.row_blocks), units);
     const int64_t line = std::max<int64_t>(64 / (set_->width * (q_.out_f32 ? 4 : 1)), 1);  // panels of a cache line
-    b.block_units = std::min(round_up(ceil_div(units, splits), line), units);
+    // Tasks end with a line. Where shares of threads do anyway, finer ones need not: lines inside of a share are written by one thread.
+    const bool shares_end = finer && (b.row_blocks % threads == 0 || units % (threads * line) == 0);
+    b.block_units = std::min(round_up(ceil_div(units, splits), shares_end ? 1 : line), units);
     const int64_t more = std::min(ceil_div(threads * kTasksPerThread, ceil_div(units, b.block_units)), rows / kGoodRows);
     if (more > b.row_blocks) b.row_blocks = std::max(more / threads * threads, b.row_blocks);
   }
@@ -102,6 +107,17 @@ size_t Gemm::scratch_bytes(const Extent& extent, int threads) const {
   return static_cast<size_t>(b.whole_bytes + b.offset_bytes + (b.local_bytes + b.expand_bytes) * std::max(threads, 1));
 }
 
+namespace {
+
+// The input with its padding written out in the element type of a layout, [n][hp][wp][channels]: x - x_zero as s16 or the codes.
+struct Prepared {
+  int64_t n, h, w, channels;    // of x
+  int64_t hp, wp;               // of the copy
+  int64_t pad_top, pad_left;
+  int32_t x_zero;
+  Layout layout;
+};
+
 // Costs one pass over the input, at 3x3 under 2 % of the products behind it, and frees the inner loop of bounds and of the zero point.
 void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_t* dst, ThreadPool& pool) {
   const int64_t element = element_of(p.layout), c = p.channels;
@@ -123,6 +139,8 @@ void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_
     }
   });
 }
+
+}  // namespace
 
 // Base pointers of the rows m0 .. m0 + rows, converted into `local` where the layer is pointwise and its codes cannot be read in place.
 void Gemm::find_rows(const Blocks& b, const Extent& e, int64_t m0, int64_t rows, const uint8_t* x, const uint8_t* a, uint8_t* local,
@@ -172,9 +190,24 @@ void Gemm::expand_panel(int64_t unit, uint8_t* expanded) const {
   kernels_->expand(from, panel_bytes_, reinterpret_cast<int16_t*>(expanded));
 }
 
+// Lets the tiles of a panel prefetch the panel that its task takes next, a part each; without a next one they point at their own. Returns
+// the bytes of a part. The first tile of a panel would else wait for memory: weights of a network do not stay in a cache from run to run.
+int64_t Gemm::fetch_ahead(int64_t unit, int64_t next, int64_t tiles, Tile* tile) const {
+  const bool picked = set_->layout == Layout::kPicked;
+  const auto start = [&](int64_t u) { return packed_.data() + (picked ? picked_at_[static_cast<size_t>(u)] : u * panel_bytes_); };
+  tile->ahead = reinterpret_cast<uintptr_t>(start(next < 0 ? unit : next));
+  tile->ahead_step = 0;
+  if (next < 0 || tiles == 1) return 0;
+  const auto size = [&](int64_t u) { return picked_sizes_[static_cast<size_t>(u)]; };
+  const int64_t steps = std::max<int64_t>(picked ? size(unit).plain + size(unit).offset : runs_ * run_groups_, 1);
+  tile->ahead_step = ceil_div(picked ? size(next).bytes : panel_bytes_, tiles * steps);
+  return steps * tile->ahead_step;
+}
+
 // Rows r0 to r1 of a task times the tile's panel, in `tiles` tiles whose heights differ by one at most: 49 rows are 4 x 6 + 5 x 5, not
 // 8 x 6 + 1. Tiles of one height take one call where the set repeats; a call costs as much as the products of 4 channels.
-void Gemm::run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, Tile* tile) const {
+// fetched: bytes that a tile prefetches.
+void Gemm::run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, int64_t fetched, Tile* tile) const {
   const int64_t least = (r1 - r0) / tiles, tall = r1 - r0 - tiles * least;
   for (int64_t t = 0; t < tiles;) {
     tile->rows = static_cast<int>(t < tall ? least + 1 : least);
@@ -184,6 +217,7 @@ void Gemm::run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t ti
     tile->out = to.out + at;
     tile->residual = to.residual == nullptr ? nullptr : to.residual + at;
     functions[tile->rows - 1](*tile);
+    tile->ahead += static_cast<uintptr_t>(count * fetched);
     r0 += count * tile->rows;
     t += count;
   }
@@ -214,11 +248,13 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
       const int64_t end = std::min(t + kTilesFirst, tiles);
       for (int64_t unit = unit0; unit < unit1; ++unit) {
         choose_panel(unit, as_bytes, expanded + (unit - unit0) * panel_bytes_ * 2, &tile);
-        run_tiles(functions, rows * t / tiles, rows * end / tiles, end - t, to, &tile);
+        fetch_ahead(unit, -1, tiles, &tile);
+        run_tiles(functions, rows * t / tiles, rows * end / tiles, end - t, to, 0, &tile);
       }
     }
     return;
   }
+  const bool far = static_cast<int64_t>(packed_bytes()) > kNear;
   int64_t group = 0;
   for (int64_t unit = unit0; unit < unit1; ++unit) {
     for (; group < unit / panels_; ++group) {
@@ -226,7 +262,8 @@ void Gemm::run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_
     }
     if (expands) expand_panel(unit, expanded);
     choose_panel(unit, as_bytes, expanded, &tile);
-    run_tiles(functions, 0, rows, tiles, to, &tile);
+    const int64_t fetched = fetch_ahead(unit, far && unit + 1 < super_groups_ * panels_ ? unit + 1 : -1, tiles, &tile);
+    run_tiles(functions, 0, rows, tiles, to, fetched, &tile);
   }
 }
 

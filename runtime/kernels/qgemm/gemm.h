@@ -37,7 +37,8 @@ class Gemm final : public Algorithm {
                  const uint8_t** base) const;
   void choose_panel(int64_t unit, bool as_bytes, uint8_t* expanded, Tile* tile) const;
   void expand_panel(int64_t unit, uint8_t* expanded) const;
-  void run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, Tile* tile) const;
+  void run_tiles(const TileFn* functions, int64_t r0, int64_t r1, int64_t tiles, const Output& to, int64_t fetched, Tile* tile) const;
+  int64_t fetch_ahead(int64_t unit, int64_t next, int64_t tiles, Tile* tile) const;
   void run_task(const Blocks& b, const Extent& e, int64_t task, const uint8_t* x, const uint8_t* a, const int64_t* run_offset,
                 uint8_t* local, const uint8_t* residual, uint8_t* out) const;
   void pack(const Weights& weights, int64_t merge);
@@ -54,21 +55,12 @@ class Gemm final : public Algorithm {
   bool row_runs_ = false;      // a run covers a whole kernel row
   int64_t chain_ = 0;          // of the narrow set; 0: another set
   std::vector<int64_t> picked_at_;  // kPicked: where each panel starts
+  std::vector<PickedSize> picked_sizes_;
   size_t picked_bytes_ = 0;         // of packed_, whose end was never touched
   int picked_plain_ = 0;            // kPicked: plain units of a hundred
   Buffer packed_;
   std::vector<int32_t> init_;  // [super_groups][panels * width]
 };
-
-// The input with its padding written out in the element type of a layout, [n][hp][wp][channels]: x - x_zero as s16 or the codes.
-struct Prepared {
-  int64_t n, h, w, channels;    // of x
-  int64_t hp, wp;               // of the copy
-  int64_t pad_top, pad_left;
-  int32_t x_zero;
-  Layout layout;
-};
-void prepare(const Prepared& p, const Kernels& kernels, const uint8_t* x, uint8_t* dst, ThreadPool& pool);
 
 }  // namespace qgemm
 }  // namespace netsuke

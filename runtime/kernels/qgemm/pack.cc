@@ -144,7 +144,8 @@ Status Gemm::pick(const Weights& weights, int threads, bool* picked) {
   NETSUKE_TRY(work.allocate(work_bytes * static_cast<size_t>(pool.threads())));
   // Panels are written behind each other as they come. How much room they need is a guess from the first one; where it does not do, the
   // second attempt knows.
-  std::vector<PickedSize> sizes(static_cast<size_t>(panels_));
+  std::vector<PickedSize>& sizes = picked_sizes_;
+  sizes.assign(static_cast<size_t>(panels_), PickedSize());
   picked_at_.assign(sizes.size(), 0);
   PickedSize all;
   int64_t room = first.bytes * panels_ + first.bytes * panels_ / 16 + kPickedRoom;

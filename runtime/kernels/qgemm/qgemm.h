@@ -69,6 +69,10 @@ struct Tile {
   int64_t out_stride;           // elements between rows, of out and residual
   const void* residual;         // row 0, column 0
   int64_t more;                 // tiles of as many rows that follow below, computed by the same call; 0 unless the set repeats
+  // Address of weights that later tiles read: sets that repeat prefetch the line there and go `ahead_step` bytes further with each group or
+  // unit of the panel, through all tiles of the call. A hint, which may point anywhere.
+  uintptr_t ahead;
+  int64_t ahead_step;
 };
 
 using TileFn = void (*)(const Tile&);
@@ -101,7 +105,8 @@ struct TileSet {
 
 // Exact integer Winograd, winograd.cc. One tile's input, all channels, to V.
 struct WinogradInput {
-  const int16_t* x;        // x - x_zero, the tile's first pixel
+  const uint8_t* x;        // the tile's first pixel
+  int32_t zero;            // V is made of x - zero
   int64_t row_stride, pixel_stride;
   int64_t channels;        // multiple of 32; reads past the layer's own channels meet zeros in U
   int16_t* v;              // position 0

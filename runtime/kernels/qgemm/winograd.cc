@@ -25,6 +25,8 @@ namespace {
 
 constexpr int64_t kBlockBytes = 288 << 10;  // of transformed input a task holds, in L2; 160 KiB: 25 % slower at 7x7, 512 channels
 constexpr int64_t kMaxTiles = 48;           // per block
+constexpr int64_t kTilesAlone = 24;         // the same for one thread, 1 to 3 % faster
+constexpr int64_t kTilesAtOnce = 4;         // transformed by a task where blocks are shared
 constexpr int64_t kChannelRound = 32;       // channels of V are padded to the widest register
 
 // Rows of U' for F(4, 3) and F(2, 3).
@@ -59,7 +61,7 @@ class Winograd final : public Algorithm {
   Status build(const Geometry& g, const Weights& weights, const Requant& q, const Kernels& kernels, int threads) override;
   size_t scratch_bytes(const Extent& e, int threads) const override {
     const Blocks b = blocks(e, threads);
-    return static_cast<size_t>(b.image_bytes + b.task_bytes * std::max(threads, 1));
+    return static_cast<size_t>((b.shared ? b.tile_blocks : std::max(threads, 1)) * b.v_bytes + std::max(threads, 1) * b.thread_bytes);
   }
   void run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const override;
   std::string name() const override {
@@ -71,15 +73,16 @@ class Winograd final : public Algorithm {
  private:
   struct Blocks {
     int64_t tiles_y, tiles_x, tiles;      // of all images
-    int64_t hp, wp;                       // prepared image
-    int64_t block, tile_blocks;           // tiles of a task
-    int64_t block_panels, panel_blocks;   // panels of a task
-    int64_t image_bytes, v_bytes, m_bytes, task_bytes;
+    int64_t block, tile_blocks;           // tiles of a block
+    bool shared;                          // all threads transform, then share the panels of all blocks; else a block is a task
+    int64_t v_bytes, m_bytes;             // of a block
+    int64_t thread_bytes;                 // M and a patch
   };
   Blocks blocks(const Extent& e, int threads) const;
   void pack(const Weights& weights);
-  void run_task(const Blocks& b, const Extent& e, int64_t task, const int16_t* image, uint8_t* scratch, const void* residual,
-                void* out) const;
+  void transform(const Blocks& b, const Extent& e, int64_t first, int64_t end, const uint8_t* x, uint8_t* patch, int16_t* v) const;
+  void multiply(const Blocks& b, const Extent& e, int64_t block, int64_t panel0, int64_t panel1, const int16_t* v, int32_t* m,
+                const void* residual, void* out) const;
   void store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_t panel, const int32_t* m, int64_t m_stride,
                   const void* residual, void* out) const;
 
@@ -139,23 +142,57 @@ Winograd::Blocks Winograd::blocks(const Extent& e, int threads) const {
   b.tiles_y = ceil_div(e.oh, out_);
   b.tiles_x = ceil_div(e.ow, out_);
   b.tiles = e.n * b.tiles_y * b.tiles_x;
-  b.hp = b.tiles_y * out_ + 2;
-  b.wp = b.tiles_x * out_ + 2;
   const int64_t positions = in_ * in_, tiles = std::max<int64_t>(b.tiles, 1);
-  int64_t block = std::min(std::max<int64_t>(kBlockBytes / (positions * channels_ * 2), set_->rows), kMaxTiles);
+  const int64_t block = std::min(std::max<int64_t>(kBlockBytes / (positions * channels_ * 2), set_->rows), threads > 1 ? kMaxTiles : kTilesAlone);
   b.tile_blocks = ceil_div(tiles, block);
-  // An equal number of blocks for each thread; with five of 40 tiles the second of two threads waited for a fifth of the layer.
-  if (threads > 1) b.tile_blocks = std::max<int64_t>(std::min(round_up(b.tile_blocks, threads), tiles / set_->rows), 1);
+  b.shared = threads > 1 && b.tile_blocks <= threads;
+  if (b.shared) {
+    b.tile_blocks = std::max(b.tile_blocks, std::min<int64_t>(threads, tiles / set_->rows));
+  } else if (threads > 1) {
+    // An equal number for each thread; with five of 40 tiles the second of two threads waited for a fifth of the layer. More and smaller ones
+    // even out a slow core better but read U more often: 0.97x.
+    b.tile_blocks = std::max(b.tile_blocks, std::min(round_up(b.tile_blocks, threads), tiles / set_->rows));
+  }
   b.block = ceil_div(tiles, b.tile_blocks);
   b.tile_blocks = ceil_div(tiles, b.block);
-  const int64_t splits = threads > 1 ? std::min(ceil_div(threads, b.tile_blocks), panels_) : 1;
-  b.block_panels = ceil_div(panels_, splits);
-  b.panel_blocks = ceil_div(panels_, b.block_panels);
-  b.image_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(e.n * b.hp * b.wp * g_.in_channels * 2 + kSlack)));
   b.v_bytes = static_cast<int64_t>(align_up(static_cast<size_t>(positions * b.block * channels_ * 2 + kSlack)));
   b.m_bytes = positions * b.block * set_->width * 4;
-  b.task_bytes = b.v_bytes + b.m_bytes;
+  b.thread_bytes = b.m_bytes + static_cast<int64_t>(align_up(static_cast<size_t>(positions * g_.in_channels + kSlack)));
   return b;
+}
+
+// The input of tiles `first` to `end` of a block, v being the block's. Tiles at the border, and those whose vectors would read past the end of
+// x, are transformed from a copy with the padding written out.
+void Winograd::transform(const Blocks& b, const Extent& e, int64_t first, int64_t end, const uint8_t* x, uint8_t* patch, int16_t* v) const {
+  const int64_t c = g_.in_channels, size = e.n * e.h * e.w * c;
+  for (int64_t tile = first; tile < end; ++tile) {
+    const int64_t block = tile / b.block, tiles = std::min(b.block, b.tiles - block * b.block);
+    const int64_t tx = tile % b.tiles_x, ty = tile / b.tiles_x % b.tiles_y, image = tile / (b.tiles_x * b.tiles_y);
+    const int64_t y = ty * out_ - g_.pad_top, left = tx * out_ - g_.pad_left;
+    const int64_t at = ((image * e.h + y) * e.w + left) * c;
+    const bool inside = y >= 0 && left >= 0 && y + in_ <= e.h && left + in_ <= e.w;
+    WinogradInput in;
+    in.zero = g_.x_zero;
+    in.pixel_stride = c;
+    in.channels = channels_;
+    in.v_stride = tiles * channels_;
+    in.v = v + (tile - block * b.block) * channels_;
+    if (inside && at + ((in_ - 1) * e.w + in_ - 1) * c + channels_ <= size) {
+      in.x = x + at;
+      in.row_stride = e.w * c;
+    } else {
+      const int64_t from = std::min<int64_t>(std::max<int64_t>(-left, 0), in_);
+      const int64_t to = std::max(std::min<int64_t>(e.w - left, in_), from);
+      std::memset(patch, g_.x_zero, static_cast<size_t>(in_ * in_ * c));
+      for (int64_t i = 0; i < in_; ++i) {
+        if (y + i < 0 || y + i >= e.h || to == from) continue;
+        std::memcpy(patch + (i * in_ + from) * c, x + (at + (i * e.w + from) * c), static_cast<size_t>((to - from) * c));
+      }
+      in.x = patch;
+      in.row_stride = in_ * c;
+    }
+    (out_ == 4 ? kernels_->winograd_input4 : kernels_->winograd_input2)(in);
+  }
 }
 
 void Winograd::store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_t panel, const int32_t* m, int64_t m_stride,
@@ -180,24 +217,10 @@ void Winograd::store_tile(const Blocks& b, const Extent& e, int64_t tile, int64_
   (out_ == 4 ? kernels_->winograd_output4 : kernels_->winograd_output2)(o);
 }
 
-void Winograd::run_task(const Blocks& b, const Extent& e, int64_t task, const int16_t* image, uint8_t* scratch, const void* residual,
-                        void* out) const {
-  const int64_t tile0 = task / b.panel_blocks * b.block, tiles = std::min(b.block, b.tiles - tile0);
-  const int64_t panel0 = task % b.panel_blocks * b.block_panels, panel1 = std::min(panel0 + b.block_panels, panels_);
-  if (tiles <= 0) return;
-  int16_t* v = reinterpret_cast<int16_t*>(scratch);
-  int32_t* m = reinterpret_cast<int32_t*>(scratch + b.v_bytes);
-  WinogradInput in;
-  in.row_stride = b.wp * g_.in_channels;
-  in.pixel_stride = g_.in_channels;
-  in.channels = channels_;
-  in.v_stride = tiles * channels_;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t tile = tile0 + t, tx = tile % b.tiles_x, ty = tile / b.tiles_x % b.tiles_y, n = tile / (b.tiles_x * b.tiles_y);
-    in.x = image + ((n * b.hp + ty * out_) * b.wp + tx * out_) * g_.in_channels;
-    in.v = v + t * channels_;
-    (out_ == 4 ? kernels_->winograd_input4 : kernels_->winograd_input2)(in);
-  }
+// The panels panel0 to panel1 of a block.
+void Winograd::multiply(const Blocks& b, const Extent& e, int64_t block, int64_t panel0, int64_t panel1, const int16_t* v, int32_t* m,
+                        const void* residual, void* out) const {
+  const int64_t tile0 = block * b.block, tiles = std::min(b.block, b.tiles - tile0);
   const int64_t zero_offset = 0, width = set_->width, calls = ceil_div(tiles, set_->rows);
   alignas(64) static const int32_t kZeros[kWinogradMaxWidth] = {};
   const void* rows[kMaxRows];
@@ -209,15 +232,18 @@ void Winograd::run_task(const Blocks& b, const Extent& e, int64_t task, const in
   tile.init = kZeros;
   tile.columns = static_cast<int>(width);
   tile.out_stride = width;
+  tile.ahead_step = ceil_div(position_bytes_, calls * groups_);
   for (int64_t panel = panel0; panel < panel1; ++panel) {
     for (int64_t position = 0; position < in_ * in_; ++position) {
       tile.b = packed_.data() + (panel * in_ * in_ + position) * position_bytes_;
+      tile.ahead = reinterpret_cast<uintptr_t>(tile.b) + static_cast<uintptr_t>(position_bytes_);  // what the next position reads
       for (int64_t call = 0; call < calls; ++call) {
         const int64_t t0 = tiles * call / calls, t1 = tiles * (call + 1) / calls;
         tile.rows = static_cast<int>(t1 - t0);
         for (int64_t r = 0; r < tile.rows; ++r) rows[r] = v + (position * tiles + t0 + r) * channels_;
         tile.out = m + (position * tiles + t0) * width;
         set_->fn[tile.rows - 1](tile);
+        tile.ahead += static_cast<uintptr_t>(groups_ * tile.ahead_step);
       }
     }
     for (int64_t t = 0; t < tiles; ++t) store_tile(b, e, tile0 + t, panel, m + t * width, tiles * width, residual, out);
@@ -227,11 +253,27 @@ void Winograd::run_task(const Blocks& b, const Extent& e, int64_t task, const in
 void Winograd::run(const Extent& e, const uint8_t* x, const void* residual, void* out, void* scratch, ThreadPool& pool) const {
   if (e.n == 0) return;
   const Blocks b = blocks(e, pool.threads());
-  uint8_t* image = static_cast<uint8_t*>(scratch);
-  const Prepared p = {e.n, e.h, e.w, g_.in_channels, b.hp, b.wp, g_.pad_top, g_.pad_left, g_.x_zero, Layout::kS16x2};
-  prepare(p, *kernels_, x, image, pool);
-  pool.parallel_for(b.tile_blocks * b.panel_blocks, [&](int64_t task, int thread) {
-    run_task(b, e, task, reinterpret_cast<const int16_t*>(image), image + b.image_bytes + thread * b.task_bytes, residual, out);
+  uint8_t* blocks_of_v = static_cast<uint8_t*>(scratch);
+  uint8_t* threads = blocks_of_v + (b.shared ? b.tile_blocks : pool.threads()) * b.v_bytes;
+  const auto v_at = [&](int64_t i) { return reinterpret_cast<int16_t*>(blocks_of_v + i * b.v_bytes); };
+  const auto m_of = [&](int thread) { return reinterpret_cast<int32_t*>(threads + thread * b.thread_bytes); };
+  const auto patch_of = [&](int thread) { return threads + thread * b.thread_bytes + b.m_bytes; };
+  if (b.shared) {
+    const int64_t parts = ceil_div(b.block, kTilesAtOnce);  // of a block
+    pool.parallel_for(b.tile_blocks * parts, [&](int64_t task, int thread) {
+      const int64_t block = task / parts, end = std::min((block + 1) * b.block, b.tiles);
+      const int64_t first = block * b.block + task % parts * kTilesAtOnce;
+      transform(b, e, first, std::min(first + kTilesAtOnce, end), x, patch_of(thread), v_at(block));
+    });
+    pool.parallel_for(b.tile_blocks * panels_, [&](int64_t task, int thread) {
+      const int64_t block = task / panels_, panel = task % panels_;
+      multiply(b, e, block, panel, panel + 1, v_at(block), m_of(thread), residual, out);
+    });
+    return;
+  }
+  pool.parallel_for(b.tile_blocks, [&](int64_t block, int thread) {
+    transform(b, e, block * b.block, std::min((block + 1) * b.block, b.tiles), x, patch_of(thread), v_at(thread));
+    multiply(b, e, block, 0, panels_, v_at(thread), m_of(thread), residual, out);
   });
 }
 

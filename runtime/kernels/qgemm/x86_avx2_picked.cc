@@ -46,7 +46,7 @@ NK_INLINE void add_unit(const uint8_t* const (&a)[kRows], const PickedAt& at, co
 
 // kHalves: 1 computes only the first 8 columns.
 template <int kRows, int kHalves>
-NK_INLINE void one_tile(const Tile& t) {
+NK_INLINE uintptr_t one_tile(const Tile& t) {
   __m256i acc[kRows][kHalves];
   NK_UNROLL(2)
   for (int half = 0; half < kHalves; ++half) {
@@ -60,17 +60,26 @@ NK_INLINE void one_tile(const Tile& t) {
   const int32_t* counts = reinterpret_cast<const int32_t*>(panel + head);
   const PickedAt* at = reinterpret_cast<const PickedAt*>(counts + 2 * t.runs);
   const uint8_t* unit = panel + 64;
+  uintptr_t ahead = t.ahead;
+  const uintptr_t step = static_cast<uintptr_t>(t.ahead_step);
   for (int64_t run = 0; run < t.runs; ++run, counts += 2) {
     const uint8_t* a[kRows];
     NK_UNROLL(4)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const uint8_t*>(t.a[r]) + t.run_offset[run];
-    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain) add_unit<kRows, false, kHalves>(a, *at++, unit, acc);
-    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset) add_unit<kRows, true, kHalves>(a, *at++, unit, acc);
+    for (int32_t i = counts[0]; i > 0; --i, unit += kPickedPlain, ahead += step) {
+      prefetch(ahead);
+      add_unit<kRows, false, kHalves>(a, *at++, unit, acc);
+    }
+    for (int32_t i = counts[1]; i > 0; --i, unit += kPickedOffset, ahead += step) {
+      prefetch(ahead);
+      add_unit<kRows, true, kHalves>(a, *at++, unit, acc);
+    }
   }
   if constexpr (kHalves == 1) {
     store_rows(t, acc);
+  } else if (is_plain16(t)) {
+    store_rows(t, acc);
   } else {
-    if (is_plain16(t)) return store_rows(t, acc);
     alignas(32) int32_t sums[kRows][16];
     NK_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
@@ -79,6 +88,7 @@ NK_INLINE void one_tile(const Tile& t) {
     }
     finish_sums16(t, &sums[0][0]);
   }
+  return ahead;
 }
 
 template <int kRows>
@@ -86,7 +96,7 @@ void tile_picked(const Tile& first) {
   Tile t = first;
   const bool narrow = is_plain8(t);
   for (int64_t more = t.more;; --more) {
-    narrow ? one_tile<kRows, 1>(t) : one_tile<kRows, 2>(t);
+    t.ahead = narrow ? one_tile<kRows, 1>(t) : one_tile<kRows, 2>(t);
     if (more == 0) return;
     next_tile(&t, kRows);
   }

@@ -19,6 +19,22 @@ NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
 
 constexpr int kWinogradWidth = 16;
 #define WINOGRAD_BITS 256
+#define WINOGRAD_PIXELS
+template <int kCount>
+NK_INLINE void finish_pixels(const Tile& tile, const int32_t (*sums)[kWinogradWidth]) {
+  if (!is_plain16(tile)) {
+    for (int j = 0; j < kCount; ++j) finish_row(tile, j, sums[j]);
+    return;
+  }
+  __m256i acc[kCount][2];
+  NK_UNROLL(4)
+  for (int j = 0; j < kCount; ++j) {
+    const __m256i* s = reinterpret_cast<const __m256i*>(sums[j]);
+    acc[j][0] = _mm256_load_si256(s);
+    acc[j][1] = _mm256_load_si256(s + 1);
+  }
+  store_rows(tile, acc);
+}
 #include "kernels/qgemm/winograd.inc"
 
 }  // namespace
