@@ -8,7 +8,7 @@ from scipy.linalg import sqrtm
 
 from netsuke.core.errors import UsageError
 from netsuke.data import load_data
-from netsuke.measure.samples import digit_quality, frechet_distance
+from netsuke.measure.samples import digit_quality, fashion_reader, features, frechet_distance, sample_quality
 
 pytest.importorskip("torch")
 RNG = np.random.default_rng(3)
@@ -39,6 +39,25 @@ def test_real_digits_are_near_and_read_and_noise_is_neither() -> None:
     assert real.distance < 1.0
     assert noise.accuracy < 0.3
     assert noise.distance > 20 * real.distance
+
+
+def test_a_reader_of_28x28_images_gives_what_its_last_layer_reads() -> None:
+    import torch
+
+    from netsuke.models import build
+
+    network = build("fashion_cnn")
+    reader, x = fashion_reader(network), RNG.uniform(-1, 1, (300, 1, 28, 28)).astype(np.float32)
+    found, read = features(x, reader)
+    with torch.no_grad():
+        logits = network((torch.from_numpy(x) * 0.5 + 0.5 - 0.286) / 0.353)
+    assert found.shape == (300, 128)
+    assert np.array_equal(read, logits.argmax(1).numpy())
+    same = sample_quality(x, read, found, reader)
+    assert (same.accuracy, same.distance) == (1.0, pytest.approx(0.0, abs=1e-4))
+    assert sample_quality(np.clip(x + 0.5, -1, 1), read, found, reader).distance > 100 * same.distance
+    with pytest.raises(UsageError, match=r"\[N, 1, 28, 28\]"):
+        features(np.zeros((4, 1, 8, 8)), reader)
 
 
 def test_what_cannot_be_measured_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from netsuke import engine, models
 from netsuke.capture import capture
+from netsuke.core.errors import UsageError
 from netsuke.nn.diffusion import sample, starts
 from netsuke.passes import compile_program
 
@@ -50,6 +52,75 @@ def test_samples_are_digits(name: str) -> None:
     found = digit_quality(images, classes)
     assert found.accuracy > 0.9
     assert found.distance < 1.0
+
+
+@pytest.mark.parametrize("name", ["fashion_unet", "fashion_dit"])
+def test_28x28_networks_are_served_and_small_enough(name: str) -> None:
+    network, item = models.build(name), models.entry(name)
+    given = {**arrays(3), "image": np.random.default_rng(0).standard_normal((3, 1, 28, 28)).astype(np.float32)}
+    with torch.no_grad():
+        wanted = network(*(torch.from_numpy(a) for a in given.values())).numpy()
+    assert wanted.shape == (3, 1, 28, 28)
+    run = engine.load(compile_program(capture(network, shape=item.shapes, dtype=item.dtypes)))
+    np.testing.assert_allclose(np.asarray(next(iter(run.run(given).values()))), wanted, atol=5e-4)
+    assert sum(p.numel() for p in network.parameters()) < 1_000_000
+
+
+def test_sizes_are_parameters_and_training_learns_made_up_images() -> None:
+    """Bright squares whose corner is the class: a few steps take a third off the error of predicting nothing."""
+    from netsuke.models.diffusion_unet import DiffusionUNet
+    from netsuke.models.dit import DiT
+    from netsuke.models.train_diffusion import fit
+    from netsuke.nn.diffusion import noisy
+
+    y = torch.arange(64) % 4
+    x = torch.full((64, 1, 12, 12), -1.0)
+    for i, corner in enumerate(y.tolist()):
+        x[i, 0, 6 * (corner // 2) :, 6 * (corner % 2) :] = 1.0
+    at, t, v = noisy(x, torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    for network in (DiffusionUNet(8, patch=3), DiT(32, 1, 2, size=12, patch=4)):
+        before = float(v.square().mean())
+        fit(network, x, y, steps=60, rate=5e-3, batch=16)
+        with torch.no_grad():
+            after = float((network(at, t, y) - v).square().mean())
+        assert after < 2 / 3 * before, type(network).__name__
+
+
+def test_impossible_patches_are_refused() -> None:
+    from netsuke.models.diffusion_unet import DiffusionUNet
+    from netsuke.models.dit import DiT
+
+    with pytest.raises(UsageError, match="divisor of the size"):
+        DiT(size=28, patch=3)
+    with pytest.raises(UsageError, match="at least 1"):
+        DiffusionUNet(patch=0)
+
+
+def test_images_of_a_file_in_the_shape_of_the_network(tmp_path: Path) -> None:
+    from netsuke.models.train_diffusion import images, train
+
+    rng = np.random.default_rng(0)
+    for split in ("train", "t10k"):
+        for kind, data in (
+            ("images-idx3", rng.integers(0, 256, (20, 28, 28)).astype(np.uint8)),
+            ("labels-idx1", (np.arange(20) % 10).astype(np.uint8)),
+        ):
+            head = b"\0\0\x08" + bytes([data.ndim]) + b"".join(n.to_bytes(4, "big") for n in data.shape)
+            (tmp_path / "mnist").mkdir(exist_ok=True)
+            path = tmp_path / "mnist" / f"{split}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(head + data.tobytes()))
+    x, y = images("mnist:train", tmp_path)
+    assert x.shape == (20, 1, 28, 28)
+    assert (float(x.min()), float(x.max())) == (-1.0, 1.0)
+    assert y.tolist() == [i % 10 for i in range(20)]
+    network = train("fashion_unet", steps=2, batch=4, data="mnist", root=tmp_path)
+    assert not network.training
+    with pytest.raises(UsageError, match="another size"):
+        train("digits_unet", steps=2, data="mnist", root=tmp_path)
+    np.savez(tmp_path / "signed.npz", x=np.full((4, 1, 28, 28), -1, np.float32), y=np.arange(4))
+    with pytest.raises(UsageError, match="no labelled images"):
+        images(str(tmp_path / "signed.npz"))
 
 
 def test_the_command_line_compresses_and_the_program_generates(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ PreprocessOption = Annotated[
     typer.Option("--preprocess", metavar="SPEC", help="For images: resize=256,crop=224,mean=...,std=..., or a .toml."),
 ]
 MODEL_HELP = "x.onnx, x.pt2, file.py:factory, or models:NAME."
-DATA_HELP = "x.npz (x, optional y), a folder of images by class, or digits, fashion-mnist, cifar10."
+DATA_HELP = "x.npz (x, optional y), a folder of images by class, or digits, fashion-mnist, mnist, cifar10."
 RECIPE_HELP = "Blessed recipe (default cpu-int8; cpu-w4a8 and so on; cpu-mixed with a budget), or a .toml."
 BudgetOption = Annotated[
     str,

@@ -1,10 +1,11 @@
-"""Data sets known by name: digits (in the package), fashion-mnist and cifar10 (from a directory).
+"""Data sets known by name: digits (in the package), fashion-mnist, mnist and cifar10 (from a directory).
 
 The directory is `root`, else the environment variable NETSUKE_DATA. Looked-for files, tried in the directory
 itself and in a subfolder:
 
     cifar10        train_20k.npz, test_1k.npz, test_10k_jpeg.npz    x uint8 [N, 32, 32, 3], y
     fashion-mnist  {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz
+    mnist          the same names, hence in a folder `mnist` of its own
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from netsuke.data.preprocess import Preprocess
 from netsuke.data.readers import IdxReader, NpzReader
 from netsuke.data.samples import Reader
 
+IDX: dict[str, tuple[str, ...]] = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
 IMAGENET = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -38,13 +43,11 @@ class Builtin:
 TABLE = {
     "digits": Builtin({"train": (), "test": (), "all": ()}, "", Preprocess(scale=16.0)),
     "fashion-mnist": Builtin(
-        {
-            "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
-            "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
-        },
+        IDX,
         "fashion_mnist",
         Preprocess(mean=(0.286,), std=(0.353,)),
     ),
+    "mnist": Builtin(IDX, "mnist", Preprocess(mean=(0.1307,), std=(0.3081,))),
     "cifar10": Builtin(
         {"train": ("train_20k.npz",), "test": ("test_1k.npz",), "test-jpeg": ("test_10k_jpeg.npz",)},
         "cifar10",

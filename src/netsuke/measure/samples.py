@@ -1,11 +1,14 @@
 """How good generated samples are: the Frechet distance of features, and whether a classifier reads the class asked for.
 
-Heusel et al. 2017 (arXiv 1706.08500) with a small classifier of ours in the place of Inception: features are the 32
-pooled channels of the shipped `digits_cnn`, and the reference is the 1,797 digits, or any other samples.
+Heusel et al. 2017 (arXiv 1706.08500) with a small classifier of ours in the place of Inception. 8x8 digits: features
+are the 32 pooled channels of the shipped `digits_cnn`, the reference is the 1,797 digits. 28x28 images: a `fashion_cnn`
+trained on them (`fashion_reader`), features are what its last layer reads, the reference is given. Distances of two
+readers do not compare.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -55,25 +58,49 @@ def _root(c: Array) -> Array:
     return made
 
 
-def features(images: Array) -> tuple[Array, Array]:
-    """Features [N, 32] and predicted classes [N] of images [N, 1, 8, 8] in [-1, 1]; UsageError for another shape."""
-    import torch
+@dataclass(frozen=True)
+class Reader:
+    """A classifier of images of one shape.
 
-    if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
-        raise UsageError(Problem("images of another shape", got=str(images.shape), allowed="[N, 1, 8, 8]"))
-    network: Any = _classifier()
-    x = torch.from_numpy(np.clip(np.asarray(images, np.float32) * 0.5 + 0.5, 0, 1))
-    with torch.no_grad():
-        parts = [network.block2(network.block1(network.stem(p))).mean((2, 3)) for p in x.split(256)]
-        found = torch.cat(parts)
-        return found.numpy(), network.head(found).argmax(1).numpy()
+    hidden  f32 [N, *shape] in [0, 1] -> features [N, D]; logits: features -> [N, classes]. Both on tensors
+    """
+
+    shape: tuple[int, ...]
+    hidden: Callable[[Any], Any]
+    logits: Callable[[Any], Any]
 
 
 @cache
-def _classifier() -> Any:
+def digits_reader() -> Reader:
+    """The shipped network, for 8x8 digits."""
     from netsuke.models import build
 
-    return build("digits_cnn")
+    network: Any = build("digits_cnn")
+    return Reader((1, 8, 8), lambda x: network.block2(network.block1(network.stem(x))).mean((2, 3)), network.head)
+
+
+def fashion_reader(network: Any, data: str = "fashion-mnist") -> Reader:
+    """A trained `fashion_cnn` (python -m netsuke.models.train fashion); data: whose mean and deviation it expects."""
+    from netsuke.data.builtin import TABLE
+
+    made = TABLE[data].preprocess
+    mean, std, network = made.mean[0], made.std[0], network.eval()
+    return Reader((1, 28, 28), lambda x: network.hidden((x - mean) / std), network.classifier[2:])
+
+
+def features(images: Array, reader: Reader | None = None) -> tuple[Array, Array]:
+    """Features [N, D] and predicted classes [N] of images in [-1, 1], of the reader's shape (default: digits);
+    UsageError for another shape."""
+    import torch
+
+    reader = reader or digits_reader()
+    if images.ndim != 4 or images.shape[1:] != reader.shape:
+        allowed = f"[N, {', '.join(str(n) for n in reader.shape)}]"
+        raise UsageError(Problem("images of another shape", got=str(images.shape), allowed=allowed))
+    x = torch.from_numpy(np.clip(np.asarray(images, np.float32) * 0.5 + 0.5, 0, 1))
+    with torch.no_grad():
+        found = torch.cat([reader.hidden(part) for part in x.split(256)])
+        return found.numpy(), reader.logits(found).argmax(1).numpy()
 
 
 @cache
@@ -88,6 +115,11 @@ def digit_quality(images: Array, classes: Array, reference: Array | None = None)
 
     reference  images to measure the distance to; None: the 1,797 real digits
     """
-    found, read = features(images)
-    known = _digits() if reference is None else features(reference)[0]
+    return sample_quality(images, classes, _digits() if reference is None else features(reference)[0])
+
+
+def sample_quality(images: Array, classes: Array, known: Array, reader: Reader | None = None) -> Quality:
+    """The quality of generated images in [-1, 1], asked to be `classes` [N]; known: `features` of the reference, by the
+    same reader."""
+    found, read = features(images, reader)
     return Quality(frechet_distance(found, known), float((read == np.asarray(classes)).mean()))

@@ -50,6 +50,7 @@ class ModelEntry:
 
 _IMAGE = (1, 3, 224, 224)
 _DENOISER = (("image", (1, 1, 8, 8), "f32"), ("time", (1,), "f32"), ("label", (1,), "i64"))
+_DENOISER_28 = (("image", (1, 1, 28, 28), "f32"), *_DENOISER[1:])
 
 MODELS: Mapping[str, ModelEntry] = {
     "bert_tiny": ModelEntry("bert:bert_tiny", (1, 64), "i64", "text encoder, 2 layers of width 128"),
@@ -97,6 +98,12 @@ MODELS: Mapping[str, ModelEntry] = {
     "efficientnet_b0": ModelEntry("efficientnet:efficientnet_b0", _IMAGE),
     "espcn": ModelEntry("espcn:espcn", (1, 1, 64, 64), purpose="super-resolution x3"),
     "fashion_cnn": ModelEntry("fashion:fashion_cnn", (1, 1, 28, 28)),
+    "fashion_dit": ModelEntry(
+        "dit:fashion_dit", (1, 1, 28, 28), purpose="diffusion transformer for 28x28 images", inputs=_DENOISER_28
+    ),
+    "fashion_unet": ModelEntry(
+        "diffusion_unet:fashion_unet", (1, 1, 28, 28), purpose="diffusion U-Net for 28x28 images", inputs=_DENOISER_28
+    ),
     "mobilenetv2": ModelEntry("mobilenetv2:mobilenetv2", _IMAGE),
     "mobilenetv3_large": ModelEntry("mobilenetv3:mobilenetv3_large", _IMAGE),
     "resnet18": ModelEntry("resnet:resnet18", _IMAGE),

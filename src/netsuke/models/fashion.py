@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class FashionCNN(nn.Module):
-    """Input [N, 1, 28, 28] in [0, 1], output logits [N, 10]."""
+    """Input [N, 1, 28, 28] as the data set gives it (mean 0, variance 1), output logits [N, 10]."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -19,8 +19,12 @@ class FashionCNN(nn.Module):
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Linear(2 * width * 49, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 10))
 
+    def hidden(self, x: Tensor) -> Tensor:
+        """What the last layer reads, [N, 128]: features of an image."""
+        return self.classifier[:2](torch.flatten(self.features(x), 1))
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(torch.flatten(self.features(x), 1))
+        return self.classifier[2:](self.hidden(x))
 
 
 def fashion_cnn() -> FashionCNN:
