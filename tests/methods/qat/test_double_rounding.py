@@ -154,7 +154,10 @@ def test_a_mix_trains_serves_and_leaves_the_views() -> None:
     with pytest.raises(UsageError, match="without traces"):
         views._turns()
     found = traces(views.network, x, y)
+    even = Hasb(views, None, steps=4)
+    assert {tuple(c) for c in even.chances.values()} == {tuple([1 / len(views.bits)] * len(views.bits))}
     views.hasb = Hasb(views, found, steps=4)
+    assert len({tuple(c) for c in views.hasb.chances.values()}) == 2
     optimizer = torch.optim.SGD(views.network.groups(0.02, 1e-4, 0.01), lr=0.02, momentum=0.9)
     loss = make_loss(None, TrainConfig())
     losses = [views.step(views.network.train(), x, y, loss, optimizer) for _ in range(10)]

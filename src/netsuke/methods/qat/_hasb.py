@@ -54,19 +54,21 @@ def traces(network: QatNetwork, x: Tensor, y: Tensor, *, draws: int = 8, seed: i
 class Hasb:
     """Draws mixes for the layers that switch.
 
-    traces  of `traces`; steps: draws until every layer takes its own width
+    traces  of `traces`, or None: every layer draws evenly, what HASB is compared with
+    steps   draws until every layer takes its own width
     """
 
-    def __init__(self, views: Views, traces: Mapping[str, float], steps: int, seed: int = 0) -> None:
-        missing = [n for n in views.layers if n not in traces]
+    def __init__(self, views: Views, traces: Mapping[str, float] | None, steps: int, seed: int = 0) -> None:
+        missing = [n for n in views.layers if traces is not None and n not in traces]
         if missing or steps < 1:
             raise UsageError(
                 [Problem("no trace", n) for n in missing] + [Problem("steps", got=str(steps))] * (steps < 1)
             )
         self.bits, self.steps, self.drawn = views.bits, steps, 0
-        mean = sum(traces[n] for n in views.layers) / len(views.layers)
+        known = dict.fromkeys(views.layers, 0.0) if traces is None else {n: traces[n] for n in views.layers}
+        mean = 1.0 if traces is None else sum(known.values()) / len(known)
         even, heavy = [1 / len(self.bits)] * len(self.bits), [b / sum(self.bits) for b in self.bits]
-        self.chances = {n: even if traces[n] < mean else heavy for n in views.layers}
+        self.chances = {n: even if known[n] < mean else heavy for n in views.layers}
         self.rng = generator(seed, "hasb.draw")
 
     def draw(self) -> dict[str, int]:

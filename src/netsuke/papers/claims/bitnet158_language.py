@@ -22,7 +22,8 @@ WIDTH, STEPS = 64, 300
 CASES = (("median", "median", WIDTH), ("mean", "mean", WIDTH), ("wide", "median", 2 * WIDTH))
 
 
-def _torch_perplexity(model: Any, test: Dataset) -> float:
+def torch_perplexity(model: Any, test: Dataset) -> float:
+    """Of the network in torch, next characters of all windows."""
     import torch
     from torch.nn import functional
 
@@ -50,7 +51,7 @@ def measure(context: Context, seed: int) -> Outcome:
         freeze(train(model, path, seed, steps=STEPS))
         program = compiled(model)
         names, nodes = ternary_constants(program, ("wlinear",)), [n for n in program.nodes if n.op == "wlinear"]
-        found, trained = perplexity(program, test), _torch_perplexity(model, test)
+        found, trained = perplexity(program, test), torch_perplexity(model, test)
         context.progress(f"seed {seed}: {name}: perplexity {found:.3f}, float {floating:.3f}")
         bits = bits_per_weight(program, names)
         figures |= {f"perplexity_{name}": found, f"loss_{name}": 1 - found / floating, f"bits_{name}": bits}
