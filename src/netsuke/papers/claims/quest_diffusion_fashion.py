@@ -51,7 +51,7 @@ CLAIM = register(
         baseline="the untuned W4A4 network (least-squares ranges, nearest rounding)",
         measure=measure,
         compares=(Compare("two_thirds", "distance_tuned"), Compare("accuracy_float", "", 0.8)),
-        minutes=45,
+        minutes=30,
         data=("fashion-mnist",),
         methods=("diffusion/quest",),
     )
