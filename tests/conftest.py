@@ -12,9 +12,10 @@ from hypothesis import settings
 
 # Where nothing may be skipped, hypothesis draws the same examples every time: whether a change lands must not depend
 # on luck. Elsewhere they are fresh, and a failure found once is kept and tried again first.
+# Nowhere does an example have a deadline: the first one may import torch or SciPy.
 settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("NETSUKE_NO_SKIP"):
-    settings.load_profile("ci")
+settings.register_profile("fresh", deadline=None)
+settings.load_profile("ci" if os.environ.get("NETSUKE_NO_SKIP") else "fresh")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

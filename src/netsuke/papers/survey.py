@@ -84,7 +84,7 @@ CATEGORIES: tuple[Category, ...] = (
     ),
     Category(
         "III-C", "dynamic range", "netsuke.formats.weight_only:quantize_activations",
-        "tests/passes/test_weight_only.py::test_accuracy_level_4_computes_in_8_bits",
+        "tests/passes/test_weight_only.py::test_accuracy_level_chooses_how_to_compute",
         ("quantize/weight_only:bits=8,group=32,compute=s8",),
     ),
     Category(
