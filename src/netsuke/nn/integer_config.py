@@ -30,6 +30,8 @@ class IntegerConfig:
     scale        "power-of-two": activation scales are powers of two, so that a layer followed by a quantizer gives the
                  very codes the engine's fused requantization gives; "free": any f32, up to one bit more precision
     forget       share by which the input range shrinks a step when no value reaches it
+    clip_bits    activations of at most so many bits take the range that loses least instead of the largest value
+                 (`netsuke.nn.integer_range`); 0: never
     stochastic   round gradients stochastically
     chain        of "dfp": pairs of products that one int32 sum must hold; an operand whose largest mantissa is too
                  large for that is shifted right until it is not (1: nothing is shifted, sums are short)
@@ -48,12 +50,18 @@ class IntegerConfig:
     groups: int = 4
     scale: str = "power-of-two"
     forget: float = 0.01
+    clip_bits: int = 5
     stochastic: bool = True
     chain: int = 1
     fraction: int | None = None
     master_bits: int = 0
     products: str = "kernels"
     seed: int = 0
+
+    @property
+    def clips(self) -> bool:
+        """Do inputs clip in training? Fixed point saturates by its own rules."""
+        return self.activation_bits <= self.clip_bits and self.fraction is None and self.gradient != "dfp"
 
     def __post_init__(self) -> None:
         problems = []
@@ -77,6 +85,8 @@ class IntegerConfig:
             problems.append(Problem("master_bits", "IntegerConfig", str(self.master_bits), bits))
         if not 0 <= self.forget < 1:
             problems.append(Problem("forget", "IntegerConfig", str(self.forget), "[0, 1)"))
+        if not 0 <= self.clip_bits <= 8:
+            problems.append(Problem("clip_bits", "IntegerConfig", str(self.clip_bits), "0 to 8"))
         if not 0 <= self.seed < 2**64:
             problems.append(Problem("seed", "IntegerConfig", str(self.seed), "0 to 2^64 - 1"))
         if problems:

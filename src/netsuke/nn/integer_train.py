@@ -2,8 +2,8 @@
 products.
 
     weights      s_w[o] = max|W[o]| / (2^(b-1) - 1), codes rne(W / s_w): section 7 of docs/numerics.md
-    activations  u8 codes, one scale and zero point; the range follows the largest value seen and forgets slowly, so in
-                 training nothing clips and the straight-through gradient is the identity
+    activations  u8 codes, one scale and zero point; the range follows the largest value seen, or loses the least where
+                 bits are few (integer_range.py). The straight-through gradient is the identity inside the range
     forward      y = f32(acc) * f32(f64(s_x) * f64(s_w[o])) (+ bias): section 4 with f32 output, what the engine
                  computes
     gradients    channel o of dY is weighted with s_w[o] before it is grouped: the sum over o in the input gradient then
@@ -29,6 +29,7 @@ from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_master import channels_last, set_up_master, settle
 from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Kernels, Window, products
+from netsuke.nn.integer_range import Range, following, least_error, outside
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
@@ -90,6 +91,7 @@ class _Product(torch.autograd.Function):
         mult = (q.scale.double() * w.scale.double()).float()
         y = kit.forward(layer.window, q, w, mult, None if bias is None else bias.detach())
         ctx.layer, ctx.q, ctx.w, ctx.has_bias = layer, q, w, bias is not None
+        ctx.clipped = layer.clipped(x, q) if ctx.needs_input_grad[0] else None
         return y
 
     @staticmethod
@@ -97,6 +99,8 @@ class _Product(torch.autograd.Function):
         g = gradients[0].contiguous()
         need_x, need_w, need_bias = ctx.needs_input_grad[:3]
         dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w)
+        if ctx.clipped is not None and dx is not None:
+            dx.masked_fill_(ctx.clipped, 0)
         if ctx.layer.controller is not None and dw is not None:
             dw = ctx.layer.controller(ctx.layer, g.numel() // g.shape[-1], dw)
         db = g.reshape(-1, g.shape[-1]).sum(0) if ctx.has_bias and need_bias else None
@@ -156,9 +160,13 @@ class IntegerLayer(nn.Module):
             low, high = kit.minmax(x.detach())
             if not (low > -float("inf") and high < float("inf")):  # NaN fails both
                 raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
-            keep = 1 - config.forget
-            before = self.input_range.tolist()
-            self.input_range.copy_(torch.tensor([min(low, before[0] * keep), max(high, before[1] * keep)]))
+            before = cast(Range, tuple(self.input_range.tolist()))
+            moved = (
+                least_error(x, low, high, before, config.activation_bits, config.scale)
+                if config.clips
+                else following(low, high, before, config.forget)
+            )
+            self.input_range.copy_(torch.tensor(moved))
         elif not bool(self.input_range.any()):
             raise UsageError(
                 Problem("the layer has seen no input", where=self.where, hint="train a step, or load a checkpoint")
@@ -168,6 +176,12 @@ class IntegerLayer(nn.Module):
         top = 2**config.activation_bits - 1
         step = torch.tensor([scale])
         return QTensor(kit.quantize(x.detach(), step, zero, -zero, top - zero, None), step, zero, 0, top)
+
+    def clipped(self, x: Tensor, q: QTensor) -> Tensor | None:
+        """bool like x, where its codes clip it; None where they do not by design."""
+        if not self.config.clips:
+            return None
+        return outside(x.detach(), float(q.scale), q.zero, q.hi)
 
     def _fixed_point(self, x: Tensor, bits: int) -> QTensor:
         kit = products("kernels")

@@ -37,7 +37,7 @@ def network() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("bits", [8, 6])
+@pytest.mark.parametrize("bits", [8, 6, 4])
 def test_trained_network_compiles_to_its_own_forward(bits: int) -> None:
     net = integer_(network(), IntegerConfig(bits, bits, bits))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05)

@@ -12,7 +12,8 @@ no operand grows wider than b bits. L1 norm: see nn/l1_norm.py.
 Differences: there is no public code. Thresholds are powers of two of the largest range (derived); N_G = 4 (assumed);
 weights have one scale per output channel, folded into the gradient's grouping (ours, so that the trained layer is the
 engine's); master weights and optimizer stay float32 (assumed; master_bits makes the weights codes); stem and
-classifier float unless configured (assumed). The input range follows the largest value and forgets 1 % a step (ours).
+classifier float unless configured (assumed). The input range follows the largest value and forgets 1 % a step; up to 5
+bits it is the octave that loses least, and what it clips gets no gradient (ours).
 Cost: one pass over dY for ranges, one for codes; products of b bits.
 Limits: wins where channel ranges differ by octaves (depthwise, transformers, late training); in small plain ResNets
 they differ by about one octave. Between layers everything is f32: the L1 norm spends most of its time on ranges, codes
