@@ -1,9 +1,10 @@
 """Which range the codes of an integer layer's input cover while it trains.
 
-Many bits: the largest value seen, which is forgotten slowly, so that nothing clips. Few bits: the largest of 2^21
-activations is eight standard deviations away, and fifteen steps up to there are too coarse for the rest; the range is
-then the one, octave by octave below the largest value, that loses the least in squares, and what lies outside is
-clipped. ResNet-20 on CIFAR-10, 4 bits, four epochs: loss 1.193 instead of 1.262 (float32: 1.139).
+Many bits: the largest value seen, which is forgotten slowly, so that nothing clips. Few bits: fifteen steps up to the
+largest of two million activations are too coarse for the rest; the range is then the one, octave by octave below the
+largest value, that loses the least in squares, and what lies outside is clipped. ResNet-20 on CIFAR-10 in 4 bits, two
+seeds of `netsuke claim run shiftquant/cifar-4`: training loss 0.921 and 0.921 instead of 0.994 and 0.977 (float32:
+0.856 and 0.843).
 """
 
 from __future__ import annotations
