@@ -37,7 +37,8 @@ class ShiftQuant:
     """Bits of weights, activations and gradients (2 to 8), channel groups (1 to 8), and whether BatchNorm becomes the
     quantized L1 norm. master_bits: 0, or 4 to 16 for weights that the optimizer keeps as codes, every update rounded
     stochastically (`netsuke.nn.integer_master`). keep_float: names or patterns of layers left alone, separated by "|",
-    or "none". gradient: "shift", or the baselines "tensor", "channel", "float"."""
+    or "none". clip_bits: activations of at most so many bits clip where that loses less; 0:
+    never. gradient: "shift", or the baselines "tensor", "channel", "float"."""
 
     weight_bits: int = 6
     activation_bits: int = 6
@@ -46,6 +47,7 @@ class ShiftQuant:
     l1_norm: bool = True
     gradient: str = "shift"
     scale: str = "power-of-two"
+    clip_bits: int = 5
     master_bits: int = 0
     keep_float: str = "none"
     products: str = "kernels"
@@ -60,6 +62,7 @@ class ShiftQuant:
             groups=self.groups,
             gradient=self.gradient,
             scale=self.scale,
+            clip_bits=self.clip_bits,
             master_bits=self.master_bits,
             products=self.products,
             seed=self.seed,
