@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.gradients import scale_gradient, straight
+from netsuke.nn.integer import quantize_activations
 from netsuke.nn.surrogates import Surrogate, sign
 
 TINY = torch.finfo(torch.float32).tiny
@@ -305,8 +306,5 @@ class Token8(Binarizer):
         super().__init__(Elastic(-127, 127), One())
 
     def terms(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        top = x.detach().abs().amax(-1, keepdim=True)
-        used = top >= 2.0**-100
-        safe = torch.where(used, top, torch.ones_like(top))
-        v = x * torch.where(used, 127 / safe, torch.zeros_like(top))
-        return [(straight(torch.round(v.clamp(-127, 127)), v), torch.where(used, safe / 127, torch.zeros_like(top)))]
+        codes, scale = quantize_activations(x, x.shape[-1])
+        return [(codes.squeeze(-2), scale)]

@@ -80,8 +80,12 @@ def test_frozen_linear_layers_keep_their_codes(name: str, options: dict[str, Any
     assert np.array_equal(program.constants[node.inputs[1]], layer.bases[0].levels.numpy())
     stored = stored_bytes(program, [node.inputs[1]])
     assert 8 * stored / program.constants[node.inputs[1]].size < bits  # 16 bits a row of 40 are 0.4 of them
-    x = torch.randn(50, 40, generator=torch.Generator().manual_seed(1))
+    rng = torch.Generator().manual_seed(1)
+    x = torch.randn(50, 40, generator=rng)
     x[3], x[4, 5] = 0, 1e30
+    top = torch.rand(500, 1, generator=rng) + 0.1  # beside it values halfway between codes: one ulp decides
+    near = torch.cat([top, (torch.randint(-126, 126, (500, 39), generator=rng) + 0.5) * (top / 127)], 1)
+    x = torch.cat([x, near])
     with torch.no_grad():
         want = layer(x).numpy()
     got = engine.load(from_bytes(to_bytes(program)))(x.numpy())
