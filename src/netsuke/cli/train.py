@@ -34,6 +34,10 @@ def train(
     bits: Annotated[
         str, typer.Option(metavar="wXaY", help="Of weights and activations between the ends (room qat); default: w4a4.")
     ] = "",
+    stream_bits: Annotated[
+        int | None,
+        typer.Option(help="Of what additions and means read (room qat); default: as layers. At 2 bits 8 helps."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 10,
     batch: Annotated[int, typer.Option(help="Samples a step.")] = 128,
     rate: Annotated[float, typer.Option(help="First learning rate; falls to zero as a cosine (room qat).")] = 0.02,
@@ -67,8 +71,8 @@ def train(
         note(f"  continuing from {checkpoint}")
     request = TrainRequest(
         model=model, data=data, evaluate=evaluate, method=name, options=options, step=step_name,
-        step_options=step_options, bits=(widths[0], widths[1]) if widths else None, epochs=epochs, batch=batch,
-        rate=rate, minutes=minutes, distill=distill, seed=seed,
+        step_options=step_options, bits=(widths[0], widths[1]) if widths else None,
+        stream_bits=stream_bits, epochs=epochs, batch=batch, rate=rate, minutes=minutes, distill=distill, seed=seed,
         shape=[int(d) for d in shape.split(",")] if shape else None, weights=weights or None, data_root=data_root,
         preprocess=preprocess or None, checkpoint=checkpoint,
     )  # fmt: skip

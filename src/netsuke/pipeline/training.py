@@ -34,6 +34,7 @@ class TrainRequest:
     data, evaluate  with labels: what `load_data` takes; evaluate "": not evaluated
     method      a record tagged "rules" or "train"; options: of its config
     bits        (weights, activations) of methods tagged "rules", (4, 4) when None; others take widths as options
+    stream_bits of what additions and means read, when it is not what layers read (rules only)
     step        a record tagged "step", or ""; step_options
     epochs, batch, rate, minutes, distill, seed  as `netsuke.methods.qat.TrainConfig`; minutes and distill (0.9 when
                 None): rules only
@@ -46,6 +47,7 @@ class TrainRequest:
     method: str = "qat/lsq"
     options: Mapping[str, Any] = field(default_factory=dict)
     bits: tuple[int, int] | None = None
+    stream_bits: int | None = None
     step: str = ""
     step_options: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 10
@@ -154,7 +156,12 @@ def _checked(request: TrainRequest) -> Method:
 
 def _without_quantizers(request: TrainRequest) -> list[Problem]:
     """Settings of the room `qat` that a method of another room would not see."""
-    given = {"bits": request.bits, "minutes": request.minutes or None, "distill": request.distill}
+    given = {
+        "bits": request.bits,
+        "stream bits": request.stream_bits,
+        "minutes": request.minutes or None,
+        "distill": request.distill,
+    }
     hints = {"bits": f"--method {request.method}:weight_bits=6,activation_bits=6", "minutes": "epochs"}
     return [
         Problem("only methods with quantizers take this", name, str(value), hint=hints.get(name, ""))
@@ -211,7 +218,7 @@ def _with_quantizers(
     widths, distill = request.bits or (4, 4), 0.9 if request.distill is None else request.distill
     network = prepare(
         model, shape=shape, method=request.method, options=request.options, weight_bits=widths[0],
-        activation_bits=widths[1], calib=x[rows],
+        activation_bits=widths[1], stream_bits=request.stream_bits, calib=x[rows],
     )  # fmt: skip
     step: Any = plain_step
     if request.step:

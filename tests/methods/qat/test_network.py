@@ -63,6 +63,23 @@ def test_served_equals_trained_with_every_operator() -> None:
     assert not any(n.op in ("conv", "linear", "binary") for n in program.nodes)
 
 
+def test_a_stream_of_its_own_bits() -> None:
+    x, _ = images()
+    network = prepare(everything(), shape=SHAPE, weight_bits=2, activation_bits=2, stream_bits=8, calib=x)
+    widths = {name: q.spec.bits for name, q in network.activation_quantizers().items()}
+    block = network.layers()["block.conv2"]
+    assert (block.source.spec.bits, block.residual.spec.bits, block.target.spec.bits) == (2, 8, 8)  # type: ignore[union-attr]
+    assert network.layers()["block.conv1"].source.spec.bits == 2
+    assert set(widths.values()) == {2, 8}
+    for _ in range(3):
+        step(network)
+    program = compare(network)
+    narrowed = [n for n in program.nodes if n.op == "lut"]
+    plain = prepare(everything(), shape=SHAPE, weight_bits=2, activation_bits=2, calib=x)
+    step(plain)
+    assert len(narrowed) > sum(n.op == "lut" for n in compare(plain).nodes)
+
+
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_every_method_serves_what_it_trains(method: str) -> None:
     x, _ = images()
@@ -107,9 +124,10 @@ def test_bits_by_pattern_and_float_layers() -> None:
 
 def test_problems_are_listed_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        prepare(everything(), shape=SHAPE, bits={"blok.conv1": (4, 4)}, keep=["haed"], weight_bits=9)
+        prepare(everything(), shape=SHAPE, bits={"blok.conv1": (4, 4)}, keep=["haed"], weight_bits=9, stream_bits=1)
     text = str(caught.value)
-    assert len(caught.value.problems) >= 3
+    assert len(caught.value.problems) >= 4
+    assert "stream_bits" in text
     assert "block.conv1" in text
     assert "head" in text
     with pytest.raises(UsageError, match="qat/lsq"):
@@ -117,8 +135,9 @@ def test_problems_are_listed_at_once() -> None:
 
 
 def test_a_network_that_cannot_be_traced_gets_quantizers_per_layer() -> None:
-    network = prepare(Branching(), shape=SHAPE, calib=images()[0])
+    network = prepare(Branching(), shape=SHAPE, stream_bits=8, calib=images()[0])
     assert any("cannot trace" in note for note in network.plan.notes)
+    assert any("no stream" in note for note in network.plan.notes)
     assert set(network.layers()) == {"conv", "head"}
     step(network)
     program = compile_program(network.eval().export())

@@ -10,6 +10,7 @@ from torch import fx, nn
 from netsuke.methods.qat import _trace
 from netsuke.methods.qat._request import LAYERS, Request, row
 from netsuke.methods.qat._rules import input_spec
+from netsuke.methods.qat._stream import narrow_streams
 from netsuke.methods.qat._trace import Unit, find_units, kind, nonnegative, shape_of, trace, without_residual
 from netsuke.nn.qlayers import FoldedNorm, QuantLayer
 from netsuke.nn.qlayers_elementwise import QuantAdd, QuantAvgPool, QuantMean, QuantMul, QuantTable
@@ -54,7 +55,10 @@ def insert(model: nn.Module, request: Request) -> nn.Module:
     except Exception as error:  # control flow on data, *args, ...: torch.fx raises many types
         text = " ".join(str(error).split())[:160]
         plan.note(f"torch.fx cannot trace the network ({text}): every layer got a quantizer of its own, nothing fused")
+        if request.stream:
+            plan.note("no stream of codes to give bits to: what stands between the layers is float")
         return _per_module(model, request)
+    narrow_streams(traced, request)
     return _rewrite(traced, request)
 
 
@@ -125,8 +129,8 @@ def _rows(gm: fx.GraphModule, units: list[Unit], request: Request) -> None:
             request.plan.rows.append(row(request, name, type(module).__name__, module, why, kept=bool(why)))
     for unit in units:
         if unit.reached and unit.kind != "layer":
-            made = [request.default.activation]
-            request.plan.note(f"{unit.name}: {unit.kind} on codes of {made[0]} bits or those of its reader")
+            width = request.stream or request.default.activation
+            request.plan.note(f"{unit.name}: {unit.kind} on codes of {width} bits or those of its reader")
 
 
 def _quantizers(gm: fx.GraphModule, groups: Groups, units: list[Unit], request: Request) -> dict[fx.Node, Quantizer]:
@@ -135,11 +139,14 @@ def _quantizers(gm: fx.GraphModule, groups: Groups, units: list[Unit], request: 
     for unit in units:
         if unit.kind != "layer" and not unit.reached:
             continue
-        wanted = request.bits[unit.name].activation if unit.kind == "layer" else request.default.activation
-        for node in unit.inputs:
+        layer, between = unit.kind == "layer", request.stream or request.default.activation
+        wanted = [(node, request.bits[unit.name].activation if layer else between) for node in unit.inputs]
+        if request.stream and unit.residual is not None:
+            wanted.append((unit.residual, request.stream))
+        for node, bits in wanted:
             if node in groups:
                 root = groups.root(node)
-                width[root] = max(width.get(root, 2), wanted)
+                width[root] = max(width.get(root, 2), bits)
     members: dict[fx.Node, list[fx.Node]] = {}
     for node in groups.parent:
         members.setdefault(groups.root(node), []).append(node)

@@ -144,6 +144,7 @@ def prepare(
     weight_bits: int = 4,
     activation_bits: int = 4,
     first_last: int | None = 8,
+    stream_bits: int | None = None,
     bits: Mapping[str, tuple[int, int]] | None = None,
     keep: Sequence[str] = (),
     calib: Batch | None = None,
@@ -154,6 +155,8 @@ def prepare(
     dtype       of inputs by name, where they are not "f32" ("i64", "i32", "bool")
     method      a record of this room with the tag "rules"; options: its config
     first_last  bits of the first and the last layer (weights and what they read); None: like the others
+    stream_bits bits of tensors that additions, means and other operators without weights read; a layer that wants
+                fewer reads codes made from them (worth it at 2 and 3 bits). None: one quantizer for all readers
     bits        (weights, activations) by layer name or pattern, applied in order, over everything else
     keep        layers that stay float, by name or pattern
     calib       a batch (a tuple for several inputs) to take first ranges from; None: from the first training batch
@@ -174,10 +177,12 @@ def prepare(
         table |= {n: Bits(*pair) for n in _match(pattern, names, "bits", problems)}
     for name, width in {"weight_bits / activation_bits": default, **table}.items():
         problems += [Problem("bits", name, str(b), "2 to 8") for b in (width.weight, width.activation) if b not in BITS]
+    if stream_bits is not None and stream_bits not in BITS:
+        problems.append(Problem("bits", "stream_bits", str(stream_bits), "2 to 8"))
     if problems:
         raise UsageError(problems)
     named: Shape = dict(shape) if isinstance(shape, Mapping) else tuple(shape)
-    request = Request(rules, method, table, default, kept, named, dtype)
+    request = Request(rules, method, table, default, kept, named, dtype, stream_bits)
     copied = copy.deepcopy(model)
     net = _insert.insert(copied.eval(), request)
     network = QatNetwork(net, request.plan, request.shape, rules, dtype)

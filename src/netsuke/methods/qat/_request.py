@@ -28,7 +28,7 @@ class Bits:
 
 @dataclass
 class Request:
-    """What `prepare` was asked for, checked."""
+    """What `prepare` was asked for, checked. stream: bits of what operators without weights read."""
 
     rules: Rules
     method: str
@@ -37,6 +37,7 @@ class Request:
     keep: list[str]
     shape: Shape
     dtype: Dtype = "f32"
+    stream: int | None = None
     plan: Plan = field(default_factory=Plan)
 
     def inputs(self) -> list[tuple[tuple[int, ...], torch.dtype]]:

@@ -24,6 +24,13 @@ _TABLE_FUNCTIONS = (F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.sigmoid, torch
 _NONNEGATIVE = (nn.Sigmoid, nn.Hardsigmoid, F.sigmoid, torch.sigmoid, F.hardsigmoid)
 
 
+class Narrow(nn.Module):
+    """The tensor itself, on a grid of fewer bits: what a layer reads of a wider stream (`_stream`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 def trace(model: nn.Module, *samples: Tensor) -> fx.GraphModule:
     """The traced network, every node with its result's shape in meta["shape"] (None: no float tensor).
 
@@ -83,7 +90,7 @@ def _module_kind(module: nn.Module, node: fx.Node) -> str:
         return "mean" if module.output_size in (1, (1, 1)) else ""
     if isinstance(module, nn.AvgPool2d):
         return "avgpool" if module.divisor_override is None else ""
-    return "table" if isinstance(module, _TABLES) and _first(node) is not None else ""
+    return "table" if isinstance(module, (*_TABLES, Narrow)) and _first(node) is not None else ""
 
 
 def _function_kind(target: Any, node: fx.Node) -> str:
@@ -139,6 +146,8 @@ def nonnegative(node: fx.Node) -> bool:
         found = bounds_of(node)
         return found is not None and found[0] >= 0
     module = module_of(node)
+    if isinstance(module, Narrow):
+        return source is not None and nonnegative(source)
     if what == "table":
         return isinstance(module, _NONNEGATIVE[:2]) or node.target in _NONNEGATIVE[2:]
     if what in ("move", "mean", "avgpool"):
