@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from methods.quantize.graphs import data, resnet
-from methods.quantize.test_ptq import compress, db, run
+from methods.quantize.whole import compress, db, run
 from netsuke.core.errors import UsageError
 from netsuke.methods.codebook._codebook import Codebook, kmeans, nearest
 from netsuke.methods.codebook._start import grouped

@@ -18,7 +18,7 @@ from netsuke.methods.quantize.placement import place
 
 from .graphs import Build, data, resnet
 from .ort_runner import runner
-from .test_ptq import compress, db, plan_of, run
+from .whole import compress, db, plan_of, run
 
 
 def uneven(group=1, activation="Relu"):

@@ -21,7 +21,7 @@ from netsuke.methods.quantize.placement import place
 from .graphs import Build, data, resnet
 from .ort_runner import runner
 from .test_corrections import context
-from .test_ptq import compress, db, run
+from .whole import compress, db, run
 
 torch.set_num_threads(1)  # tiny networks: threads only wait for each other
 

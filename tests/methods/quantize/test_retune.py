@@ -10,7 +10,7 @@ from netsuke.methods.quantize.odysseyllm import SHARES, clipped
 from .graphs import Build, data, normed, resnet
 from .ort_runner import runner
 from .test_gptq import problem
-from .test_ptq import compress, db, run
+from .whole import compress, db, run
 
 
 def moments(model, dataset, name, axis):

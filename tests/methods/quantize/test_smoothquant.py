@@ -9,7 +9,7 @@ from netsuke.methods.quantize.smoothquant import SmoothQuant, places
 
 from .graphs import Build, data, normed
 from .test_corrections import context
-from .test_ptq import compress, db, run
+from .whole import compress, db, run
 
 
 def planted(factor=60.0, channels=16):
