@@ -3,7 +3,8 @@
     python bench/train.py [--networks resnet18,resnet20] [--batch 128] [--threads 2] [--rounds 5] [--memory kept]
     python bench/train.py --layers norm [--batch 128] [--threads 2] [--rounds 5]
 
-"integer" keeps batch normalization as it is, "shiftquant" replaces it by the fully quantized L1 normalization.
+"integer" keeps batch normalization in float, in one kernel with the addition and ReLU behind it (nn/norm_fusion.py;
+"unfused": in torch's operators), "shiftquant" replaces it by the fully quantized L1 normalization.
 --layers norm times normalization layers alone, forward and backward, beside torch's batch normalization.
 
 One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
@@ -34,6 +35,7 @@ from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_swap import integer_
 from netsuke.nn.kept_memory import keep_memory
 from netsuke.nn.l1_norm import L1Norm2d, use_l1_norm_
+from netsuke.nn.norm_fusion import fuse_norms
 
 # Layers that stay float: the stem and the classifier, as the papers do.
 FLOAT = {"resnet18": ("conv1", "fc"), "resnet20": ("conv1", "linear"), "vgg": ("0", "head")}
@@ -67,12 +69,15 @@ def vgg() -> nn.Module:
     return net
 
 
-def step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bfloat16: bool = False) -> Callable[[], None]:
+def step(
+    net: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bfloat16: bool = False, fused: bool = False
+) -> Callable[[], None]:
+    forward = fuse_norms(net, x[:2]) if fused else net
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-            loss = functional.cross_entropy(net(x), y)
+            loss = functional.cross_entropy(forward(x), y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -102,16 +107,25 @@ def set_memory(memory: str) -> None:
         raise SystemExit("--memory: this C library, or the environment, does not allow it")
 
 
-def variants(name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int]) -> dict[str, Callable[[], None]]:
-    out = {"torch float32": step(network(name), x, y), "torch bfloat16": step(network(name), x, y, bfloat16=True)}
+def variants(
+    name: str, x: torch.Tensor, y: torch.Tensor, bits: list[int], skip: list[str]
+) -> dict[str, Callable[[], None]]:
+    def integer(width: int) -> nn.Module:
+        return integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
+
+    makers: dict[str, Callable[[], Callable[[], None]]] = {
+        "torch float32": lambda: step(network(name), x, y),
+        "torch bfloat16": lambda: step(network(name), x, y, bfloat16=True),
+    }
     if name == "vgg":
-        out["one-bit"] = step(one_bit_fqt.apply(network(name)), x, y)
-    for width in bits:
-        net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
-        out[f"integer {width}-bit"] = step(net, x, y)
-        net = integer_(network(name), IntegerConfig(width, width, width), keep_float=FLOAT[name])
-        out[f"shiftquant {width}-bit"] = step(use_l1_norm_(net, IntegerConfig(width, width, width)), x, y)
-    return out
+        makers["one-bit"] = lambda: step(one_bit_fqt.apply(network(name)), x, y)
+    for w in bits:
+        makers |= {
+            f"integer {w}-bit": lambda w=w: step(integer(w), x, y, fused=True),  # type: ignore[misc]
+            f"integer {w}-bit unfused": lambda w=w: step(integer(w), x, y),  # type: ignore[misc]
+            f"shiftquant {w}-bit": lambda w=w: step(use_l1_norm_(integer(w), IntegerConfig(w, w, w)), x, y),  # type: ignore[misc]
+        }
+    return {key: make() for key, make in makers.items() if key not in skip}
 
 
 def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str], memory: str) -> list[dict[str, Any]]:
@@ -126,7 +140,7 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
     layer = integer_train.IntegerLayer
     for method in ("quantize_weight", "quantize_input", "quantize_gradient"):
         setattr(layer, method, coding.watch(getattr(layer, method)))
-    table = {k: v for k, v in variants(name, x, y, bits).items() if k not in skip}
+    table = variants(name, x, y, bits, skip)
     set_memory(memory)
     seconds: dict[str, list[float]] = {key: [] for key in table}
     parts: dict[str, list[tuple[float, float, float]]] = {key: [] for key in table}

@@ -236,6 +236,39 @@ void norm_gradient(Trainer& t, const Array& g_codes, int32_t zero, const Array& 
   without_gil([&] { return t.norm_gradient(g, v, count / columns, n, to); });
 }
 
+netsuke::train::BatchNormLayer batch_norm_of(const Array& x, const std::optional<Array>& weight, const std::optional<Array>& bias, double eps, bool relu,
+                                             const Out& numbers) {
+  const auto count = static_cast<int64_t>(x.size()), columns = static_cast<int64_t>(numbers.size()) / 2;
+  if (columns < 1 || count < 1 || count % columns != 0) invalid("x is not a whole number of rows");
+  return {count / columns, columns, weight ? floats<const float>(*weight, columns, "weight") : nullptr,
+          bias ? floats<const float>(*bias, columns, "bias") : nullptr, eps, relu};
+}
+
+void batch_norm(Trainer& t, const Array& x, const std::optional<Array>& residual, const std::optional<Array>& weight, const std::optional<Array>& bias,
+                double eps, bool relu, const Out& y, const Out& affine, const Out& moments, const Out& ends) {
+  const auto layer = batch_norm_of(x, weight, bias, eps, relu, affine);
+  const int64_t count = layer.rows * layer.columns;
+  const auto* from = floats<const float>(x, count, "x");
+  const float* add = residual ? floats<const float>(*residual, count, "residual") : nullptr;
+  auto *to = floats<float>(y, count, "y"), *numbers = floats<float>(affine, 2 * layer.columns, "affine"), *range = floats<float>(ends, 2, "ends");
+  auto* both = typed<double>(moments, 2 * layer.columns, "moments");
+  without_gil([&] { return t.batch_norm(layer, from, add, to, numbers, both, range); });
+}
+
+void batch_norm_gradient(Trainer& t, const Array& x, const Array& dy, const std::optional<Array>& y, const std::optional<Array>& weight, double eps,
+                         bool relu, const Out& affine, const Out& moments, const std::optional<Out>& dz, const std::optional<Out>& dx,
+                         const Out& dweight, const Out& dbias) {
+  const auto layer = batch_norm_of(x, weight, std::nullopt, eps, relu, affine);
+  const int64_t count = layer.rows * layer.columns, columns = layer.columns;
+  const auto *from = floats<const float>(x, count, "x"), *g = floats<const float>(dy, count, "dy");
+  const float* out = y ? floats<const float>(*y, count, "y") : nullptr;
+  const auto *numbers = floats<float>(affine, 2 * columns, "affine");
+  const auto* both = typed<double>(moments, 2 * columns, "moments");
+  auto *z = dz ? floats<float>(*dz, count, "dz") : nullptr, *to = dx ? floats<float>(*dx, count, "dx") : nullptr;
+  auto *dw = floats<float>(dweight, columns, "dweight"), *db = floats<float>(dbias, columns, "dbias");
+  without_gil([&] { return t.batch_norm_gradient(layer, from, g, out, numbers, both, z, to, dw, db); });
+}
+
 int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
 
 template <typename T, typename A>
@@ -375,6 +408,10 @@ void bind_training(nb::module_& m) {
       .def("norm_dot", &norm_dot, "g"_a, "scale"_a, "zero"_a, "top_code"_a, "seed"_a.none(), "g_codes"_a, "codes"_a, "floor"_a, "slope"_a,
            "offset"_a, "total"_a, "dot"_a)
       .def("norm_gradient", &norm_gradient, "g_codes"_a, "zero"_a, "codes"_a, "floor"_a, "slope"_a, "below"_a, "at"_a, "above"_a, "dx"_a)
+      .def("batch_norm", &batch_norm, "x"_a, "residual"_a.none(), "weight"_a.none(), "bias"_a.none(), "eps"_a, "relu"_a, "y"_a, "affine"_a,
+           "moments"_a, "ends"_a)
+      .def("batch_norm_gradient", &batch_norm_gradient, "x"_a, "dy"_a, "y"_a.none(), "weight"_a.none(), "eps"_a, "relu"_a, "affine"_a, "moments"_a,
+           "dz"_a.none(), "dx"_a.none(), "dweight"_a, "dbias"_a)
       .def("bit_conv", &bit_conv, "layer"_a, "x"_a, "w"_a, "mult"_a, "accumulate"_a, "y"_a)
       .def("pack_signs", &pack_signs, "x"_a, "channels"_a, "y"_a)
       .def("pack_planes", &pack_planes, "codes"_a, "channels"_a, "planes"_a, "y"_a)

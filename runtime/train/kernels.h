@@ -123,6 +123,25 @@ struct Norm {
   void (*distance)(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum);  // sum |code - zero|
 };
 
+// Batch normalization, addition and ReLU of [rows][columns] f32 (batch_norm.cc), one number a column in every array.
+struct BatchNormColumns {
+  int64_t columns;
+  const float *factor, *shift;        // y = x * factor + shift
+  const float *mean, *slope, *offset;  // dx = dz * factor + (x * slope + offset); backward only
+};
+// What says where a ReLU passed its gradient: there is none, its input made again from x, or its output y.
+enum class Gate : uint8_t { kOpen, kInput, kOutput };
+struct BatchNorm {
+  // sum += x - centre, squares += (x - centre)^2.
+  void (*moments)(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares);
+  // y, with its running ends as Norm::minmax has them; residual may be null.
+  void (*apply)(const float* x, const float* residual, int64_t rows, const BatchNormColumns& n, bool relu, float* y, int32_t* least, int32_t* most);
+  // total += dz, dot += dz (x - mean); kOutput: dz is written, and y is read there only.
+  void (*sums)(const float* x, const float* dy, const float* y, int64_t rows, const BatchNormColumns& n, Gate gate, float* total, float* dot, float* dz);
+  // kOutput: dy is dz already.
+  void (*gradient)(const float* x, const float* dy, int64_t rows, const BatchNormColumns& n, Gate gate, float* dx);
+};
+
 struct Table {
   const char* name;
   int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
@@ -139,6 +158,7 @@ struct Table {
   // dst[n][i] = src[i][n] - zero for 16 columns of four rows, 64 bytes.
   void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
   Norm norm;
+  BatchNorm batch_norm;
   Winograd winograd;            // empty where direct products of 8 bits are as fast (VNNI: four to one of 16 bits)
   Winograd winograd_two;        // stride 2
 };

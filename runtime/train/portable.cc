@@ -139,11 +139,12 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 #define NT_WINOGRAD_UNROLL
 #include "train/winograd.inc"
 #include "train/norm.inc"
+#include "train/batch_norm.inc"
 
 }  // namespace
 
 const Table train_kernels_portable = {"portable", 6, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
-                                      kNorm, kWinograd, kWinogradTwo};
+                                      kNorm, kBatchNorm, kWinograd, kWinogradTwo};
 
 }  // namespace train
 }  // namespace netsuke

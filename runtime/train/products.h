@@ -40,6 +40,14 @@ struct Codes {
   int64_t top() const { return hi - zero > zero - lo ? hi - zero : zero - lo; }  // largest |code - zero|
 };
 
+// A batch normalization, with ReLU or without. weight and bias [columns], or null.
+struct BatchNormLayer {
+  int64_t rows, columns;
+  const float *weight, *bias;
+  double eps;
+  bool relu;
+};
+
 // Adds the nanoseconds of its life to a counter.
 class Stopwatch {
  public:
@@ -98,6 +106,13 @@ class Trainer {
   // Codes of the gradient q.x; their sum, and their sum times xh's codes.
   Status norm_dot(const Quantize& q, const uint8_t* codes, int64_t rows, const NormColumns& n, int64_t* total, int64_t* dot);
   Status norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
+
+  // x, residual (or null) and y [rows][columns]; affine f32 [2][columns]: factor, shift; moments binary64 [2][columns]: mean, variance of the
+  // batch; ends f32 [2]: smallest and largest y, where a NaN shows.
+  Status batch_norm(const BatchNormLayer& layer, const float* x, const float* residual, float* y, float* affine, double* moments, float* ends);
+  // y: of a ReLU behind an addition, with dz to write; otherwise null, and dz is not written. dx may be null.
+  Status batch_norm_gradient(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine,
+                             const double* moments, float* dz, float* dx, float* dweight, float* dbias);
 
   // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
   void times(int64_t* prepare, int64_t* multiply);

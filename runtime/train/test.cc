@@ -1,5 +1,7 @@
 // Every table this CPU runs against the plain loops, on random operands with the ranges each lane allows; the random numbers against
 // the generator's published form; thread counts.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <thread>
@@ -7,6 +9,7 @@
 
 #include "base/check.h"
 #include "train/products.h"
+#include "train/test_batch_norm.h"
 #include "train/test_tiles.h"
 #include "train/test_winograd.h"
 
@@ -162,6 +165,58 @@ void check_three_by_three(Isa isa, int64_t n, int64_t h, int64_t wide, int64_t s
   }
 }
 
+// Batch normalization, addition and ReLU against binary64, the same bits for several thread counts; rows of 16 are taken together, and
+// 4099 of them leave three over.
+void check_batch_norm(Isa isa) {
+  std::mt19937 rng(11);
+  std::normal_distribution<float> value(3.0f, 2.0f);
+  for (const int64_t columns : {16, 24}) {
+    const int64_t rows = 4099, count = rows * columns;
+    std::vector<float> x(static_cast<size_t>(count)), r(x), dy(x), weight(static_cast<size_t>(columns), 1.5f), bias(weight.size(), -2.0f);
+    for (float& v : x) v = value(rng);
+    for (float& v : r) v = value(rng) - 3;
+    for (float& v : dy) v = value(rng) - 3;
+    std::vector<std::vector<float>> first;
+    for (const int threads : {1, 2, 5}) {
+      Trainer trainer(isa, threads);
+      std::vector<float> y(x.size()), dz(x.size()), dx(x.size()), affine(2 * weight.size()), dw(weight.size()), db(weight.size()), ends(2);
+      std::vector<double> moments(2 * weight.size());
+      const BatchNormLayer layer = {rows, columns, weight.data(), bias.data(), 1e-5, true};
+      CHECK_OK(trainer.batch_norm(layer, x.data(), r.data(), y.data(), affine.data(), moments.data(), ends.data()));
+      CHECK_OK(trainer.batch_norm_gradient(layer, x.data(), dy.data(), y.data(), affine.data(), moments.data(), dz.data(), dx.data(), dw.data(), db.data()));
+      const std::vector<std::vector<float>> all = {y, dz, dx, affine, dw, db, ends};
+      if (first.empty()) first = all;
+      CHECK(all == first);
+    }
+    double worst = 0;
+    for (int64_t c = 0; c < columns; ++c) {
+      double mean = 0, variance = 0, total = 0, dot = 0;
+      for (int64_t i = c; i < count; i += columns) mean += x[static_cast<size_t>(i)] / static_cast<double>(rows);
+      for (int64_t i = c; i < count; i += columns) variance += (x[static_cast<size_t>(i)] - mean) * (x[static_cast<size_t>(i)] - mean) / static_cast<double>(rows);
+      const double inverse = 1 / std::sqrt(variance + 1e-5);
+      for (const bool last : {false, true}) {
+        for (int64_t i = c; i < count; i += columns) {
+          const auto at = static_cast<size_t>(i);
+          const double xh = (x[at] - mean) * inverse, y = std::max(0.0, 1.5 * xh - 2 + r[at]), dz = first[0][at] > 0 ? dy[at] : 0;
+          if (last) {
+            worst = std::max({worst, std::abs(first[0][at] - y), std::abs(first[1][at] - dz)});
+            worst = std::max(worst, std::abs(first[2][at] - 1.5 * inverse * (dz - (total + xh * dot) / static_cast<double>(rows))));
+          } else {
+            total += dz, dot += dz * xh;
+          }
+        }
+      }
+    }
+    CHECK(worst < 2e-5);
+  }
+  Trainer trainer(isa, 1);
+  float number = 0;
+  double moments[2] = {0, 0};
+  const BatchNormLayer none = {0, 1, nullptr, nullptr, 1e-5, true}, open = {1, 1, nullptr, nullptr, 1e-5, false};
+  CHECK(trainer.batch_norm(none, &number, nullptr, &number, &number, moments, &number).code() == Code::kInvalidArgument);
+  CHECK(trainer.batch_norm_gradient(open, &number, &number, &number, &number, moments, &number, nullptr, &number, &number).code() == Code::kInvalidArgument);
+}
+
 // A sum that could leave int32 is refused by its numbers, a window larger than the image too.
 void check_refusals() {
   Trainer trainer(Isa::kPortable, 1);
@@ -188,6 +243,8 @@ int main() {
     if (!isa_available(isa)) continue;
     const Table& table = train_kernels(isa);
     compare_tiles(table);
+    compare_batch_norm(table);
+    check_batch_norm(isa);
     check_quantize(table);
     check_movement(table);
     check_one_bit(isa);

@@ -366,11 +366,12 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 #define NT_WINOGRAD_UNROLL NT_UNROLL
 #include "train/winograd.inc"
 #include "train/norm.inc"
+#include "train/batch_norm.inc"
 
 }  // namespace
 
 const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
-                                  kNorm, kWinograd, kWinogradTwo};
+                                  kNorm, kBatchNorm, kWinograd, kWinogradTwo};
 
 }  // namespace train
 }  // namespace netsuke

@@ -102,12 +102,25 @@ void norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, 
 void norm_distance(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum) {
   train_kernels_avx2.norm.distance(codes, rows, columns, zero, sum);
 }
+void bn_moments(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares) {
+  train_kernels_avx2.batch_norm.moments(x, rows, columns, centre, sum, squares);
+}
+void bn_apply(const float* x, const float* residual, int64_t rows, const BatchNormColumns& n, bool relu, float* y, int32_t* least, int32_t* most) {
+  train_kernels_avx2.batch_norm.apply(x, residual, rows, n, relu, y, least, most);
+}
+void bn_sums(const float* x, const float* dy, const float* y, int64_t rows, const BatchNormColumns& n, Gate gate, float* total, float* dot, float* dz) {
+  train_kernels_avx2.batch_norm.sums(x, dy, y, rows, n, gate, total, dot, dz);
+}
+void bn_gradient(const float* x, const float* dy, int64_t rows, const BatchNormColumns& n, Gate gate, float* dx) {
+  train_kernels_avx2.batch_norm.gradient(x, dy, rows, n, gate, dx);
+}
 
 }  // namespace
 
 extern const Table NETSUKE_TRAIN_TABLE;
 const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
-                                   {minmax, norm_count, norm_above, norm_apply, norm_dot, norm_gradient, norm_distance}, {}, {}};
+                                   {minmax, norm_count, norm_above, norm_apply, norm_dot, norm_gradient, norm_distance},
+                                   {bn_moments, bn_apply, bn_sums, bn_gradient}, {}, {}};
 
 }  // namespace train
 }  // namespace netsuke

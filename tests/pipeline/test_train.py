@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,49 @@ def test_it_learns_and_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     resumed = run(checkpoint=path)
     assert weights(resumed) == weights(whole)
     assert [r["loss"] for r in resumed.history] == [r["loss"] for r in whole.history]
+
+
+def test_fused_normalizations_resume_bit_for_bit(tmp_path: Path) -> None:
+    """Without the L1 norm, training computes batch normalization and ReLU in one kernel, and says so; the model keeps
+    its own modules."""
+    options, path = {**OPTIONS, "l1_norm": False}, tmp_path / "run.pt"
+
+    def go(epochs: int, **more: Any) -> TrainResult:
+        return netsuke.train(network(), data(), options=options, epochs=epochs, batch=32, progress=False, **more)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(epoch: int, _loss: float) -> None:
+        if epoch == 1:
+            raise Stopped
+
+    whole = go(2)
+    assert whole.notes == ["2 normalizations in one kernel with what stands behind them"]
+    assert whole.summary().endswith(whole.notes[0])
+    assert [type(m) for m in whole.model if isinstance(m, nn.BatchNorm2d)] == [nn.BatchNorm2d] * 2
+    with pytest.raises(Stopped):
+        go(2, checkpoint=path, notify=stop)
+    with pytest.raises(UsageError, match="another normalizations    got: fused    allowed: torch"):
+        go(2, checkpoint=path, fuse=False)
+    assert weights(go(2, checkpoint=path)) == weights(whole)
+    apart = go(2, fuse=False)
+    assert not apart.notes
+    assert abs(apart.history[0]["loss"] - whole.history[0]["loss"]) < 0.05
+
+
+def test_a_network_that_cannot_be_fused_trains_and_says_why() -> None:
+    class Moody(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)
+
+    made = Moody(*network())
+    result = netsuke.train(made, data(), options={**OPTIONS, "l1_norm": False}, batch=32, progress=False)
+    assert result.model is made
+    assert "computed by torch, one operator after the other: torch.fx cannot follow" in result.summary()
+    simulated = {**OPTIONS, "l1_norm": False, "products": "simulation"}
+    x, y = data()
+    assert not netsuke.train(network(), (x[:32], y[:32]), options=simulated, batch=32, progress=False).notes
 
 
 def test_another_width_cannot_continue(tmp_path: Path) -> None:

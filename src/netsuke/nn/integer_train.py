@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from netsuke.core.errors import Problem, UsageError
+from netsuke.nn.fused_norm import known_range
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_master import channels_last, set_up_master, settle
 from netsuke.nn.integer_probe import Probe
@@ -80,12 +81,15 @@ class _Product(torch.autograd.Function):
     """y from x and the master weights; backward in integers. `layer` carries configuration and buffers."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: IntegerLayer) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, layer: IntegerLayer,
+        ends: tuple[float, float] | None = None,
+    ) -> Tensor:  # fmt: skip
         if x.dtype != torch.float32:
             hint = "x.float(); integer layers stay outside of torch.autocast"
             raise UsageError(Problem("the input is not float32", layer.where, str(x.dtype), hint=hint))
         kit, w = products(layer.config.products), layer.quantize_weight(weight)
-        q = layer.quantize_input(x)
+        q = layer.quantize_input(x, ends)
         if layer.probe is not None:
             layer.probe.inputs(layer.where, q)
         mult = (q.scale.double() * w.scale.double()).float()
@@ -95,7 +99,7 @@ class _Product(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g = gradients[0].contiguous()
         need_x, need_w, need_bias = ctx.needs_input_grad[:3]
         dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w)
@@ -104,7 +108,7 @@ class _Product(torch.autograd.Function):
         if ctx.layer.controller is not None and dw is not None:
             dw = ctx.layer.controller(ctx.layer, g.numel() // g.shape[-1], dw)
         db = g.reshape(-1, g.shape[-1]).sum(0) if ctx.has_bias and need_bias else None
-        return dx, dw, db, None
+        return dx, dw, db, None, None
 
 
 class IntegerLayer(nn.Module):
@@ -149,15 +153,16 @@ class IntegerLayer(nn.Module):
             top = min(top, math.ceil(math.ldexp(float(ranges.max()), fraction)))
         return QTensor(codes, scale, zero, zero - top, zero + top)
 
-    def quantize_input(self, x: Tensor) -> QTensor:
-        """f32 [N, H, W, C] -> codes with this layer's range, which training moves and evaluation does not."""
+    def quantize_input(self, x: Tensor, ends: tuple[float, float] | None = None) -> QTensor:
+        """f32 [N, H, W, C] -> codes with this layer's range, which training moves and evaluation does not. ends:
+        smallest and largest of x where they are known."""
         config, kit = self.config, products(self.config.products)
         if config.fraction is not None:
             return self._fixed_fraction(x, config.activation_bits, config.fraction)
         if config.gradient == "dfp":
             return self._fixed_point(x, config.activation_bits)
         if self.training:
-            low, high = kit.minmax(x.detach())
+            low, high = kit.minmax(x.detach()) if ends is None else ends
             if not (low > -float("inf") and high < float("inf")):  # NaN fails both
                 raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
             before = cast(Range, tuple(self.input_range.tolist()))
@@ -271,7 +276,7 @@ class IntegerConv2d(nn.Conv2d, IntegerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1).contiguous()
-        y: Tensor = _Product.apply(rows, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
+        y: Tensor = _Product.apply(rows, self.weight, self.bias, self, known_range(x))  # type: ignore[no-untyped-call]
         return y.permute(0, 3, 1, 2)
 
 

@@ -30,15 +30,17 @@ CHECKPOINT_SCHEMA = 1
 @dataclass
 class TrainResult:
     """model: trained, in eval mode. history: one row an epoch: epoch, loss, seconds; accuracy when evaluated; with
-    integer layers the means over layers, on the epoch's last batch, of `netsuke.nn.integer_probe`."""
+    integer layers the means over layers, on the epoch's last batch, of `netsuke.nn.integer_probe`. notes: on how it was
+    computed."""
 
     model: nn.Module
     history: list[dict[str, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """One line on the last epoch."""
+        """One line on the last epoch, then the notes."""
         last = self.history[-1] if self.history else {}
-        return "  ".join(f"{k} {v:.4g}" for k, v in last.items())
+        return "\n".join(["  ".join(f"{k} {v:.4g}" for k, v in last.items()), *self.notes])
 
 
 def samples(data: Any, where: str) -> tuple[Tensor, Tensor]:
@@ -82,6 +84,7 @@ class _Run:
     schedule: Any
     order: torch.Generator
     identity: dict[str, Any]
+    forward: Callable[[Tensor], Any]  # of the model, in training
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -130,7 +133,7 @@ class _Run:
         self.epoch, self.history = state["epoch"], state["history"]
 
 
-_LATER = ("optimizer",)  # what checkpoints written before it was compared do not hold
+_LATER = ("optimizer", "normalizations")  # what checkpoints written before it was compared do not hold
 
 
 def _flat(identity: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def _epoch(
             images = augment(x[rows], run.order) if augment is not None else x[rows]
             last = index == len(groups) - 1
             with probed(run.model) if last else contextlib.nullcontext() as probe:
-                loss = loss_of(run.model(images), y[rows])
+                loss = loss_of(run.forward(images), y[rows])
                 run.optimizer.zero_grad()
                 loss.backward()
             run.optimizer.step()
@@ -190,6 +193,27 @@ def _epoch(
             step(f"epoch {run.epoch + 1}  loss {losses[-1]:.4f}")
     settle_all(run.model)
     return float(np.mean(losses)), probe.means() if probe is not None else {}
+
+
+def _training_pass(
+    model: nn.Module, x: Tensor, config: Any, *, fuse: bool
+) -> tuple[Callable[[Tensor], Any], list[str]]:
+    """The pass that trains: with normalizations in one kernel with what stands behind them where the method computes
+    with the kernels, and a word on it."""
+    import torch
+
+    from netsuke.core.errors import UnsupportedError
+    from netsuke.nn.norm_fusion import fuse_norms
+
+    found = any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    if not (fuse and found and config is not None and getattr(config, "products", "kernels") == "kernels"):
+        return model, []
+    try:
+        fused = fuse_norms(model, x[:2])
+    except UnsupportedError as error:
+        why = "; ".join(str(problem.what) for problem in error.problems)
+        return model, [f"normalizations are computed by torch, one operator after the other: {why}"]
+    return fused, [fused.summary()]
 
 
 def train(
@@ -209,6 +233,7 @@ def train(
     seed: int = 0,
     progress: bool = True,
     keep_memory: bool = True,
+    fuse: bool = True,
     notify: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
     """Train a network in place with an integer method ("" trains in float) and return it with its history.
@@ -222,6 +247,8 @@ def train(
                      batch, seed, epochs or the optimizer's settings differ
     keep_memory      freed memory stays for the next step while this runs (`netsuke.nn.kept_memory`) and goes back to
                      the system at the end; False, or NETSUKE_KEEP_MEMORY=0: left to the C library
+    fuse             batch normalization, the addition and the ReLU behind it are one kernel while an integer method
+                     trains (`netsuke.nn.norm_fusion`); a network that cannot be taken trains as it is, `notes` say why
     notify           called after every epoch with its number and loss
     """
     import torch
@@ -262,7 +289,9 @@ def train(
         plan = schedule(made, epochs * -(-len(x) // batch)) if schedule else None
         settings = (f"{k} {v}" for k, v in made.defaults.items() if isinstance(v, int | float | tuple))
         identity["optimizer"] = f"{type(made).__name__}: {', '.join(settings)}"
-        run = _Run(model, made, plan, torch.Generator().manual_seed(seed), identity)
+        forward, notes = _training_pass(model, x, config, fuse=fuse)
+        identity["normalizations"] = "torch" if forward is model else "fused"
+        run = _Run(model, made, plan, torch.Generator().manual_seed(seed), identity, forward)
         path = Path(checkpoint) if checkpoint else None
         if path is not None and path.is_file():
             run.load(path)
@@ -278,7 +307,7 @@ def train(
                 run.save(path)
             if notify is not None:
                 notify(run.epoch, mean)
-    return TrainResult(model.eval(), run.history)
+    return TrainResult(model.eval(), run.history, notes)
 
 
 def _default_optimizer(parameters: Any) -> torch.optim.Optimizer:

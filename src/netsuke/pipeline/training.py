@@ -117,7 +117,7 @@ def train_network(request: TrainRequest, progress: Progress = lambda _text, _sha
         trained, losses = _with_quantizers(request, model, x, y, shape, progress, notes)
         graph = trained.export()
     else:
-        trained, losses = _with_arithmetic(request, copy.deepcopy(model), x, y, progress)
+        trained, losses = _with_arithmetic(request, copy.deepcopy(model), x, y, progress, notes)
         graph, trained = _captured(trained, shape)
         notes += _served_as(trained)
     from netsuke.passes import compile_program
@@ -242,7 +242,7 @@ def _with_quantizers(
 
 
 def _with_arithmetic(
-    request: TrainRequest, model: nn.Module, x: Tensor, y: Tensor, progress: Progress
+    request: TrainRequest, model: nn.Module, x: Tensor, y: Tensor, progress: Progress, notes: list[str]
 ) -> tuple[Any, list[float]]:
     """The room `integer`: an ordinary loop around layers of another arithmetic."""
     import torch
@@ -258,6 +258,7 @@ def _with_arithmetic(
         batch=min(request.batch, len(x)), checkpoint=request.checkpoint, seed=request.seed, progress=False,
         notify=finished, optimizer=lambda p: torch.optim.SGD(p, lr=request.rate, momentum=0.9, weight_decay=1e-4),
     )  # fmt: skip
+    notes += result.notes
     return result.model.eval(), [row["loss"] for row in result.history]
 
 

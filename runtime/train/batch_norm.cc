@@ -1,0 +1,175 @@
+// Batch normalization with what stands behind it, a residual and ReLU, forward and backward in two passes each (docs/numerics.md
+// section 13):
+//
+//   y = max(x f + s + residual, 0)           f = gamma / sqrt(var + eps), s = beta - mean f
+//   dz = dy where y > 0                      the residual's gradient
+//   dx = dz f + (x a + b)                    a = -f inverse dot / M, b = -f total / M - mean a;  total = sum dz, dot = sum dz xh
+//
+// Sums run in f32 over 64 rows and in binary64, in the order of the rows, over what these give; so every number of threads and every
+// instruction set gives the same bits. The sums of squares are taken around the first row of their block, the blocks' then around the
+// tensor's first row, exactly enough in binary64: a mean far from 0 costs nothing.
+// Without a residual the ReLU's side follows from x again (the same two f32 operations as forward), so y is not read; with one, the
+// first backward pass writes dz, which the second reads instead of dy and y.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "train/products.h"
+
+namespace netsuke {
+namespace train {
+namespace {
+
+constexpr int64_t kBlock = 64;                   // rows whose sums are f32
+constexpr int64_t kElements = int64_t{1} << 16;  // of a task
+
+// Rows of few channels are taken together, as rows of 64 whose numbers repeat; `left` rows stay over.
+struct Rows {
+  Rows(int64_t rows, int64_t columns)
+      : many(columns < kBlock && kBlock % columns == 0 ? kBlock / columns : 1), width(many * columns), wide(rows / many), left(rows % many),
+        each(std::max(kBlock, kElements / width / kBlock * kBlock)), tasks((wide + each - 1) / each) {}
+  int64_t many, width, wide, left, each, tasks;
+  int64_t begin(int64_t task) const { return task * each; }
+  int64_t end(int64_t task) const { return std::min(wide, (task + 1) * each); }
+};
+
+struct Numbers {  // of wide rows
+  explicit Numbers(const Rows& rows) : many(rows.many), n{rows.width, nullptr, nullptr, nullptr, nullptr, nullptr} {}
+  const float* repeat(const float* from) {
+    std::vector<float> out;
+    for (int64_t i = 0; i < many; ++i) out.insert(out.end(), from, from + n.columns / many);
+    kept.push_back(std::move(out));
+    return kept.back().data();
+  }
+  int64_t many;
+  std::vector<std::vector<float>> kept;
+  BatchNormColumns n;
+};
+
+float from_order(int32_t v) {
+  const int32_t bits = v ^ ((v >> 31) & 0x7FFFFFFF);
+  float out;
+  memcpy(&out, &bits, sizeof out);
+  return out;
+}
+
+// Sums of all tasks in their order, then of the rows taken together.
+std::vector<double> folded(const std::vector<double>& part, const Rows& rows, int64_t columns) {
+  std::vector<double> wide(static_cast<size_t>(2 * rows.width), 0.0), out(static_cast<size_t>(2 * columns), 0.0);
+  for (size_t i = 0; i < part.size(); ++i) wide[i % wide.size()] += part[i];
+  for (int64_t i = 0; i < 2 * rows.width; ++i) out[static_cast<size_t>(i / rows.width * columns + i % rows.width % columns)] += wide[static_cast<size_t>(i)];
+  return out;
+}
+
+}  // namespace
+
+Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const float* residual, float* y, float* affine, double* moments, float* ends) {
+  const int64_t columns = layer.columns;
+  if (layer.rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
+  const Rows rows(layer.rows, columns);
+  const auto width = static_cast<size_t>(rows.width);
+  std::vector<double> part(2 * width * static_cast<size_t>(rows.tasks), 0.0);
+  pool_.parallel_for(rows.tasks, [&](int64_t task, int) {
+    double *total = part.data() + 2 * width * static_cast<size_t>(task), *squares = total + width;
+    std::vector<float> sums(2 * width);
+    for (int64_t row = rows.begin(task); row < rows.end(task); row += kBlock) {
+      const int64_t count = std::min(kBlock, rows.end(task) - row);
+      const float* centre = x + row * rows.width;
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      table_.batch_norm.moments(centre, count, rows.width, centre, sums.data(), sums.data() + width);
+      for (int64_t i = 0, c = 0; i < rows.width; ++i, c = c + 1 == columns ? 0 : c + 1) {
+        const double away = static_cast<double>(centre[i]) - static_cast<double>(x[c]), sum = static_cast<double>(sums[static_cast<size_t>(i)]);
+        total[i] += sum + static_cast<double>(count) * away;
+        squares[i] += static_cast<double>(sums[width + static_cast<size_t>(i)]) + away * (2 * sum + static_cast<double>(count) * away);
+      }
+    }
+  });
+  std::vector<double> sums = folded(part, rows, columns);
+  for (int64_t i = rows.wide * rows.width; i < layer.rows * columns; ++i) {
+    const auto c = static_cast<size_t>(i % columns);
+    const double away = static_cast<double>(x[i]) - static_cast<double>(x[c]);
+    sums[c] += away, sums[static_cast<size_t>(columns) + c] += away * away;
+  }
+  const auto count = static_cast<double>(layer.rows);
+  for (int64_t c = 0; c < columns; ++c) {
+    const double away = sums[static_cast<size_t>(c)] / count, mean = static_cast<double>(x[c]) + away;
+    const double spread = sums[static_cast<size_t>(columns + c)] / count - away * away, variance = spread < 0 ? 0 : spread;
+    const double gamma = layer.weight != nullptr ? static_cast<double>(layer.weight[c]) : 1.0, beta = layer.bias != nullptr ? static_cast<double>(layer.bias[c]) : 0.0;
+    const double factor = gamma / std::sqrt(variance + layer.eps);
+    moments[c] = mean, moments[columns + c] = variance;
+    affine[c] = static_cast<float>(factor), affine[columns + c] = static_cast<float>(beta - mean * factor);
+  }
+  Numbers numbers(rows);
+  numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
+  std::vector<int32_t> low(static_cast<size_t>(rows.tasks) + 1, INT32_MAX), high(low.size(), INT32_MIN);
+  pool_.parallel_for(rows.tasks, [&](int64_t i, int) {
+    const int64_t task = rows.tasks - 1 - i, at = rows.begin(task) * rows.width;  // what was read last may still be near
+    const auto t = static_cast<size_t>(task);
+    int32_t least = INT32_MAX, most = INT32_MIN;
+    table_.batch_norm.apply(x + at, residual == nullptr ? nullptr : residual + at, rows.end(task) - rows.begin(task), numbers.n, layer.relu, y + at,
+                            &least, &most);
+    low[t] = least, high[t] = most;
+  });
+  if (rows.left > 0) {
+    const int64_t at = rows.wide * rows.width;
+    const BatchNormColumns narrow = {columns, affine, affine + columns, nullptr, nullptr, nullptr};
+    table_.batch_norm.apply(x + at, residual == nullptr ? nullptr : residual + at, rows.left, narrow, layer.relu, y + at, &low.back(), &high.back());
+  }
+  ends[0] = from_order(*std::min_element(low.begin(), low.end()));
+  ends[1] = from_order(*std::max_element(high.begin(), high.end()));
+  return Status();
+}
+
+Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine,
+                                    const double* moments, float* dz, float* dx, float* dweight, float* dbias) {
+  const int64_t columns = layer.columns;
+  if (layer.rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
+  if (y != nullptr && (!layer.relu || dz == nullptr)) return error(Code::kInvalidArgument, "the output is for a ReLU whose gradient is wanted");
+  const Rows rows(layer.rows, columns);
+  const auto width = static_cast<size_t>(rows.width);
+  const Gate gate = !layer.relu ? Gate::kOpen : y != nullptr ? Gate::kOutput : Gate::kInput;
+  std::vector<float> mean(static_cast<size_t>(columns)), slope(mean), offset(mean);
+  for (size_t c = 0; c < mean.size(); ++c) mean[c] = static_cast<float>(moments[c]);
+  Numbers numbers(rows);
+  numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
+  numbers.n.mean = numbers.repeat(mean.data());
+  std::vector<double> part(2 * width * static_cast<size_t>(rows.tasks + 1), 0.0);  // the rows that stay over last
+  const auto add = [&](int64_t row_begin, int64_t row_end, int64_t at, const BatchNormColumns& n, double* to) {
+    std::vector<float> sums(2 * width);
+    for (int64_t row = row_begin; row < row_end; row += kBlock) {
+      const int64_t from = at + row * n.columns;
+      std::fill(sums.begin(), sums.end(), 0.0f);
+      table_.batch_norm.sums(x + from, dy + from, y == nullptr ? nullptr : y + from, std::min(kBlock, row_end - row), n, gate, sums.data(),
+                             sums.data() + width, y == nullptr ? nullptr : dz + from);
+      for (size_t i = 0; i < 2 * width; ++i) to[i] += static_cast<double>(sums[i]);
+    }
+  };
+  pool_.parallel_for(rows.tasks, [&](int64_t task, int) {
+    add(rows.begin(task), rows.end(task), 0, numbers.n, part.data() + 2 * width * static_cast<size_t>(task));
+  });
+  BatchNormColumns narrow = {columns, affine, affine + columns, mean.data(), slope.data(), offset.data()};
+  const int64_t behind = rows.wide * rows.width;
+  if (rows.left > 0) add(0, rows.left, behind, narrow, part.data() + 2 * width * static_cast<size_t>(rows.tasks));
+  const std::vector<double> sums = folded(part, rows, columns);
+  const auto count = static_cast<double>(layer.rows);
+  for (int64_t c = 0; c < columns; ++c) {
+    const auto i = static_cast<size_t>(c);
+    const double gamma = layer.weight != nullptr ? static_cast<double>(layer.weight[c]) : 1.0, inverse = 1 / std::sqrt(moments[columns + c] + layer.eps);
+    const double total = sums[i], dot = (sums[static_cast<size_t>(columns) + i] + (static_cast<double>(mean[i]) - moments[c]) * total) * inverse;
+    const double factor = gamma * inverse, pull = -factor * inverse * dot / count;
+    slope[i] = static_cast<float>(pull), offset[i] = static_cast<float>(-factor * total / count - moments[c] * pull);
+    dweight[c] = static_cast<float>(dot), dbias[c] = static_cast<float>(total);
+  }
+  if (dx == nullptr) return Status();
+  numbers.n.slope = numbers.repeat(slope.data()), numbers.n.offset = numbers.repeat(offset.data());
+  const float* g = y != nullptr ? dz : dy;
+  pool_.parallel_for(rows.tasks, [&](int64_t i, int) {
+    const int64_t task = rows.tasks - 1 - i, at = rows.begin(task) * rows.width;
+    table_.batch_norm.gradient(x + at, g + at, rows.end(task) - rows.begin(task), numbers.n, gate, dx + at);
+  });
+  if (rows.left > 0) table_.batch_norm.gradient(x + behind, g + behind, rows.left, narrow, gate, dx + behind);
+  return Status();
+}
+
+}  // namespace train
+}  // namespace netsuke

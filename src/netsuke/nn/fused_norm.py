@@ -1,0 +1,135 @@
+"""Batch normalization, the addition behind it and ReLU as one operation of training, forward and backward.
+
+    y = max(x f + s + residual, 0)        f = gamma / sqrt(var + eps), s = beta - mean f
+    dz = dy where y > 0, the residual's gradient;  dx = dz f + (x a + b)
+
+Four passes over memory instead of the nine that three operators of torch make, kept for backward: x, per-channel
+numbers, and y only where there is a residual. The numbers are those of nn.BatchNorm2d up to f32 rounding (sums in
+binary64 above 64 rows, docs/numerics.md section 13), the same for every number of threads and on every CPU.
+`netsuke.nn.norm_fusion` finds the places in a network; the integer layer behind takes the range of y from here instead
+of reading y again (`known_range`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from netsuke.core.errors import Problem, UnsupportedError
+from netsuke.nn.integer_products import Kernels, products
+
+_RANGE = "_netsuke_range"  # of a tensor: (its version, smallest, largest)
+
+
+def norm_activation(x: Tensor, norm: nn.Module, residual: Tensor | None = None, relu: bool = True) -> Tensor:
+    """relu(norm(x) + residual) of f32 [N, C, H, W]; residual like x or None; without the ReLU when `relu` is False.
+
+    In training mode, nn.BatchNorm2d itself without hooks, f32 on the CPU and outside of autocast: one kernel, running
+    statistics as torch moves them. Anything else is computed by `norm` and torch's operators. Gradients of gradients
+    are refused.
+    """
+    if not _takes(x, norm, residual):
+        y: Tensor = norm(x)
+        y = y if residual is None else y + residual
+        return functional.relu(y) if relu else y
+    assert isinstance(norm, nn.BatchNorm2d)
+    found: list[Any] = []
+    y = _Fused.apply(x, residual, norm.weight, norm.bias, norm.eps, relu, found)  # type: ignore[no-untyped-call]
+    moments, ends = found
+    _move(norm, moments[0], moments[1], x.numel() // x.shape[1])
+    setattr(y, _RANGE, (y._version, *ends.tolist()))
+    return y
+
+
+def known_range(x: Tensor) -> tuple[float, float] | None:
+    """Smallest and largest value of what `norm_activation` made; None for other tensors and where x was written to
+    since, as far as autograd's own versions tell."""
+    noted = getattr(x, _RANGE, None)
+    return noted[1:] if noted is not None and noted[0] == x._version else None
+
+
+def _takes(x: Tensor, norm: nn.Module, residual: Tensor | None) -> bool:
+    """Is this the kernel's case? What torch would refuse (one value a channel) is torch's."""
+    if type(norm) is not nn.BatchNorm2d or not norm.training or not _single(x) or x.ndim != 4:
+        return False
+    others = [v for v in (norm.weight, norm.bias) if v is not None]
+    return (
+        all(_single(v) for v in others)
+        and x.shape[1] == norm.num_features
+        and x.numel() > x.shape[1]
+        and (residual is None or (_single(residual) and residual.shape == x.shape))
+        and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _single(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided
+
+
+@torch.no_grad()
+def _move(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Running statistics as nn.BatchNorm2d moves them; mean and variance f64 [C] of the batch."""
+    if not norm.track_running_stats:
+        return
+    share = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            share = 1.0 / float(norm.num_batches_tracked)
+    if norm.running_mean is not None:
+        norm.running_mean.mul_(1 - share).add_(mean.to(norm.running_mean), alpha=share)
+    if norm.running_var is not None:
+        unbiased = variance * (count / (count - 1))
+        norm.running_var.mul_(1 - share).add_(unbiased.to(norm.running_var), alpha=share)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, H, W, C], contiguous; no copy in the channels_last format."""
+    return x.detach().permute(0, 2, 3, 1).contiguous()
+
+
+class _Fused(torch.autograd.Function):
+    """`found` receives (mean and variance f64 [2, C], ends of y f32 [2])."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float,
+        relu: bool, found: list[Any],
+    ) -> Tensor:  # fmt: skip
+        kit, rows = cast(Kernels, products("kernels")), _rows(x)
+        y, affine = kit.empty(rows.shape), torch.empty(2, rows.shape[-1])
+        moments, ends = torch.empty(2, rows.shape[-1], dtype=torch.float64), torch.empty(2)
+        gamma, beta = (None if v is None else v.detach().contiguous() for v in (weight, bias))
+        add = None if residual is None else _rows(residual)
+        kit._call("batch_norm", rows, add, gamma, beta, eps, relu, y, affine, moments, ends)
+        n, h, w, c = y.shape  # a view, which permute gives, could not be written to
+        out = torch.empty(0).set_(y.untyped_storage(), 0, (n, c, h, w), (h * w * c, 1, w * c, c))
+        ctx.gated = residual is not None and relu
+        ctx.eps, ctx.relu, ctx.numbers = eps, relu, (affine, moments)
+        ctx.save_for_backward(x, weight, out if ctx.gated else None)
+        found += moments, ends
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph
+            hint = "the model itself, not its fused pass"
+            raise UnsupportedError(Problem("no gradients of gradients here", "fused normalization", hint=hint))
+        x, weight, y = ctx.saved_tensors
+        kit, rows, dy = cast(Kernels, products("kernels")), _rows(x), _rows(gradients[0])
+        affine, moments = ctx.numbers
+        dz = kit.empty(rows.shape) if ctx.gated else None
+        dx = kit.empty(rows.shape) if ctx.needs_input_grad[0] else None
+        sums = torch.empty(2, rows.shape[-1])
+        gamma = None if weight is None else weight.detach().contiguous()
+        out = None if y is None else _rows(y)
+        kit._call("batch_norm_gradient", rows, dy, out, gamma, ctx.eps, ctx.relu, affine, moments, dz, dx, *sums)
+        through = dy if dz is None else dz  # without a ReLU the residual's gradient is dy
+        wanted = (dx, through, sums[0], sums[1])
+        shaped = [v.permute(0, 3, 1, 2) if v is not None and v.ndim == 4 else v for v in wanted]
+        needed = [v if need else None for v, need in zip(shaped, ctx.needs_input_grad[:4], strict=True)]
+        return *needed, None, None, None
