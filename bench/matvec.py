@@ -1,6 +1,6 @@
 """Matrix times vector (and a few vectors) with weights of few bits: wlinear beside onnxruntime and OpenVINO, in turns.
 
-    python bench/matvec.py [--n 4096 --k 4096] [--rows 1,128] [--groups 32,128] [--seconds 1]
+    python bench/matvec.py [--n 4096 --k 4096] [--rows 1,128] [--groups 32,128] [--seconds 1] [--only PATTERN]
 
 One process, one thread, every engine on the same weights; timings alternate, so that what disturbs the machine disturbs
 all alike. Rivals: onnxruntime's MatMulNBits with 8-bit activations (accuracy_level 4) and with float ones (1),
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -102,7 +104,9 @@ def openvino_float(w: Array, x: Array) -> Session:
     return Session(lambda: [request.infer([x])[0]], 1)
 
 
-def sessions(weights: Array, group: int, x: Array) -> tuple[dict[str, Session], dict[str, int], list[str]]:
+def sessions(
+    weights: Array, group: int, x: Array, wanted: Callable[[str], bool]
+) -> tuple[dict[str, Session], dict[str, int], list[str]]:
     """Sessions by name, bytes of our packed weights by name, and what could not be made."""
     found: dict[str, Session] = {}
     sizes: dict[str, int] = {}
@@ -110,17 +114,21 @@ def sessions(weights: Array, group: int, x: Array) -> tuple[dict[str, Session], 
     makers: dict[str, Any] = {}
     for bits in (4, 3, 2, 8):
         w, scale, _ = quantize_groups(weights, bits, group)
-        for compute in ("s8", "f32") if bits == 4 else ("s8",):
-            name = f"netsuke w{bits} {'a8' if compute == 's8' else 'f32'}"
-            found[name], sizes[name] = ours(w, scale, group, compute, x)
+        for compute in ("s8", "f32", "bf16") if bits == 4 else ("s8", "f32"):
+            name = f"netsuke w{bits} {'a8' if compute == 's8' else compute}"
+            if wanted(name):
+                found[name], sizes[name] = ours(w, scale, group, compute, x)
         if bits != 3:
             makers[f"onnxruntime w{bits} a8"] = lambda w=w, s=scale, b=bits: onnxruntime_nbits(w, s, group, b, 4, x)
             makers[f"openvino w{bits} a8"] = lambda w=w, s=scale, b=bits: openvino_low(w, s, group, b, x, dynamic=True)
-        if bits == 4:
-            makers["onnxruntime w4 f32"] = lambda w=w, s=scale: onnxruntime_nbits(w, s, group, 4, 1, x)
-            makers["openvino w4 f32"] = lambda w=w, s=scale: openvino_low(w, s, group, 4, x, dynamic=False)
+            makers[f"onnxruntime w{bits} f32"] = lambda w=w, s=scale, b=bits: onnxruntime_nbits(w, s, group, b, 1, x)
+            makers[f"openvino w{bits} f32"] = lambda w=w, s=scale, b=bits: openvino_low(
+                w, s, group, b, x, dynamic=False
+            )
     makers["openvino float"] = lambda: openvino_float(weights, x)
     for name, make in makers.items():
+        if not wanted(name):
+            continue
         try:
             session = make()
             session.run()
@@ -137,14 +145,16 @@ def agree(found: dict[str, Session], weights: Array, x: Array) -> dict[str, floa
     return {name: float(np.linalg.norm(np.asarray(s.run()[0]) - exact)) / size for name, s in found.items()}
 
 
-def table(n: int, k: int, rows: int, group: int, seconds: float) -> tuple[list[dict[str, Any]], list[str]]:
+def table(
+    n: int, k: int, rows: int, group: int, seconds: float, wanted: Callable[[str], bool]
+) -> tuple[list[dict[str, Any]], list[str]]:
     rng = np.random.default_rng(0)
     weights = (rng.normal(size=(n, k)) / np.sqrt(k)).astype(np.float32)
     x = rng.normal(size=(rows, k)).astype(np.float32)
-    found, sizes, missing = sessions(weights, group, x)
+    found, sizes, missing = sessions(weights, group, x, wanted)
     errors = agree(found, weights, x)
     times = interleave(found, seconds)
-    limit = _read_gbs(max(sizes.values()))
+    limit = _read_gbs(max(sizes.values(), default=0))
     out = []
     for name, timing in times.items():
         ms = float(np.median([np.median(r) for r in timing.rounds_ms])) if timing.rounds_ms else float("nan")
@@ -155,14 +165,15 @@ def table(n: int, k: int, rows: int, group: int, seconds: float) -> tuple[list[d
             row |= {"limit_ms": round(least, 4), "share_of_limit": round(least / ms, 3)}
         row["kernel"] = found[name].note
         out.append(row)
-    for bits in (4, 2):
-        own = next(r for r in out if r["engine"] == f"netsuke w{bits} a8")
-        mine = own["ms"]
-        # Any rival counts that computes the product about as exactly; one that computes something else does not.
-        rivals = [r for r in out if "netsuke" not in r["engine"] and r["error"] < 1.1 * own["error"]]
-        best = min(rivals, key=lambda r: r["ms"], default=None)
+    for own in (r for r in out if "netsuke" in r["engine"]):
+        # Any rival counts that computes the product about as exactly; one that computes something else does not. Layers
+        # whose activations stay float are compared with those whose do.
+        kinds = ("a8", "f32", "float") if own["engine"].endswith("a8") else ("f32", "float")
+        rivals = [r for r in out if "netsuke" not in r["engine"] and r["engine"].endswith(kinds)]
+        best = min((r for r in rivals if r["error"] < 1.1 * own["error"]), key=lambda r: r["ms"], default=None)
         if best:
-            print(f"  M = {rows}, group {group}, {bits} bits: {best['ms'] / mine:.2f}x of {best['engine']}", flush=True)
+            times_as_fast = f"{best['ms'] / own['ms']:.2f}x of {best['engine']}"
+            print(f"  M = {rows}, group {group}, {own['engine']}: {times_as_fast}", flush=True)
     return out, missing
 
 
@@ -180,11 +191,18 @@ def main() -> None:
     parser.add_argument("--rows", default="1,128")
     parser.add_argument("--groups", default="32,128")
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument(
+        "--only", default="", help="a pattern; engines whose name has none are left out, e.g. 'w[24] f32'"
+    )
     options = parser.parse_args()
     found: list[dict[str, Any]] = []
     missing: list[str] = []
+
+    def wanted(name: str) -> bool:
+        return re.search(options.only, name) is not None
+
     for rows, group in itertools.product(map(int, options.rows.split(",")), map(int, options.groups.split(","))):
-        part, absent = table(options.n, options.k, rows, group, options.seconds)
+        part, absent = table(options.n, options.k, rows, group, options.seconds, wanted)
         for row in part:
             print(row, flush=True)
         found += part

@@ -25,5 +25,5 @@ NK_INLINE Total fold(Sums sums, Total total) {
 #include "kernels/wlinear/dot.inc"
 
 namespace netsuke {
-const WlinearKernels wlinear_kernels_neon = {"arm_neon", 0, s8_panel, f32_panel, bf16_panel, round_row, quantize_row};
+const WlinearKernels wlinear_kernels_neon = {"arm_neon", 0, s8_panel, float_panel<false>, float_panel<kBf16Pairs>, kBf16Pairs, round_row, quantize_row};
 }  // namespace netsuke

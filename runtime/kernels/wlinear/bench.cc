@@ -1,6 +1,7 @@
-// wlinear at the shapes of language models: time, GMAC/s and the weight bytes read per second. bench_wlinear [n k].
+// wlinear at the shapes of language models: time, GMAC/s and the weight bytes read per second. bench_wlinear [n k [s8|f32|bf16 [bits]]].
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <vector>
 
 #include "kernels/base/bench_op.h"
@@ -21,7 +22,7 @@ void bench(Isa isa, WlinearShape shape, int bits, WlinearCompute compute, int64_
   for (float& v : x) v = random.uniform(-1, 1);
   WlinearWeights weights;
   Buffer scratch;
-  if (!weights.pack(shape, w.data(), WlinearFloat(), scale.data(), nullptr, nullptr, s8 ? kernels.byte_offset : 128).ok()) return;
+  if (!weights.pack(shape, compute, w.data(), WlinearFloat(), scale.data(), nullptr, nullptr, s8 ? kernels.byte_offset : 128).ok()) return;
   if (!scratch.allocate(wlinear_scratch_bytes(shape, rows, compute)).ok()) return;
   ThreadPool pool(1);
   const double s = bench_seconds([&] { wlinear_run(kernels, weights, compute, x.data(), rows, y.data(), scratch.data(), pool); });
@@ -38,17 +39,18 @@ int main(int argc, char** argv) {
   WlinearShape shape;
   shape.n = argc > 2 ? std::atoll(argv[1]) : 4096;
   shape.k = argc > 2 ? std::atoll(argv[2]) : 4096;
+  const std::string wanted = argc > 3 ? argv[3] : "";
   for (Isa isa : test_isas()) {
-    if (isa == Isa::kPortable && argc < 4) continue;
-    for (int64_t rows : {1, 8, 128}) {
+    if (isa == Isa::kPortable) continue;
+    for (int64_t rows : {1, 2, 8, 128}) {
       for (int bits : {2, 3, 4, 8}) {
+        if (argc > 4 && std::atoi(argv[4]) != bits) continue;
         for (int64_t group : {32, 128}) {
           shape.group = group;
-          bench(isa, shape, bits, WlinearCompute::kS8, rows);
+          if (wanted.empty() || wanted == "s8") bench(isa, shape, bits, WlinearCompute::kS8, rows);
+          if (wanted.empty() || wanted == "f32") bench(isa, shape, bits, WlinearCompute::kF32, rows);
         }
-        for (WlinearCompute compute : {WlinearCompute::kF32, WlinearCompute::kBf16}) {
-          if (rows != 8) bench(isa, shape, bits, compute, rows);
-        }
+        if (wanted.empty() || wanted == "bf16") bench(isa, shape, bits, WlinearCompute::kBf16, rows);
       }
     }
   }

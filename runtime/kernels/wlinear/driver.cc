@@ -11,6 +11,9 @@ struct Layout {
   size_t x, scale, sum, total;  // bytes from the start of the scratch memory
 };
 
+// One row of whole blocks lies as the float kernels read it.
+bool in_place(const WlinearShape& shape, int64_t rows) { return rows == 1 && shape.k % kWBlock == 0; }
+
 Layout layout(const WlinearShape& shape, int64_t rows, WlinearCompute compute) {
   const auto padded = static_cast<size_t>(rows * shape.blocks() * kWBlock), groups = static_cast<size_t>(rows * shape.groups());
   Layout at = {};
@@ -18,12 +21,23 @@ Layout layout(const WlinearShape& shape, int64_t rows, WlinearCompute compute) {
     at.scale = align_up(padded);
     at.sum = at.scale + align_up(groups * sizeof(float));
     at.total = at.sum + align_up(groups * sizeof(int32_t));
-  } else if (compute == WlinearCompute::kBf16) {
-    at.total = align_up(padded / 2 * sizeof(uint32_t));
-  } else if (shape.k % kWBlock != 0) {
+  } else if (compute == WlinearCompute::kBf16 || !in_place(shape, rows)) {
     at.total = align_up(padded * sizeof(float));
   }
   return at;
+}
+
+void copy_row(const float* x, int64_t k, int64_t stride, float* out) {
+  for (; k > 0; k -= kWBlock, x += kWBlock, out += stride) {
+    const int64_t inside = std::min<int64_t>(k, kWBlock);
+    std::copy(x, x + inside, out);
+    std::fill(out + inside, out + kWBlock, 0.0f);
+  }
+}
+
+// One row is multiplied with two panels at a time where that leaves all threads busy.
+int64_t panels_a_task(int64_t rows, int64_t panels, int threads, WlinearCompute compute) {
+  return compute != WlinearCompute::kS8 && rows == 1 && panels >= 8 * threads ? 2 : 1;
 }
 
 // Rows of one task: enough panels keep all threads busy with all rows; else rows are cut too.
@@ -48,34 +62,33 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
   auto* x_scale = reinterpret_cast<float*>(memory + at.scale);
   auto* x_sum = reinterpret_cast<int32_t*>(memory + at.sum);
   auto* copy = reinterpret_cast<float*>(memory);
-  auto* pairs = reinterpret_cast<uint32_t*>(memory);
-  const float* plain = x;
+  const float* plain = copy;
+  // Floats go by blocks: [block][row][words of a block].
+  const int64_t words = compute == WlinearCompute::kBf16 && kernels.bf16_pairs ? kWBlock / 2 : kWBlock, stride = rows * words;
   if (compute == WlinearCompute::kS8) {
     pool.parallel_for(rows, [&](int64_t r, int) {
       kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r * groups, x_sum + r * groups);
     });
   } else if (compute == WlinearCompute::kBf16) {
-    pool.parallel_for(rows, [&](int64_t r, int) { kernels.round(x + r * shape.k, shape.k, pairs + r * padded / 2); });
-  } else if (padded != shape.k) {
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(copy + r * padded, x + r * shape.k, static_cast<size_t>(shape.k) * sizeof(float));
-      std::fill(copy + r * padded + shape.k, copy + (r + 1) * padded, 0.0f);
-    }
-    plain = copy;
+    pool.parallel_for(rows, [&](int64_t r, int) { kernels.round(x + r * shape.k, shape.k, stride, copy + r * words); });
+  } else if (in_place(shape, rows)) {
+    plain = x;
+  } else {
+    pool.parallel_for(rows, [&](int64_t r, int) { copy_row(x + r * shape.k, shape.k, stride, copy + r * words); });
   }
-  const int64_t step = rows_a_task(rows, shape.panels(), pool.threads()), pieces = (rows + step - 1) / step;
-  pool.parallel_for(shape.panels() * pieces, [&](int64_t task, int) {
-    const int64_t index = task / pieces, first = task % pieces * step;
-    WlinearPanel panel = weights.panel(index);
+  const int64_t panels = shape.panels(), count = panels_a_task(rows, panels, pool.threads(), compute), parts = (panels + count - 1) / count;
+  const int64_t step = rows_a_task(rows, parts, pool.threads()), pieces = (rows + step - 1) / step;
+  pool.parallel_for(parts * pieces, [&](int64_t task, int) {
+    const int64_t index = task / pieces * count, first = task % pieces * step;
+    WlinearPanel panel = weights.panel(index, static_cast<int>(std::min(count, panels - index)));
     panel.rows = std::min(step, rows - first);
     panel.y = y + first * shape.n + index * kPanel;
     panel.y_stride = shape.n;
     if (compute == WlinearCompute::kS8) {
       kernels.s8({panel, q + first * padded, x_scale + first * groups, x_sum + first * groups});
-    } else if (compute == WlinearCompute::kBf16) {
-      kernels.bf16({panel, weights.form(), pairs + first * padded / 2});
     } else {
-      kernels.f32({panel, weights.form(), plain + first * padded});
+      const auto run = compute == WlinearCompute::kBf16 ? kernels.bf16 : kernels.f32;
+      run({panel, weights.form(), plain + first * words, stride});
     }
   });
 }

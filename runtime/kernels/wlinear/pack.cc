@@ -18,10 +18,32 @@ void put(uint8_t* block, int bits, int q, int at, unsigned code) {
   }
 }
 
+// Element i of a block's channel c, for the kernels that decode to floats.
+void put_word(uint8_t* block, int bits, int i, int channel, unsigned code) {
+  const auto add = [&](int word, unsigned value) {
+    uint8_t* at = block + kWordBytes * word + 4 * channel;
+    uint32_t all;
+    std::memcpy(&all, at, sizeof(all));
+    all |= value;
+    std::memcpy(at, &all, sizeof(all));
+  };
+  const int per = 32 / bits, word = i / per;
+  if (bits == 3 && word == 3) {
+    for (int b = 0; b < 3; ++b) {  // six bits of the last two codes, two in each word
+      const int first = 2 * b - 3 * (i - 30);
+      for (int h = 0; h < 2; ++h) {
+        if (first + h >= 0 && first + h < 3) add(b, (code >> (first + h) & 1) << (30 + h));
+      }
+    }
+    return;
+  }
+  add(word, code << (bits * (i % per)));
+}
+
 }  // namespace
 
-Status WlinearWeights::pack(const WlinearShape& shape, const void* w, const WlinearFloat& form, const float* scale, const int8_t* zero,
-                            const float* bias, int32_t byte_offset) {
+Status WlinearWeights::pack(const WlinearShape& shape, WlinearCompute compute, const void* w, const WlinearFloat& form, const float* scale,
+                            const int8_t* zero, const float* bias, int32_t byte_offset) {
   shape_ = shape;
   form_ = form;
   const int64_t n = shape.n, k = shape.k, groups = shape.groups(), panels = shape.panels();
@@ -47,7 +69,10 @@ Status WlinearWeights::pack(const WlinearShape& shape, const void* w, const Wlin
       // Channels and k beyond the matrix: x or the store leaves them out; a code of zero keeps 16-bit sums small.
       const unsigned code = o < n && i < k ? codes[o * k + i] : 0u;
       const int inside = static_cast<int>(i % kWBlock);
-      put(panel + i / kWBlock * block, bits_, inside / 4, 4 * channel + inside % 4, (code + half) & mask);
+      const unsigned u = (code + half) & mask;
+      uint8_t* at = panel + i / kWBlock * block;
+      if (compute == WlinearCompute::kS8) put(at, bits_, inside / 4, 4 * channel + inside % 4, u);
+      else put_word(at, bits_, compute == WlinearCompute::kBf16 ? inside ^ 1 : inside, channel, u);
     }
   }
   scale_.assign(static_cast<size_t>(panels * groups * kPanel), 0.0f);
@@ -66,7 +91,7 @@ Status WlinearWeights::pack(const WlinearShape& shape, const void* w, const Wlin
   return Status();
 }
 
-WlinearPanel WlinearWeights::panel(int64_t index) const {
+WlinearPanel WlinearWeights::panel(int64_t index, int count) const {
   WlinearPanel panel = {};
   const int64_t groups = shape_.groups();
   panel.bits = bits_;
@@ -78,7 +103,8 @@ WlinearPanel WlinearWeights::panel(int64_t index) const {
   panel.offset = offset_.empty() ? nullptr : offset_.data() + index * groups * kPanel;
   panel.same_offset = same_offset_;
   panel.bias = bias_.empty() ? nullptr : bias_.data() + index * kPanel;
-  panel.columns = static_cast<int>(std::min<int64_t>(kPanel, shape_.n - index * kPanel));
+  panel.columns = static_cast<int>(std::min<int64_t>(int64_t{kPanel} * count, shape_.n - index * kPanel));
+  panel.count = count;
   return panel;
 }
 

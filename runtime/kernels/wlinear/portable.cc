@@ -65,5 +65,5 @@ NK_INLINE void store_floats(float* p, Floats v) { store(p, v); }
 #include "kernels/wlinear/dot.inc"
 
 namespace netsuke {
-const WlinearKernels wlinear_kernels_portable = {"portable", 128, s8_panel, f32_panel, bf16_panel, round_row, quantize_row};
+const WlinearKernels wlinear_kernels_portable = {"portable", 128, s8_panel, float_panel<false>, float_panel<kBf16Pairs>, kBf16Pairs, round_row, quantize_row};
 }  // namespace netsuke

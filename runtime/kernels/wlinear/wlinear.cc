@@ -60,7 +60,7 @@ class WlinearOp final : public Op {
       if (!std::isfinite(scale[i])) return error(Code::kInvalidArgument, "scale %lld is not finite", static_cast<long long>(i));
     }
     kernels_ = &wlinear_kernels(args.isa, compute_);
-    NETSUKE_TRY(weights_.pack(shape_, w.data, form, scale, has_zero ? args.inputs[kZero].as<const int8_t>() : nullptr,
+    NETSUKE_TRY(weights_.pack(shape_, compute_, w.data, form, scale, has_zero ? args.inputs[kZero].as<const int8_t>() : nullptr,
                               has_bias ? args.inputs[kBias].as<const float>() : nullptr, s8 ? kernels_->byte_offset : 128));
     name_ = std::string("wlinear_") + (s8 ? "a8" : compute) + (form.bits != 0 ? format : "w" + std::to_string(weights_.bits())) + "_" + kernels_->name;
     return Status();

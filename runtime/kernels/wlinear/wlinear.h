@@ -2,14 +2,16 @@
 // of k (docs/numerics.md section 12). Three ways to compute: "s8" quantizes x by the same groups on the fly and multiplies integers,
 // "f32" decodes weights to floats, "bf16" rounds x to bfloat16, which decoded weights are too, and adds in f32.
 //
-// Packed weights: panels of 32 output channels, each a run of blocks of 32 k. A block holds, for each of its eight quads of k,
-// 128 bytes [channel][k of the quad] of codes u = w + 2^(bits-1), folded together below 8 bits so that a shift and a mask of whole
+// Packed weights: panels of 32 output channels, each a run of blocks of 32 k, of codes u = w + 2^(bits-1). For "s8" a block holds, for
+// each of its eight quads of k, 128 bytes [channel][k of the quad], folded together below 8 bits so that a shift and a mask of whole
 // registers unfold them:
 //   8 bits   quads 0 .. 7, 128 bytes each
 //   4 bits   4 times 128 bytes: quad 2s in the low nibbles of run s, quad 2s + 1 in the high ones
 //   2 bits   2 times 128 bytes: quad 4s + i in the bits 2i, 2i + 1 of run s
 //   3 bits   the low two bits as above, then 128 bytes: the third bit of quad i in bit i
-// The layout is the same on every instruction set. A block lies inside one group.
+// For "f32" and "bf16" a block holds `bits` words of 32 bits for each channel, [word][channel], each with 4, 8 or 16 codes in the order of
+// k from its lowest bit on; at 3 bits 10 codes, and the last two codes of the block are bits 30 and 31 of its three words. For "bf16" the
+// two k of a pair are exchanged. Layouts are the same on every instruction set. A block lies inside one group.
 #ifndef NETSUKE_KERNELS_WLINEAR_WLINEAR_H_
 #define NETSUKE_KERNELS_WLINEAR_WLINEAR_H_
 
@@ -25,6 +27,7 @@ namespace netsuke {
 constexpr int kPanel = 32;       // output channels of a panel
 constexpr int kWBlock = 32;      // k of a block
 constexpr int kQuadBytes = 128;  // one quad of k of a panel at 8 bits
+constexpr int kWordBytes = 128;  // one word of every channel
 constexpr int64_t wlinear_block_bytes(int bits) { return int64_t{kQuadBytes} * bits; }
 
 // A float format of the weights; bits 0: integers.
@@ -32,7 +35,7 @@ struct WlinearFloat {
   int bits = 0, mantissa = 0, bias = 0;
 };
 
-// What both kinds of kernel read of one panel.
+// What both kinds of kernel read of one panel; floats: of `count` panels, one behind the other.
 struct WlinearPanel {
   const uint8_t* w;
   const float* scale;     // [groups][kPanel]
@@ -44,7 +47,8 @@ struct WlinearPanel {
   int64_t rows;
   float* y;  // [rows][columns], y_stride apart
   int64_t y_stride;
-  int columns;  // of this panel, at most kPanel
+  int columns;  // of all panels, at most kPanel each
+  int count;
 };
 
 struct WlinearS8 {
@@ -54,16 +58,12 @@ struct WlinearS8 {
   const int32_t* x_sum;  // [rows][groups]: sums of the codes of x
 };
 
-struct WlinearF32 {
+struct WlinearFloats {
   WlinearPanel panel;
   WlinearFloat form;
-  const float* x;  // [rows][blocks * kWBlock], zeros behind k
-};
-
-struct WlinearBf16 {
-  WlinearPanel panel;
-  WlinearFloat form;
-  const uint32_t* x;  // [rows][blocks * kWBlock / 2], pairs of bfloat16: the element of even k in the low half, zeros behind k
+  const float* x;    // [blocks][rows][kWBlock], zeros behind k; bf16: rounded, the odd k of a pair before the even one, or
+                     // [blocks][rows][kWBlock / 2] words that are such pairs: the even k in the low half
+  int64_t x_stride;  // between blocks
 };
 
 enum class WlinearCompute { kF32, kBf16, kS8 };
@@ -72,10 +72,11 @@ struct WlinearKernels {
   const char* name;
   int32_t byte_offset;  // what s8 reads u as standing above w at 8 bits: 128, or 0 where it makes signed bytes of them (others: 128)
   void (*s8)(const WlinearS8& job);
-  void (*f32)(const WlinearF32& job);
-  void (*bf16)(const WlinearBf16& job);
-  // One row of x to pairs of bfloat16, zeros behind k up to a whole block.
-  void (*round)(const float* x, int64_t k, uint32_t* pairs);
+  void (*f32)(const WlinearFloats& job);
+  void (*bf16)(const WlinearFloats& job);
+  bool bf16_pairs;  // bf16 reads words that are pairs
+  // One row of x as bf16 reads it, zeros behind k up to a whole block; blocks are `stride` words apart.
+  void (*round)(const float* x, int64_t k, int64_t stride, float* out);
   // One row of x to codes, one scale and one sum a group; group_blocks * kWBlock elements a group, k elements in all.
   void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum);
 };
@@ -101,10 +102,10 @@ struct WlinearShape {
 class WlinearWeights {
  public:
   // w: codes s8 (form.bits 0) or float codes u8, [n][k]; zero: s8 [n][groups] or null; bias: [n] or null. byte_offset: see WlinearKernels.
-  Status pack(const WlinearShape& shape, const void* w, const WlinearFloat& form, const float* scale, const int8_t* zero, const float* bias,
-              int32_t byte_offset);
-  // Everything of a panel but the rows and y.
-  WlinearPanel panel(int64_t index) const;
+  Status pack(const WlinearShape& shape, WlinearCompute compute, const void* w, const WlinearFloat& form, const float* scale, const int8_t* zero,
+              const float* bias, int32_t byte_offset);
+  // Everything of `count` panels but the rows and y.
+  WlinearPanel panel(int64_t index, int count = 1) const;
   const WlinearShape& shape() const { return shape_; }
   const WlinearFloat& form() const { return form_; }
   int bits() const { return bits_; }  // as packed

@@ -10,5 +10,5 @@
 
 namespace netsuke {
 extern const WlinearKernels NK_TABLE(wlinear_kernels);
-const WlinearKernels NK_TABLE(wlinear_kernels) = {"x86_avx512bf16", 128, nullptr, f32_panel, bf16_panel, round_row, quantize_row};
+const WlinearKernels NK_TABLE(wlinear_kernels) = {"x86_avx512bf16", 128, nullptr, float_panel<false>, float_panel<kBf16Pairs>, kBf16Pairs, round_row, quantize_row};
 }  // namespace netsuke

@@ -64,5 +64,5 @@ NK_INLINE void store_floats(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 
 namespace netsuke {
 extern const WlinearKernels NK_TABLE(wlinear_kernels);
-const WlinearKernels NK_TABLE(wlinear_kernels) = {"x86_avx512vnni", 128, s8_panel, f32_panel, bf16_panel, round_row, quantize_row};
+const WlinearKernels NK_TABLE(wlinear_kernels) = {"x86_avx512vnni", 128, s8_panel, float_panel<false>, float_panel<kBf16Pairs>, kBf16Pairs, round_row, quantize_row};
 }  // namespace netsuke
