@@ -1,6 +1,7 @@
 """The search on small networks: sensitivities that mean what they say, budgets that are met, time that runs out."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ from methods.quantize.graphs import Build, data, resnet
 from netsuke.capture import capture
 from netsuke.core.budget import Budget
 from netsuke.core.errors import UsageError
+from netsuke.core.method import methods
 from netsuke.core.recipe import Recipe
-from netsuke.methods.bits import hessian, kl, layer_loss, sqnr
-from netsuke.methods.bits._probe import Probe
-from netsuke.methods.bits._problem import Format
+from netsuke.methods.bits import _whole, hessian, kl, layer_loss, sqnr
+from netsuke.methods.bits._probe import Probe, divergence
+from netsuke.methods.bits._problem import Format, Option, Problem
 from netsuke.methods.quantize import ptq
 from netsuke.methods.quantize._profile import times
 from netsuke.pipeline.profiler import layer_profiler
@@ -53,6 +55,39 @@ def test_size_budget_is_met_and_used(allocator):
     assert all(chosen[0]["harm"] <= p["harm"] * 1.0001 for p in uniform)
     graph = ptq.quantize(capture(resnet()), plan=plan, calib=CALIB, runner=EngineRunner(1))
     assert graph is not None
+
+
+def test_the_choice_diverges_no_more_than_one_format_everywhere():
+    plan = planned("bits/search:samples=8", effort="normal", size="0.19x")
+    (note,) = [n for n in plan.notes if "whole choices" in n]
+    assert "the allocator's own" in note
+    probe = Probe(context_of(capture(resnet())), 128)
+    rows = {r.name: Format(r.weight_bits, r.activation_bits) for r in plan if r.weight_bits}
+    searched = {n: f for n, f in rows.items() if n not in ("stem", "head")}
+    spent = sum(r.bytes_after for r in plan)
+    assert spent == plan.bytes()[1]
+    taken = divergence(probe.exact(), probe.together(searched))
+    within = [p["formats"] for p in plan.curve if p["name"] == "uniform" and p["cost"] <= plan.bytes()[1]]
+    widest = Format.parse_all(within[-1])[0]
+    assert taken <= divergence(probe.exact(), probe.together(dict.fromkeys(searched, widest))) * 1.0001
+    alone = planned("bits/search:samples=8,compare=0", effort="normal", size="0.19x")
+    assert not any("whole choices" in n for n in alone.notes)
+
+
+def test_narrow_layers_that_ruin_the_network_together_are_not_taken():
+    narrow, wide = Format(2, 8), Format(4, 8)
+    pairs = [((n, f),) for n in "ab" for f in (narrow, wide)]
+    cost = {narrow: 1.0, wide: 2.0}
+    options = [Option(p, {narrow: 0.1, wide: 0.0}[p[0][1]], (cost[p[0][1]],)) for p in pairs]
+    problem = Problem((tuple(options[:2]), tuple(options[2:])), (4.0,), ("size",))
+    record = methods()["bits/integer_program"]
+    bad = problem.solution([0, 1])
+    found = _whole.choices(problem, record, bad, [(wide, 0.0, (4.0,)), (narrow, 0.2, (2.0,))], None)
+    assert list(found) == ["the allocator's own", "no weights below 4 bits", "w4a8 everywhere"]
+    assert set(found["no weights below 4 bits"].formats.values()) == {wide}
+    assert found["w4a8 everywhere"].costs == (4.0,)
+    tight = replace(problem, limits=(3.0,))
+    assert list(_whole.choices(tight, record, bad, [(wide, 0.0, (4.0,))], None)) == ["the allocator's own"]
 
 
 def test_bops_budget_makes_both_widths_fall_and_shared_tensors_agree():

@@ -76,6 +76,11 @@ class Probe:
         self.tick()
         return found
 
+    def together(self, formats: Mapping[str, Format]) -> dict[str, Array]:
+        """The network's outputs when these layers, and no others, are quantized at once."""
+        made = _alone.together(self.context, [self.row(name, fmt) for name, fmt in formats.items()])
+        return self.run(made.model, self.outputs)
+
     def moved(self, name: str, weight: Array) -> dict[str, Array]:
         """The network's outputs with another float weight in this layer."""
         model = clone(self.context.model)

@@ -8,8 +8,9 @@ tensor get one activation width.
 Differences: the paper searches 4 or 8 bits with the Hessian; here sensitivity, costs, allocator and formats are
 options. The first and the last layer keep the bits of the recipe. When time runs out, layers that were not measured
 take their weights' relative rounding error, scaled by the median of the measured ones; the plan says how many.
-Cost: layers x formats runs on a few samples, and per budget the allocator's. Limits: harms are measured one layer at a
-time, before any correction.
+Then a few whole choices are compared (`_whole`), because harms of narrow layers do not add up.
+Cost: layers x formats runs on a few samples, and per budget the allocator's. Limits: harms are measured before any
+correction.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from netsuke.core.errors import Problem as Trouble
 from netsuke.core.errors import UsageError, near
 from netsuke.core.method import Method, methods, register
 from netsuke.core.plan import Plan
-from netsuke.methods.bits import _limits
+from netsuke.methods.bits import _limits, _whole
 from netsuke.methods.bits._probe import Probe
 from netsuke.methods.bits._problem import Format, Problem, Solution, group_options, spread
 from netsuke.methods.quantize import _rows, _widths
@@ -43,17 +44,22 @@ class Search:
     """sensitivity, allocator  names of records of this room, without "bits/"
     formats    what layers may have, "w4a8+w8a8"; "auto": what suits the kind of budget
     samples    calibration samples that sensitivities are measured on; 0: none, weights' rounding errors only
+    compare    calibration samples on which the allocator's choice is compared with its choices without the narrowest
+               weights and with one format everywhere; 0: it stands as it is
     """
 
     sensitivity: str = "kl"
     allocator: str = "integer_program"
     formats: str = AUTO
     samples: int = 32
+    compare: int = 128
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.samples < 0:
-            problems.append(Trouble("samples", "bits/search", str(self.samples), "at least 0"))
+        problems = [
+            Trouble(name, "bits/search", str(getattr(self, name)), "at least 0")
+            for name in ("samples", "compare")
+            if getattr(self, name) < 0
+        ]
         if self.formats != AUTO:
             try:
                 Format.parse_all(self.formats, "bits/search formats")
@@ -79,13 +85,27 @@ def apply(context: Context, budget: Budget, config: Search, deadline: float | No
     problem = Problem(groups, tuple(limit.room for limit in limits), kinds)
     allocate = records["allocator"]
     found = allocate.apply(problem, allocate.config(), deadline=deadline)
+    uniform = _uniform(formats, harm, tables, layers)
+    if config.samples and config.compare and found.complete and (deadline is None or time.monotonic() < deadline):
+        free = [u for u in uniform if all(u[0] in allowed[name] for name in layers)]
+        found = _compared(context, config, _whole.choices(problem, allocate, found, free, deadline))
     _write(context.plan, found, config)
-    context.plan.curve = _curve(problem, allocate, limits, found, _uniform(formats, harm, tables, layers))
+    context.plan.curve = _curve(problem, allocate, limits, found, uniform)
     _widths.resolve(context.plan, context.placement)
     _rows.follow(context.plan, context.placement)
     text = ", ".join(x.describe(c) for x, c in zip(limits, found.costs, strict=True))
     early = "" if found.complete else "; the allocator ran out of time, best so far"
     context.plan.note(f"bit search over {len(layers)} layers, {config.sensitivity}, {config.allocator}: {text}{early}")
+
+
+def _compared(context: Context, config: Search, solutions: Mapping[str, Solution]) -> Solution:
+    """The solution that harms least as a whole, with a note of what all of them do."""
+    name, harms = _whole.least_harm(Probe(context, config.compare), solutions)
+    told = ", ".join(f"{other} {harm:.3g}" for other, harm in harms.items())
+    context.plan.note(
+        f"whole choices on {config.compare} samples, divergence of the predictions: {told}; taken: {name}"
+    )
+    return solutions[name]
 
 
 def candidates(context: Context, formats: Sequence[Format]) -> tuple[list[str], dict[str, list[Format]]]:

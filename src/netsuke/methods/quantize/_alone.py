@@ -71,22 +71,33 @@ def alone(context: Context, row: Row) -> Alone:
 
 def isolated(context: Context, row: Row) -> tuple[ir.Model, str]:
     """The network with only this row's layer quantized at the row's bits, and the name of the layer's output."""
-    made = Context(clone(context.model), Plan(rows=[row]), context.calib, context.runner, context.seed)
+    made = together(context, [row])
+    return made.model, made.placement.layers[row.name].output.name or ""
+
+
+def together(context: Context, rows: Sequence[Row]) -> Context:
+    """The network with these rows' layers, and no others, quantized at their bits.
+
+    Layers that read one tensor have one activation width.
+    """
+    made = Context(clone(context.model), Plan(rows=list(rows)), context.calib, context.runner, context.seed)
     made.scales, made.codes = context.scales, context.codes
-    layer = place(made.model).layers[row.name]
-    layer.quantized = True
+    layers = place(made.model).layers
     roots = {v.name: r.name or "" for v, r in context.placement.group.items()}
-    for value in layer.inputs:
-        if value.name not in roots:
-            continue
-        root, name = roots[value.name], value.name or ""
-        bits = row.activation_bits if layer.kernel in _widths.DECIDING else context.widths.get(root, 8)
-        made.widths[name] = bits
-        made.ranges[name] = range_at(context, root, bits)
-        made.placement.group[value] = value
-    made.placement.layers[row.name] = layer
+    for row in rows:
+        layer = layers[row.name]
+        layer.quantized = True
+        for value in layer.inputs:
+            if value.name not in roots:
+                continue
+            root, name = roots[value.name], value.name or ""
+            bits = row.activation_bits if layer.kernel in _widths.DECIDING else context.widths.get(root, 8)
+            made.widths[name] = bits
+            made.ranges[name] = range_at(context, root, bits)
+            made.placement.group[value] = value
+        made.placement.layers[row.name] = layer
     insert.insert(made)
-    return made.model, layer.output.name or ""
+    return made
 
 
 def groups(context: Context, rows: Sequence[Row], samples: int) -> Iterator[list[Alone]]:
