@@ -355,8 +355,10 @@ struct Borrowed {
   size_t bytes;
 };
 
+// last: shape is [n, c, h, w] and its memory [n, h, w, c].
 template <typename T>
-nb::ndarray<nb::pytorch, T> tensor_of(const std::vector<size_t>& shape) {
+nb::ndarray<nb::pytorch, T> tensor_of(const std::vector<size_t>& shape, bool last = false) {
+  if (last && shape.size() != 4) invalid("channels come last in tensors of four axes only");
   size_t bytes = sizeof(T);
   for (size_t size : shape) {
     if (size == 0 || bytes > (size_t{1} << 40) / size) invalid("a tensor's size is zero or too large");
@@ -370,7 +372,10 @@ nb::ndarray<nb::pytorch, T> tensor_of(const std::vector<size_t>& shape) {
     shelf().give(b->data, b->bytes);
     delete b;
   });
-  return nb::ndarray<nb::pytorch, T>(data, shape.size(), shape.data(), owner);
+  if (!last) return nb::ndarray<nb::pytorch, T>(data, shape.size(), shape.data(), owner);
+  const auto c = static_cast<int64_t>(shape[1]), row = c * static_cast<int64_t>(shape[3]);
+  const int64_t strides[] = {row * static_cast<int64_t>(shape[2]), 1, row, c};
+  return nb::ndarray<nb::pytorch, T>(data, 4, shape.data(), owner, strides);
 }
 
 // GOMP_parallel of an OpenMP library that this process has loaded already; every OpenMP runtime in use exports that name.
@@ -398,7 +403,7 @@ void bind_training(nb::module_& m) {
       .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
       .def("quantize", &quantize, "x"_a, "scale"_a, "zero"_a, "lo"_a, "hi"_a, "seed"_a.none(), "out"_a)
       .def("absmax", &absmax, "x"_a, "columns"_a, "top"_a)
-      .def("empty_f32", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<float>(shape); }, "shape"_a)
+      .def("empty_f32", [](Trainer&, const std::vector<size_t>& shape, bool last) { return tensor_of<float>(shape, last); }, "shape"_a, "last"_a = false)
       .def("empty_u8", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<uint8_t>(shape); }, "shape"_a)
       .def("minmax", &minmax, "x"_a, "out"_a)
       .def("weight_codes", &weight_codes, "w"_a, "top"_a, "codes"_a, "scale"_a)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.nn.integer_products import Kernels, products
+from netsuke.nn.integer_products import SMALL, Kernels, products
 
 _RANGE = "_netsuke_range"  # of a tensor: (its version, smallest, largest)
 
@@ -92,6 +92,15 @@ def _rows(x: Tensor) -> Tensor:
     return x.detach().permute(0, 2, 3, 1).contiguous()
 
 
+def _planes(kit: Kernels, x: Tensor) -> Tensor:
+    """Memory for [N, C, H, W] in the channels_last format. No view of a tensor in another order of axes: autograd lets
+    users write to it, and adds to it in place where it is a gradient that nobody else holds."""
+    if x.numel() < SMALL:
+        return torch.empty(x.shape, memory_format=torch.channels_last)
+    made: Tensor = kit.trainer.empty_f32(list(x.shape), True)
+    return made
+
+
 class _Fused(torch.autograd.Function):
     """`found` receives (mean and variance f64 [2, C], ends of y f32 [2])."""
 
@@ -101,18 +110,16 @@ class _Fused(torch.autograd.Function):
         relu: bool, found: list[Any],
     ) -> Tensor:  # fmt: skip
         kit, rows = cast(Kernels, products("kernels")), _rows(x)
-        y, affine = kit.empty(rows.shape), torch.empty(2, rows.shape[-1])
+        y, affine = _planes(kit, x), torch.empty(2, rows.shape[-1])
         moments, ends = torch.empty(2, rows.shape[-1], dtype=torch.float64), torch.empty(2)
         gamma, beta = (None if v is None else v.detach().contiguous() for v in (weight, bias))
         add = None if residual is None else _rows(residual)
-        kit._call("batch_norm", rows, add, gamma, beta, eps, relu, y, affine, moments, ends)
-        n, h, w, c = y.shape  # a view, which permute gives, could not be written to
-        out = torch.empty(0).set_(y.untyped_storage(), 0, (n, c, h, w), (h * w * c, 1, w * c, c))
+        kit._call("batch_norm", rows, add, gamma, beta, eps, relu, _rows(y), affine, moments, ends)
         ctx.gated = residual is not None and relu
         ctx.eps, ctx.relu, ctx.numbers = eps, relu, (affine, moments)
-        ctx.save_for_backward(x, weight, out if ctx.gated else None)
+        ctx.save_for_backward(x, weight, y if ctx.gated else None)
         found += moments, ends
-        return out
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -122,14 +129,13 @@ class _Fused(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         kit, rows, dy = cast(Kernels, products("kernels")), _rows(x), _rows(gradients[0])
         affine, moments = ctx.numbers
-        dz = kit.empty(rows.shape) if ctx.gated else None
-        dx = kit.empty(rows.shape) if ctx.needs_input_grad[0] else None
+        dz = _planes(kit, x) if ctx.gated else None
+        dx = _planes(kit, x) if ctx.needs_input_grad[0] else None
         sums = torch.empty(2, rows.shape[-1])
         gamma = None if weight is None else weight.detach().contiguous()
-        out = None if y is None else _rows(y)
-        kit._call("batch_norm_gradient", rows, dy, out, gamma, ctx.eps, ctx.relu, affine, moments, dz, dx, *sums)
-        through = dy if dz is None else dz  # without a ReLU the residual's gradient is dy
+        out, to, into = (None if v is None else _rows(v) for v in (y, dz, dx))
+        kit._call("batch_norm_gradient", rows, dy, out, gamma, ctx.eps, ctx.relu, affine, moments, to, into, *sums)
+        through = gradients[0] if dz is None else dz  # without a ReLU the residual's gradient is dy
         wanted = (dx, through, sums[0], sums[1])
-        shaped = [v.permute(0, 3, 1, 2) if v is not None and v.ndim == 4 else v for v in wanted]
-        needed = [v if need else None for v, need in zip(shaped, ctx.needs_input_grad[:4], strict=True)]
+        needed = [v if need else None for v, need in zip(wanted, ctx.needs_input_grad[:4], strict=True)]
         return *needed, None, None, None

@@ -28,7 +28,7 @@ from netsuke.nn import stochastic
 from netsuke.nn.qtensor import QTensor
 
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
-_SMALL = 1 << 15  # elements
+SMALL = 1 << 15  # elements: torch's own memory is as good
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Kernels:
     def empty(self, shape: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """A tensor of f32 or u8 whose memory is kept for the next step when it is freed; small ones are torch's."""
         sizes = list(shape)
-        if math.prod(sizes) < _SMALL:
+        if math.prod(sizes) < SMALL:
             return torch.empty(sizes, dtype=dtype)
         made: Tensor = (self.trainer.empty_u8 if dtype == torch.uint8 else self.trainer.empty_f32)(sizes)
         return made
