@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;                   // rows whose sums are f32
 constexpr int64_t kElements = int64_t{1} << 16;  // of a task
+constexpr int64_t kPastCaches = int64_t{6} << 20;  // elements, 24 MB: what reads a result finds less of it in a cache than writing it there costs
 
 // Rows of few channels are taken together, as rows of 64 whose numbers repeat; `left` rows stay over.
 struct Rows {
@@ -34,7 +35,7 @@ struct Rows {
 };
 
 struct Numbers {  // of wide rows
-  explicit Numbers(const Rows& rows) : many(rows.many), n{rows.width, nullptr, nullptr, nullptr, nullptr, nullptr} {}
+  explicit Numbers(const Rows& rows) : many(rows.many), n{rows.width, nullptr, nullptr, nullptr, nullptr, nullptr, false} {}
   const float* repeat(const float* from) {
     std::vector<float> out;
     for (int64_t i = 0; i < many; ++i) out.insert(out.end(), from, from + n.columns / many);
@@ -101,6 +102,7 @@ Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const fl
   }
   Numbers numbers(rows);
   numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
+  numbers.n.stream = layer.rows * columns >= kPastCaches;
   std::vector<int32_t> low(static_cast<size_t>(rows.tasks) + 1, INT32_MAX), high(low.size(), INT32_MIN);
   pool_.parallel_for(rows.tasks, [&](int64_t i, int) {
     const int64_t task = rows.tasks - 1 - i, at = rows.begin(task) * rows.width;  // what was read last may still be near
@@ -112,7 +114,7 @@ Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const fl
   });
   if (rows.left > 0) {
     const int64_t at = rows.wide * rows.width;
-    const BatchNormColumns narrow = {columns, affine, affine + columns, nullptr, nullptr, nullptr};
+    const BatchNormColumns narrow = {columns, affine, affine + columns, nullptr, nullptr, nullptr, false};
     table_.batch_norm.apply(x + at, residual == nullptr ? nullptr : residual + at, rows.left, narrow, layer.relu, y + at, &low.back(), &high.back());
   }
   ends[0] = from_order(*std::min_element(low.begin(), low.end()));
@@ -147,7 +149,7 @@ Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x,
   pool_.parallel_for(rows.tasks, [&](int64_t task, int) {
     add(rows.begin(task), rows.end(task), 0, numbers.n, part.data() + 2 * width * static_cast<size_t>(task));
   });
-  BatchNormColumns narrow = {columns, affine, affine + columns, mean.data(), slope.data(), offset.data()};
+  BatchNormColumns narrow = {columns, affine, affine + columns, mean.data(), slope.data(), offset.data(), false};
   const int64_t behind = rows.wide * rows.width;
   if (rows.left > 0) add(0, rows.left, behind, narrow, part.data() + 2 * width * static_cast<size_t>(rows.tasks));
   const std::vector<double> sums = folded(part, rows, columns);
@@ -162,6 +164,7 @@ Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x,
   }
   if (dx == nullptr) return Status();
   numbers.n.slope = numbers.repeat(slope.data()), numbers.n.offset = numbers.repeat(offset.data());
+  numbers.n.stream = layer.rows * columns >= kPastCaches;
   const float* g = y != nullptr ? dz : dy;
   pool_.parallel_for(rows.tasks, [&](int64_t i, int) {
     const int64_t task = rows.tasks - 1 - i, at = rows.begin(task) * rows.width;

@@ -128,6 +128,7 @@ struct BatchNormColumns {
   int64_t columns;
   const float *factor, *shift;        // y = x * factor + shift
   const float *mean, *slope, *offset;  // dx = dz * factor + (x * slope + offset); backward only
+  bool stream = false;                 // results are larger than caches: written past them
 };
 // What says where a ReLU passed its gradient: there is none, its input made again from x, or its output y.
 enum class Gate : uint8_t { kOpen, kInput, kOutput };

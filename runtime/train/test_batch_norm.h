@@ -2,7 +2,9 @@
 #ifndef NETSUKE_TRAIN_TEST_BATCH_NORM_H_
 #define NETSUKE_TRAIN_TEST_BATCH_NORM_H_
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -19,15 +21,17 @@ inline std::vector<float> batch_norm_results(const BatchNorm& loops, const std::
   std::vector<float> numbers(5 * many), out;
   for (size_t i = 0; i < numbers.size(); ++i) numbers[i] = 0.3f * static_cast<float>(i % 7) - 0.8f;
   const float* at = numbers.data();
-  const BatchNormColumns n = {columns, at, at + many, at + 2 * many, at + 3 * many, at + 4 * many};
+  const BatchNormColumns n = {columns, at, at + many, at + 2 * many, at + 3 * many, at + 4 * many, rows == 64};
   const auto keep = [&](const std::vector<float>& v) { out.insert(out.end(), v.begin(), v.end()); };
-  std::vector<float> sum(many, 0.5f), other(many, -0.5f), y(x.size()), dz(x.size());
+  std::vector<float> sum(many, 0.5f), other(many, -0.5f), y(x.size()), dz(x.size()), room(x.size() + 8);
+  float* aligned = room.data() + (32 - reinterpret_cast<uintptr_t>(room.data()) % 32) % 32 / 4;  // where results may be streamed
   loops.moments(x.data(), rows, columns, x.data(), sum.data(), other.data());
   keep(sum), keep(other);
   for (const bool relu : {false, true}) {
     for (const float* residual : {static_cast<const float*>(nullptr), dy.data()}) {
       int32_t ends[2] = {INT32_MAX, INT32_MIN};
-      loops.apply(x.data(), residual, rows, n, relu, y.data(), ends, ends + 1);
+      loops.apply(x.data(), residual, rows, n, relu, aligned, ends, ends + 1);
+      std::copy(aligned, aligned + y.size(), y.begin());
       float read[2];
       memcpy(read, ends, sizeof read);
       keep(y), keep({read[0], read[1]});
@@ -37,8 +41,8 @@ inline std::vector<float> batch_norm_results(const BatchNorm& loops, const std::
     const bool output = gate == Gate::kOutput;
     loops.sums(x.data(), dy.data(), output ? y.data() : nullptr, rows, n, gate, sum.data(), other.data(), output ? dz.data() : nullptr);
     keep(sum), keep(other), keep(dz);
-    loops.gradient(x.data(), dy.data(), rows, n, gate, y.data());
-    keep(y);
+    loops.gradient(x.data(), dy.data(), rows, n, gate, aligned);
+    keep({aligned, aligned + y.size()});
   }
   return out;
 }

@@ -366,6 +366,8 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 #define NT_WINOGRAD_UNROLL NT_UNROLL
 #include "train/winograd.inc"
 #include "train/norm.inc"
+#define NT_STREAM(to, v) _mm256_stream_ps(to, (__m256)(v))
+#define NT_STREAMED() _mm_sfence()  // such stores are seen by other threads in any order until then
 #include "train/batch_norm.inc"
 
 }  // namespace
