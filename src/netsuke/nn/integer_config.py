@@ -32,6 +32,8 @@ class IntegerConfig:
     forget       share by which the input range shrinks a step when no value reaches it
     clip_bits    activations of at most so many bits take the range that loses least instead of the largest value
                  (`netsuke.nn.integer_range`); 0: never
+    sample_bits  gradients of at most so many bits are scaled by a power of two a sample first
+                 (`netsuke.nn.integer_samples`, with "shift"); 0: never
     stochastic   round gradients stochastically
     chain        of "dfp": pairs of products that one int32 sum must hold; an operand whose largest mantissa is too
                  large for that is shifted right until it is not (1: nothing is shifted, sums are short)
@@ -51,6 +53,7 @@ class IntegerConfig:
     scale: str = "power-of-two"
     forget: float = 0.01
     clip_bits: int = 5
+    sample_bits: int = 4
     stochastic: bool = True
     chain: int = 1
     fraction: int | None = None
@@ -62,6 +65,11 @@ class IntegerConfig:
     def clips(self) -> bool:
         """Do inputs clip in training? Fixed point saturates by its own rules."""
         return self.activation_bits <= self.clip_bits and self.fraction is None and self.gradient != "dfp"
+
+    @property
+    def scales_samples(self) -> bool:
+        """Is every sample's gradient scaled by a power of two before it is quantized?"""
+        return self.gradient == "shift" and self.gradient_bits <= self.sample_bits
 
     def __post_init__(self) -> None:
         problems = []
@@ -85,8 +93,11 @@ class IntegerConfig:
             problems.append(Problem("master_bits", "IntegerConfig", str(self.master_bits), bits))
         if not 0 <= self.forget < 1:
             problems.append(Problem("forget", "IntegerConfig", str(self.forget), "[0, 1)"))
-        if not 0 <= self.clip_bits <= 8:
-            problems.append(Problem("clip_bits", "IntegerConfig", str(self.clip_bits), "0 to 8"))
+        problems += [
+            Problem(name, "IntegerConfig", str(getattr(self, name)), "0 to 8")
+            for name in ("clip_bits", "sample_bits")
+            if not 0 <= getattr(self, name) <= 8
+        ]
         if not 0 <= self.seed < 2**64:
             problems.append(Problem("seed", "IntegerConfig", str(self.seed), "0 to 2^64 - 1"))
         if problems:

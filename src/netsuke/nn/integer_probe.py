@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from netsuke.nn.integer_samples import scaled
 from netsuke.nn.qtensor import QTensor
 
 
@@ -35,10 +36,12 @@ class Probe:
     def _at(self, where: str) -> Reading:
         return self.readings.setdefault(where, Reading())
 
-    def gradient(self, where: str, g: Tensor, q: QTensor) -> None:
-        """Compare dY with what its codes stand for."""
-        at, power = self._at(where), float(g.double().square().sum())
+    def gradient(self, where: str, g: Tensor, q: QTensor, octaves: Tensor | None = None) -> None:
+        """Compare dY with what its codes stand for; both times 2^octaves[n] for sample n where there are octaves."""
         real = (q.codes.float() - q.zero) * q.scale
+        if octaves is not None:
+            g, real = scaled(g, octaves, -1), scaled(real, octaves, -1)
+        at, power = self._at(where), float(g.double().square().sum())
         at.error = float((real - g).double().square().sum()) / power if power > 0 else 0.0
         at.ends = float(((q.codes == q.lo) | (q.codes == q.hi)).float().mean())
         ranges = g.abs().reshape(-1, g.shape[-1]).amax(0)

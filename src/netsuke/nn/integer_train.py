@@ -31,6 +31,7 @@ from netsuke.nn.integer_master import channels_last, set_up_master, settle
 from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Kernels, Window, products
 from netsuke.nn.integer_range import Range, following, least_error, outside
+from netsuke.nn.integer_samples import octaves, scaled, weight_gradient
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
@@ -232,19 +233,27 @@ class IntegerLayer(nn.Module):
         x_shape, w_shape = tuple(q.codes.shape), tuple(w.codes.shape)
         if config.gradient == "float":
             return self._float_gradients(g, q, w, need_x, need_w)
+        e = octaves(g, self.where) if config.scales_samples else None
+        if e is not None:
+            g = scaled(g, e)
         gq = self.quantize_gradient(g, w)
         if gq is None:
             return torch.zeros(x_shape) if need_x else None, torch.zeros_like(self.weight) if need_w else None
         if self.probe is not None:
-            self.probe.gradient(self.where, g, gq)
+            self.probe.gradient(self.where, g, gq, e)
         dx = dw = None
         if need_x and config.gradient == "channel":
             dx = self._float_gradients((gq.codes.float() - gq.zero) * gq.scale, q, w, True, False)[0]
         elif need_x:
             dx = kit.input_gradient(window, x_shape, gq, w, self._base(gq, w))
+            dx = dx if e is None else scaled(dx, e, -1)
         if need_w:
             mult = (q.scale.double() * gq.scale.double()).float().expand(w_shape[0]).contiguous()
-            dw = self._as_weight(kit.weight_gradient(window, w_shape, q, gq, mult))
+            if e is None:
+                dw = kit.weight_gradient(window, w_shape, q, gq, mult)
+            else:
+                dw = weight_gradient(kit, window, w_shape, q, gq, mult, e)
+            dw = self._as_weight(dw)
         return dx, dw
 
     @staticmethod

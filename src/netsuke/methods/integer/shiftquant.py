@@ -13,7 +13,8 @@ Differences: there is no public code. Thresholds are powers of two of the larges
 weights have one scale per output channel, folded into the gradient's grouping (ours, so that the trained layer is the
 engine's); master weights and optimizer stay float32 (assumed; master_bits makes the weights codes); stem and
 classifier float unless configured (assumed). The input range follows the largest value and forgets 1 % a step; up to 5
-bits it is the octave that loses least, and what it clips gets no gradient (ours).
+bits it is the octave that loses least, and what it clips gets no gradient (ours). Up to 4 gradient bits every sample is
+scaled by a power of two first (ours, nn/integer_samples.py).
 Cost: one pass over dY for ranges, one for codes; products of b bits.
 Limits: wins where channel ranges differ by octaves (depthwise, transformers, late training); in small plain ResNets
 they differ by about one octave. Between layers everything is f32: the L1 norm spends most of its time on ranges, codes
@@ -37,8 +38,9 @@ class ShiftQuant:
     """Bits of weights, activations and gradients (2 to 8), channel groups (1 to 8), and whether BatchNorm becomes the
     quantized L1 norm. master_bits: 0, or 4 to 16 for weights that the optimizer keeps as codes, every update rounded
     stochastically (`netsuke.nn.integer_master`). keep_float: names or patterns of layers left alone, separated by "|",
-    or "none". clip_bits: activations of at most so many bits clip where that loses less; 0:
-    never. gradient: "shift", or the baselines "tensor", "channel", "float"."""
+    or "none". clip_bits: activations of at most so many bits clip where that loses less;
+    sample_bits: gradients of at most so many bits are scaled a sample; 0: never. gradient: "shift", or
+    the baselines "tensor", "channel", "float"."""
 
     weight_bits: int = 6
     activation_bits: int = 6
@@ -48,6 +50,7 @@ class ShiftQuant:
     gradient: str = "shift"
     scale: str = "power-of-two"
     clip_bits: int = 5
+    sample_bits: int = 4
     master_bits: int = 0
     keep_float: str = "none"
     products: str = "kernels"
@@ -63,6 +66,7 @@ class ShiftQuant:
             gradient=self.gradient,
             scale=self.scale,
             clip_bits=self.clip_bits,
+            sample_bits=self.sample_bits,
             master_bits=self.master_bits,
             products=self.products,
             seed=self.seed,
