@@ -12,7 +12,10 @@ void put(uint8_t* block, int bits, int q, int at, unsigned code) {
   const auto add = [&](int byte, unsigned value) { block[byte] = static_cast<uint8_t>(block[byte] | value); };
   switch (bits) {
     case 4: return add(kQuadBytes * (q / 2) + at, code << (4 * (q % 2)));
-    case 3: add(2 * kQuadBytes + at, (code >> 2) << q); [[fallthrough]];
+    case 3:
+      if (q < 6) return add(kQuadBytes * (q / 2) + at, code << (3 * (q % 2)));
+      add(kQuadBytes * (q - 6) + at, (code & 3) << 6);
+      return add(2 * kQuadBytes + at, (code >> 2) << q);
     case 2: return add(kQuadBytes * (q / 4) + at, (code & 3) << (2 * (q % 4)));
     default: return add(kQuadBytes * q + at, code);
   }

@@ -29,9 +29,9 @@ NK_INLINE Bytes unfold(const uint8_t* block, int q, int v) {
   const uint8_t* at = block + kBytes * v;
   if (kBits == 8) return load_codes(at + kQuadBytes * q);
   if (kBits == 4) return (load_codes(at + kQuadBytes * (q / 2)) >> (4 * (q % 2))) & 15;
-  const Bytes low = (load_codes(at + kQuadBytes * (q / 4)) >> (2 * (q % 4))) & 3;
-  if (kBits == 2) return low;
-  return low | ((load_codes(at + 2 * kQuadBytes) >> q) & 1) << 2;
+  if (kBits == 2) return (load_codes(at + kQuadBytes * (q / 4)) >> (2 * (q % 4))) & 3;
+  if (q < 6) return (load_codes(at + kQuadBytes * (q / 2)) >> (3 * (q % 2))) & 7;
+  return load_codes(at + kQuadBytes * (q - 6)) >> 6 | ((load_codes(at + 2 * kQuadBytes) >> (q - 2)) & 4);
 }
 
 NK_INLINE Total no_total() { return vi{}; }

@@ -8,7 +8,8 @@
 //   8 bits   quads 0 .. 7, 128 bytes each
 //   4 bits   4 times 128 bytes: quad 2s in the low nibbles of run s, quad 2s + 1 in the high ones
 //   2 bits   2 times 128 bytes: quad 4s + i in the bits 2i, 2i + 1 of run s
-//   3 bits   the low two bits as above, then 128 bytes: the third bit of quad i in bit i
+//   3 bits   3 times 128 bytes: quads 2s, 2s + 1 in the bits 0 to 5 of run s; of quads 6 and 7 the low two bits in bits 6, 7 of runs 0 and
+//            1, the third bit in bit 6 and bit 7 of run 2
 // For "f32" and "bf16" a block holds `bits` words of 32 bits for each channel, [word][channel], each with 4, 8 or 16 codes in the order of
 // k from its lowest bit on; at 3 bits 10 codes, and the last two codes of the block are bits 30 and 31 of its three words. For "bf16" the
 // two k of a pair are exchanged. Layouts are the same on every instruction set. A block lies inside one group.

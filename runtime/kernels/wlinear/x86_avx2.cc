@@ -29,11 +29,11 @@ NK_INLINE Bytes unfold(const uint8_t* block, int q, int v) {
   const uint8_t* at = block + kBytes * v;
   if (kBits == 8) return _mm256_xor_si256(load_codes(at + kQuadBytes * q), _mm256_set1_epi8(-128));
   if (kBits == 4) return _mm256_and_si256(_mm256_srli_epi16(load_codes(at + kQuadBytes * (q / 2)), 4 * (q % 2)), _mm256_set1_epi8(15));
-  const Bytes low = _mm256_and_si256(_mm256_srli_epi16(load_codes(at + kQuadBytes * (q / 4)), 2 * (q % 4)), _mm256_set1_epi8(3));
-  if (kBits == 2) return low;
-  const Bytes third = load_codes(at + 2 * kQuadBytes);
-  const Bytes moved = q < 2 ? _mm256_slli_epi16(third, 2 - q) : _mm256_srli_epi16(third, q - 2);
-  return _mm256_or_si256(low, _mm256_and_si256(moved, _mm256_set1_epi8(4)));
+  if (kBits == 2) return _mm256_and_si256(_mm256_srli_epi16(load_codes(at + kQuadBytes * (q / 4)), 2 * (q % 4)), _mm256_set1_epi8(3));
+  if (q < 6) return _mm256_and_si256(_mm256_srli_epi16(load_codes(at + kQuadBytes * (q / 2)), 3 * (q % 2)), _mm256_set1_epi8(7));
+  const Bytes low = _mm256_and_si256(_mm256_srli_epi16(load_codes(at + kQuadBytes * (q - 6)), 6), _mm256_set1_epi8(3));
+  const Bytes third = _mm256_and_si256(_mm256_srli_epi16(load_codes(at + 2 * kQuadBytes), q - 2), _mm256_set1_epi8(4));
+  return _mm256_or_si256(low, third);
 }
 
 NK_INLINE Total no_total() { return _mm256_setzero_si256(); }

@@ -29,11 +29,11 @@ NK_INLINE Bytes unfold(const uint8_t* block, int q, int v) {
   const uint8_t* at = block + kBytes * v;
   if (kBits == 8) return load_codes(at + kQuadBytes * q);
   if (kBits == 4) return _mm512_and_si512(_mm512_srli_epi32(load_codes(at + kQuadBytes * (q / 2)), 4 * (q % 2)), _mm512_set1_epi32(0x0f0f0f0f));
-  const Bytes low = _mm512_and_si512(_mm512_srli_epi32(load_codes(at + kQuadBytes * (q / 4)), 2 * (q % 4)), _mm512_set1_epi32(0x03030303));
-  if (kBits == 2) return low;
-  const Bytes third = load_codes(at + 2 * kQuadBytes);
-  const Bytes moved = q < 2 ? _mm512_slli_epi32(third, 2 - q) : _mm512_srli_epi32(third, q - 2);
-  return _mm512_or_si512(low, _mm512_and_si512(moved, _mm512_set1_epi32(0x04040404)));
+  if (kBits == 2) return _mm512_and_si512(_mm512_srli_epi32(load_codes(at + kQuadBytes * (q / 4)), 2 * (q % 4)), _mm512_set1_epi32(0x03030303));
+  if (q < 6) return _mm512_and_si512(_mm512_srli_epi32(load_codes(at + kQuadBytes * (q / 2)), 3 * (q % 2)), _mm512_set1_epi32(0x07070707));
+  const Bytes low = _mm512_and_si512(_mm512_srli_epi32(load_codes(at + kQuadBytes * (q - 6)), 6), _mm512_set1_epi32(0x03030303));
+  const Bytes third = _mm512_and_si512(_mm512_srli_epi32(load_codes(at + 2 * kQuadBytes), q - 2), _mm512_set1_epi32(0x04040404));
+  return _mm512_or_si512(low, third);
 }
 
 NK_INLINE Total no_total() { return _mm512_setzero_si512(); }
