@@ -32,7 +32,7 @@ def _operands(model: Any) -> list[tuple[Any, Any, Any, Any]]:
         def inputs(self, where: str, q: Any) -> None:
             inputs[where] = q
 
-        def gradient(self, where: str, g: Any, q: Any) -> None:  # noqa: ARG002  the base class has it
+        def gradient(self, where: str, g: Any, q: Any, octaves: Any = None) -> None:  # noqa: ARG002  the base class has them
             gradients[where] = q
 
     layers = integer_layers(model)

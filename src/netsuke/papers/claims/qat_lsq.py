@@ -10,6 +10,7 @@ float). Exact: the engine gives every logit of the network that was trained.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 
@@ -26,7 +27,7 @@ def measure(bits: int) -> Callable[[Context, int], Outcome]:
         from netsuke.papers.claims._cifar_qat import CONFIG, measured, trained  # torch, only when it runs
 
         config = replace(CONFIG, epochs=EPOCHS[bits])
-        widths = {"weight_bits": bits, "activation_bits": bits, "stream_bits": 8 if bits == 2 else None}
+        widths: dict[str, Any] = {"weight_bits": bits, "activation_bits": bits, "stream_bits": 8 if bits == 2 else None}
         network, model = trained(context, seed, config=config, method="qat/lsq", **widths)
         return measured(network, model, context.data_root)
 
