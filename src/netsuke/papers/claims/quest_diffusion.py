@@ -10,34 +10,40 @@ the real digits, which tuning towards the float network does not lower here.
 
 from __future__ import annotations
 
+from typing import Any
+
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 from netsuke.papers.claims._diffusion import Judge, engine_equals_training, network
 
 
-def measure(context: Context, seed: int) -> Outcome:
+def compared(context: Context, seed: int, model: Any, sampling: Any, judge: Judge) -> Outcome:
     """Untuned with common scales, untuned with scales per step, tuned."""
     from netsuke.methods.diffusion import quest
-    from netsuke.methods.diffusion._sampling import Sampling
     from netsuke.methods.diffusion._tuned import quantized
 
-    model, sampling = network("digits_unet"), Sampling(seed=seed)
-    judge = Judge(model, sampling.steps, seed)
     for name, per_step in (("untuned", False), ("untuned_per_step", True)):
         judge(name, quantized(model, sampling, weight_bits=4, activation_bits=4, per_step=per_step))
     tuned = quest.apply(model, sampling)
     judge("tuned", tuned)
     judge.figures["two_thirds"] = judge.figures["distance_untuned"] * 2 / 3
     context.progress(f"seed {seed}: {judge.figures}")
+    same = engine_equals_training(next(tuned.exports()), tuned.at(0), 0, sampling.steps, shape=sampling.shape)
     return Outcome(
         exact={
             "frozen layers keep their codes": tuned.facts["frozen_codes_changed"] == 0,
             "less than half of the weights are tuned": tuned.facts["trained_share"] < 0.5,
-            "engine equals the trained network": engine_equals_training(
-                next(tuned.exports()), tuned.at(0), 0, sampling.steps
-            ),
+            "engine equals the trained network": same,
         },
         figures={**judge.figures, "trained_share": tuned.facts["trained_share"]},
     )
+
+
+def measure(context: Context, seed: int) -> Outcome:
+    """The shipped digits U-Net."""
+    from netsuke.methods.diffusion._sampling import Sampling
+
+    model, sampling = network("digits_unet"), Sampling(seed=seed)
+    return compared(context, seed, model, sampling, Judge(model, sampling.steps, seed))
 
 
 CLAIM = register(

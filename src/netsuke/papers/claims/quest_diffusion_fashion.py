@@ -11,36 +11,20 @@ network's distance to it is at most two thirds of the untuned one's.
 from __future__ import annotations
 
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
-from netsuke.papers.claims._diffusion import engine_equals_training, fashion_judge, fashion_network
+from netsuke.papers.claims._diffusion import fashion_judge, fashion_network
+from netsuke.papers.claims.quest_diffusion import compared
 
 SHAPE = (1, 28, 28)
 
 
 def measure(context: Context, seed: int) -> Outcome:
-    """Untuned with common scales, untuned with scales per step, tuned."""
-    from netsuke.methods.diffusion import quest
+    """The comparison of `quest_diffusion` on the network trained here."""
     from netsuke.methods.diffusion._sampling import Sampling
-    from netsuke.methods.diffusion._tuned import quantized
 
     model, sampling = fashion_network(context, "fashion_unet"), Sampling(shape=SHAPE, seed=seed)
     judge = fashion_judge(context, model, sampling.steps, seed)
     context.progress(f"float: {judge.figures}")
-    for name, per_step in (("untuned", False), ("untuned_per_step", True)):
-        judge(name, quantized(model, sampling, weight_bits=4, activation_bits=4, per_step=per_step))
-    tuned = quest.apply(model, sampling)
-    judge("tuned", tuned)
-    judge.figures["two_thirds"] = judge.figures["distance_untuned"] * 2 / 3
-    context.progress(f"seed {seed}: {judge.figures}")
-    return Outcome(
-        exact={
-            "frozen layers keep their codes": tuned.facts["frozen_codes_changed"] == 0,
-            "less than half of the weights are tuned": tuned.facts["trained_share"] < 0.5,
-            "engine equals the trained network": engine_equals_training(
-                next(tuned.exports()), tuned.at(0), 0, sampling.steps, shape=SHAPE
-            ),
-        },
-        figures={**judge.figures, "trained_share": tuned.facts["trained_share"]},
-    )
+    return compared(context, seed, model, sampling, judge)
 
 
 CLAIM = register(
