@@ -18,7 +18,9 @@ FORMATS = {
     "bops": "w2a4+w3a4+w4a4+w4a6+w4a8+w6a6+w6a8+w8a8",
     "latency": "w4a4+w4a6+w4a8+w8a8",
 }
-FILE_MARGIN, ROW_MARGIN = 1024, 110  # bytes by which the text in the file can grow while the plan is completed
+# Bytes by which the text in the file can grow while the plan is completed: notes (that of the whole choices has up to
+# 400 characters), and each row's reason.
+FILE_MARGIN, ROW_MARGIN = 1536, 110
 UNITS = {"size": "bytes", "bops": "bit operations", "latency": "ms"}
 
 
