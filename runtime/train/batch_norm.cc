@@ -12,9 +12,9 @@
 // first backward pass writes dz, which the second reads instead of dy and y.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "train/products.h"
+#include "train/rows.h"
 
 namespace netsuke {
 namespace train {
@@ -27,7 +27,7 @@ constexpr int64_t kPastCaches = int64_t{6} << 20;  // elements, 24 MB: what read
 // Rows of few channels are taken together, as rows of 64 whose numbers repeat; `left` rows stay over.
 struct Rows {
   Rows(int64_t rows, int64_t columns)
-      : many(columns < kBlock && kBlock % columns == 0 ? kBlock / columns : 1), width(many * columns), wide(rows / many), left(rows % many),
+      : many(together(columns)), width(many * columns), wide(rows / many), left(rows % many),
         each(std::max(kBlock, kElements / width / kBlock * kBlock)), tasks((wide + each - 1) / each) {}
   int64_t many, width, wide, left, each, tasks;
   int64_t begin(int64_t task) const { return task * each; }
@@ -37,22 +37,13 @@ struct Rows {
 struct Numbers {  // of wide rows
   explicit Numbers(const Rows& rows) : many(rows.many), n{rows.width, nullptr, nullptr, nullptr, nullptr, nullptr, false} {}
   const float* repeat(const float* from) {
-    std::vector<float> out;
-    for (int64_t i = 0; i < many; ++i) out.insert(out.end(), from, from + n.columns / many);
-    kept.push_back(std::move(out));
+    kept.push_back(repeated(from, n.columns / many));
     return kept.back().data();
   }
   int64_t many;
   std::vector<std::vector<float>> kept;
   BatchNormColumns n;
 };
-
-float from_order(int32_t v) {
-  const int32_t bits = v ^ ((v >> 31) & 0x7FFFFFFF);
-  float out;
-  memcpy(&out, &bits, sizeof out);
-  return out;
-}
 
 // Sums of all tasks in their order, then of the rows taken together.
 std::vector<double> folded(const std::vector<double>& part, const Rows& rows, int64_t columns) {

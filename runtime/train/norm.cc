@@ -9,9 +9,9 @@
 // furthest one has xh = top at most. So a code's three roundings leave it within 1e-4 of top, and none needs a clamp.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "train/products.h"
+#include "train/rows.h"
 
 namespace netsuke {
 namespace train {
@@ -21,19 +21,6 @@ constexpr int64_t kElements = int64_t{1} << 15;  // of a task: its codes stay in
 constexpr int64_t kMostRows = 1024;              // whose products of codes f32 sums exactly
 
 int64_t rows_of_task(int64_t rows, int64_t columns) { return std::min({(rows + 63) / 64 * 64, kMostRows, std::max<int64_t>(64, kElements / columns / 64 * 64)}); }
-
-// Loops over few channels are all overhead: rows of 16 are taken four at a time, as rows of 64 whose numbers repeat.
-constexpr int64_t kWide = 64;
-
-int64_t together(int64_t columns) { return columns < kWide && kWide % columns == 0 ? kWide / columns : 1; }
-
-// The numbers of a row's channels, as often as rows are taken together.
-template <typename T>
-std::vector<T> repeated(const T* from, int64_t columns) {
-  std::vector<T> out;
-  for (int64_t i = 0; from != nullptr && i < together(columns); ++i) out.insert(out.end(), from, from + columns);
-  return out;
-}
 
 // NormColumns for rows taken together.
 struct WideColumns {
@@ -46,13 +33,6 @@ struct WideColumns {
   std::vector<float> slope, offset, gain, shift;
   NormColumns n;
 };
-
-float from_order(int32_t v) {
-  const int32_t bits = v ^ ((v >> 31) & 0x7FFFFFFF);
-  float out;
-  memcpy(&out, &bits, sizeof out);
-  return out;
-}
 
 }  // namespace
 

@@ -86,9 +86,12 @@ def apply(context: Context, budget: Budget, config: Search, deadline: float | No
     allocate = records["allocator"]
     found = allocate.apply(problem, allocate.config(), deadline=deadline)
     uniform = _uniform(formats, harm, tables, layers)
-    if config.samples and config.compare and found.complete and (deadline is None or time.monotonic() < deadline):
-        free = [u for u in uniform if all(u[0] in allowed[name] for name in layers)]
-        found = _compared(context, config, _whole.choices(problem, allocate, found, free, deadline))
+    if config.samples and config.compare:
+        if found.complete and (deadline is None or time.monotonic() < deadline):
+            free = [u for u in uniform if all(u[0] in allowed[name] for name in layers)]
+            found = _compared(context, config, _whole.choices(problem, allocate, found, free, deadline))
+        else:
+            context.plan.note("out of time: whole choices were not compared")
     _write(context.plan, found, config)
     context.plan.curve = _curve(problem, allocate, limits, found, uniform)
     _widths.resolve(context.plan, context.placement)

@@ -156,7 +156,7 @@ def prepare(
     method      a record of this room with the tag "rules"; options: its config
     first_last  bits of the first and the last layer (weights and what they read); None: like the others
     stream_bits bits of tensors that additions, means and other operators without weights read; a layer that wants
-                fewer reads codes made from them (worth it at 2 and 3 bits). None: one quantizer for all readers
+                fewer reads codes made from them (worth it at 2 bits). None: one quantizer for all readers
     bits        (weights, activations) by layer name or pattern, applied in order, over everything else
     keep        layers that stay float, by name or pattern
     calib       a batch (a tuple for several inputs) to take first ranges from; None: from the first training batch

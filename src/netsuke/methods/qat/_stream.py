@@ -1,6 +1,6 @@
 """A residual stream wider than what layers read.
 
-A tensor that both a layer and an addition (or a mean, a concat, a table) read has one quantizer. At 2 or 3 bits the sum
+A tensor that both a layer and an addition (or a mean, a concat, a table) read has one quantizer. At 2 bits the sum
 of many blocks then loses more than the products do; published networks of these widths keep their shortcuts in float.
 Here the stream has `stream` bits, and each layer reads codes of its own bits made from the stream's by a table.
 """
