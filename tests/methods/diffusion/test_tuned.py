@@ -69,6 +69,40 @@ def test_quest_trains_what_it_says_and_nothing_else() -> None:
     assert [len(made.losses[stage]) for stage in ("time", "fragile")] == [2, 4]
 
 
+@pytest.mark.parametrize("make", [unet, dit])
+def test_the_gain_is_restored_and_no_code_moves(make: Any) -> None:
+    """The output layer of `unet` is the output; that of `dit` is reshaped to patches behind it."""
+
+    def explained(tuned: Any) -> list[float]:
+        seen = trajectory(make(), SAMPLING, count=128, round_=77)
+        with torch.no_grad():
+            made = [tuned.at(i).eval()(*s.inputs) for i, s in enumerate(seen)]
+        return [float((s.v * v).mean() / (s.v**2).mean()) for s, v in zip(seen, made, strict=True)]
+
+    few = {"time_rounds": 1, "rounds": 2, "batch": 8, "measured": 1}
+    plain, restored = (quest.apply(make(), SAMPLING, quest.Quest(**few, gain=gain)) for gain in (False, True))
+    lost = [max(abs(share - 1) for share in explained(tuned)) for tuned in (plain, restored)]
+    assert lost[1] < 0.5 * lost[0]
+    assert all(torch.equal(codes, restored.codes()[name]) for name, codes in plain.codes().items())
+    first = next(iter(plain.layers()))
+    assert restored.networks[0].layers()[first].layer is restored.networks[1].layers()[first].layer
+
+
+def test_a_gain_without_a_scale_to_go_into_is_refused() -> None:
+    class Doubled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = unet()
+
+        def forward(self, image: torch.Tensor, time: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.inner(image, time, label)
+            return out + image
+
+    config = efficientdm.EfficientDM(rounds=1, batch=4, rank=2)
+    with pytest.raises(UsageError, match="gain=False"):
+        efficientdm.apply(Doubled(), SAMPLING, config)
+
+
 def test_quest_finds_the_time_layers_of_a_transformer() -> None:
     made = quest.apply(dit(), SAMPLING, quest.Quest(time_rounds=1, rounds=1, batch=8, measured=0, per_step=False))
     assert len(made.networks) == 1

@@ -50,7 +50,7 @@ class Tuned:
         return made
 
     def layers(self) -> dict[str, QuantLayer]:
-        """Quantized layers by name. Their weights are those of every step."""
+        """Quantized layers by name. Their codes are those of every step."""
         return self.networks[0].layers()
 
     def codes(self) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ zero. One update per sampling step: sum |v - v'|^2 on the step's input. The adap
 mean(s) * rate, since a layer with larger steps needs larger moves to cross one; activation scales and zero points
 belong to a step.
 Differences: ranges by squared error (the paper: exponent 2.4); weights symmetric; rate 0.05 of a step against the
-paper's 1/2500, with hundreds of updates instead of 16,000; weight scales stay as they were.
+paper's 1/2500, with hundreds of updates instead of 16,000; weight scales stay as they were, but for the
+output's gain (`_gain`).
 Cost: rounds * steps updates of the network. Limits: each step's scales make a program of their own, with its own copy
 of the weights.
 """
@@ -17,6 +18,7 @@ of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from netsuke.core.method import Method, register
@@ -39,6 +41,7 @@ class EfficientDM:
     rounds        sampling runs trained on; batch: images in each
     rate          of adapters, in weight steps per update; scale_aware False: the same for all layers
     scale_rate    of activation scales, a share of the scale
+    gain          the output's amplitude is brought back to the float network's after training (`_gain`)
     """
 
     weight_bits: int = 4
@@ -50,6 +53,7 @@ class EfficientDM:
     rate: float = 0.05
     scale_aware: bool = True
     scale_rate: float = 2e-3
+    gain: bool = True
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -64,6 +68,7 @@ class EfficientDM:
 
 def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientDM()) -> Tuned:
     """The tuned network with its adapters merged. facts: output error before and after, share of changed codes."""
+    from netsuke.methods.diffusion._gain import restore_gain
     from netsuke.methods.diffusion._tuned import changed, output_error, start
 
     tuned, seen, before = start(model, sampling, config)
@@ -71,6 +76,8 @@ def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientD
     tuned.losses["adapters"] = _train(model, tuned, config)
     adapted = tuned.codes()
     _merge(tuned)
+    if config.gain:
+        tuned.facts["gain"] = fmean(restore_gain(model, tuned, first=config.rounds))
     tuned.facts["error_tuned"] = output_error(tuned, seen)
     tuned.facts["codes_changed"] = changed(before, tuned.codes())
     tuned.facts["codes_changed_by_merging"] = changed(adapted, tuned.codes())

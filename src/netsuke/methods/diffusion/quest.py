@@ -9,7 +9,7 @@ over time layers l; stage 2, fragile layers and all other activation scales: L =
 output, ' the quantized one on the same input. Activation scales belong to a sampling step.
 Differences: rates fall linearly to zero in each stage; starts from nearest rounding with least-squares ranges instead
 of learned rounding; scales per tensor (no channel-wise activations); besides the paper's attention and feed-forward
-layers, `measured` further ones are chosen by the output error their own quantization makes.
+layers, `measured` further ones are chosen by the output error their own quantization makes; the output's gain is restored (`_gain`).
 Cost: (time_rounds + rounds) * steps updates. Limits: each step's scales make a program of their own, with its own copy
 of the weights.
 """
@@ -17,6 +17,7 @@ of the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from netsuke.core.method import Method, register
@@ -39,6 +40,7 @@ class Quest:
     fragile       layers of stage 2, likewise; measured: so many more, by the error they make
     time_rounds, rounds  sampling runs trained on in the stages; batch: images in each
     rate          of weights (Adam); scale_rate: of activation scales, a share of the scale
+    gain          the output's amplitude is brought back to the float network's after training (`_gain`)
     """
 
     weight_bits: int = 4
@@ -48,10 +50,11 @@ class Quest:
     fragile: str = "*attn*+*.ff.*+*.mlp.*"
     measured: int = 4
     time_rounds: int = 6
-    rounds: int = 16
+    rounds: int = 48
     batch: int = 32
     rate: float = 5e-4
     scale_rate: float = 2e-3
+    gain: bool = True
 
     def __post_init__(self) -> None:
         check_numbers(
@@ -66,6 +69,7 @@ class Quest:
 
 def apply(model: nn.Module, sampling: Sampling, config: Quest = Quest()) -> Tuned:
     """The tuned network. facts: share of trained weights, output error before and after."""
+    from netsuke.methods.diffusion._gain import restore_gain
     from netsuke.methods.diffusion._tuned import changed, matching, output_error, start
 
     tuned, seen, before = start(model, sampling, config)
@@ -76,6 +80,8 @@ def apply(model: nn.Module, sampling: Sampling, config: Quest = Quest()) -> Tune
     fragile += rest[: config.measured]
     tuned.losses["time"] = _stage(model, tuned, time, time, config, config.time_rounds, 0)
     tuned.losses["fragile"] = _stage(model, tuned, fragile, [], config, config.rounds, config.time_rounds)
+    if config.gain:
+        tuned.facts["gain"] = fmean(restore_gain(model, tuned, first=config.time_rounds + config.rounds))
     after = tuned.codes()
     tuned.facts["error_tuned"] = output_error(tuned, seen)
     weights = {n: layer.layer.weight.numel() for n, layer in tuned.layers().items()}  # type: ignore[operator]

@@ -4,8 +4,8 @@ Paper: first legible W4A4 images, obtained by fine-tuning only time embedding an
 digits U-Net, 8 sampling steps, W4A4 (first convolution, first and last layer 8 bits), tuned on its own sampling run
 without data. Exact: no weight of a layer that is not tuned changes; less than half of the weights are tuned; the
 compiled program of a step gives the trained network's output (see `_diffusion`). Statistical: the distance of 500
-samples to the float network's is at most two thirds of the untuned W4A4 network's. Reported beside it: the distance to
-the real digits, which tuning towards the float network does not lower here.
+samples to the float network's is at most two thirds of the untuned W4A4 network's, and the distance to the real digits
+is below the untuned network's, too.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CLAIM = register(
         sentence="Tuning time embedding and fragile layers brings W4A4 samples at least a third nearer to float ones.",
         baseline="the untuned W4A4 network (least-squares ranges, nearest rounding)",
         measure=measure,
-        compares=(Compare("two_thirds", "distance_tuned"),),
+        compares=(Compare("two_thirds", "distance_tuned"), Compare("real_untuned", "real_tuned")),
         seeds=(0, 1),
         minutes=4,
         methods=("diffusion/quest",),
