@@ -9,7 +9,8 @@ over time layers l; stage 2, fragile layers and all other activation scales: L =
 output, ' the quantized one on the same input. Activation scales belong to a sampling step.
 Differences: rates fall linearly to zero in each stage; starts from nearest rounding with least-squares ranges instead
 of learned rounding; scales per tensor (no channel-wise activations); besides the paper's attention and feed-forward
-layers, `measured` further ones are chosen by the output error their own quantization makes; the output's gain is restored (`_gain`).
+layers, `measured` further ones are chosen by the output error their own quantization makes; the output's gain is
+restored (`_gain`).
 Cost: (time_rounds + rounds) * steps updates. Limits: each step's scales make a program of their own, with its own copy
 of the weights.
 """
