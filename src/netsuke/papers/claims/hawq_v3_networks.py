@@ -4,9 +4,9 @@ Checked: the public CIFAR-10 ResNet-20 (1,000 lossless and 10,000 JPEG test imag
 differences have a standard error of 0.4 points, three seeds gave -0.3) and a vision transformer trained on the digits
 (359 test images). The file of the uniform 4-bit plan (activations 8 bits, first and last layer 8 bits) sets the budget
 in bytes; integer program, dynamic program and Pareto sweep choose from 2 to 8 bits by the divergence of the
-predictions on 32 unlabelled images, and whole choices are compared on 512 (256 of the digits). Every plan is rounded to nearest with corrected biases. Exact: no file is larger
-than the uniform one; some layer has less and some more than 4 bits. Statistical: accuracy in the engine at least that
-of the uniform plan.
+predictions on 32 unlabelled images, and whole choices are compared on 512 (256 of the digits). Every plan is rounded to
+nearest with corrected biases. Exact: no file is larger than the uniform one; some layer has less and some more than 4
+bits. Statistical: accuracy in the engine at least that of the uniform plan.
 """
 
 from __future__ import annotations
