@@ -163,77 +163,52 @@ void weight_codes(Trainer& t, const Array& w, int32_t top, const Out& codes, con
   without_gil([&] { return t.weight_codes(values, rows, count / rows, top, to, steps); });
 }
 
-// [rows][columns] of a normalization, and what its kernels read of each column.
-struct Columns {
-  int64_t rows, columns;
-  netsuke::train::NormColumns n;
-};
-Columns columns_of(const Array& codes, const Array& floor, const Array& slope, const Array& offset, const Array* gain, const Array* shift) {
-  const auto count = static_cast<int64_t>(codes.size()), columns = static_cast<int64_t>(slope.size());
-  if (columns < 1 || count < 1 || count % columns != 0) invalid("codes are not a whole number of rows");
-  return {count / columns, columns,
-          {columns, typed<const uint8_t>(floor, columns, "floor"), floats<const float>(slope, columns, "slope"), floats<const float>(offset, columns, "offset"),
-           gain != nullptr ? floats<const float>(*gain, columns, "gain") : nullptr,
-           shift != nullptr ? floats<const float>(*shift, columns, "shift") : nullptr}};
+// f32 [n, c, h, w] in the channels_last format, as rows of c.
+template <typename T, typename A>
+T* planes(const A& x, int64_t* rows, int64_t* columns, const char* name) {
+  if (x.dtype() != nb::dtype<float>() || x.ndim() != 4) invalid(std::string(name) + " must be float32 [n, c, h, w]");
+  int64_t stride = 1;
+  for (const size_t axis : {1, 3, 2, 0}) {
+    if (x.shape(axis) != 1 && x.stride(axis) != stride) invalid(std::string(name) + " must be in the channels_last format");
+    stride *= static_cast<int64_t>(x.shape(axis));
+  }
+  if (stride == 0) invalid(std::string(name) + " is empty");
+  const int64_t c = static_cast<int64_t>(x.shape(1)), r = stride / c;
+  if (*columns != 0 && (r != *rows || c != *columns)) invalid(std::string(name) + " has another shape than x");
+  *rows = r, *columns = c;
+  return static_cast<T*>(x.data());
+}
+using Strided = nb::ndarray<nb::ro, nb::device::cpu>;
+using StridedOut = nb::ndarray<nb::device::cpu>;
+
+bool l1_norm(Trainer& t, const Strided& x, const Array& weight, const Array& bias, double eps, int32_t top, const Out& codes, const StridedOut& y,
+             const Out& numbers, const Out& statistics) {
+  int64_t rows = 0, columns = 0;
+  const auto* from = planes<const float>(x, &rows, &columns, "x");
+  auto* to = planes<float>(y, &rows, &columns, "y");
+  const netsuke::train::L1NormLayer layer = {rows, columns, floats<const float>(weight, columns, "weight"), floats<const float>(bias, columns, "bias"), eps, top};
+  auto* kept = typed<uint8_t>(codes, rows * columns, "codes");
+  auto* made = typed<double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
+  auto* found = floats<float>(statistics, 2 * columns, "statistics");
+  bool finite = false;
+  without_gil([&] { return t.l1_norm(layer, from, kept, to, made, found, &finite); });
+  return finite;
 }
 
-netsuke::train::Quantize byte_codes(const Array& x, const Array& scale, int32_t zero, int32_t top, const netsuke::train::Seed* seed, const Out& out) {
-  const auto count = static_cast<int64_t>(x.size());
-  if (zero < 0 || top < zero || top > 255 || scale.size() == 0) invalid("codes do not fit u8, or scale is empty");
-  return {floats<const float>(x, count, "x"), floats<const float>(scale, static_cast<int64_t>(scale.size()), "scale"),
-          static_cast<int64_t>(scale.size()), static_cast<float>(-zero), static_cast<float>(top - zero), zero, seed,
-          typed<uint8_t>(out, count, "codes"), false};
-}
-
-void norm_codes(Trainer& t, const Array& x, const Array& scale, int32_t zero, int32_t top, const Out& codes, const Out& sum, const Out& least,
-                const Out& most) {
-  const auto count = static_cast<int64_t>(x.size()), columns = static_cast<int64_t>(sum.size());
-  if (columns < 1 || count % columns != 0) invalid("x is not a whole number of rows");
-  const auto q = byte_codes(x, scale, zero, top, nullptr, codes);
-  auto* total = typed<int64_t>(sum, columns, "sum");
-  auto *low = typed<uint8_t>(least, columns, "least"), *high = typed<uint8_t>(most, columns, "most");
-  without_gil([&] { return t.norm_codes(q, count / columns, columns, total, low, high); });
-}
-
-void norm_above(Trainer& t, const Array& codes, const Array& floor, const Out& above, const Out& greater, const Out& equal) {
-  const auto count = static_cast<int64_t>(codes.size()), columns = static_cast<int64_t>(floor.size());
-  if (columns < 1 || count % columns != 0) invalid("codes are not a whole number of rows");
-  const auto *from = typed<const uint8_t>(codes, count, "codes"), *at = typed<const uint8_t>(floor, columns, "floor");
-  auto *a = typed<int64_t>(above, columns, "above"), *b = typed<int64_t>(greater, columns, "greater"), *c = typed<int64_t>(equal, columns, "equal");
-  without_gil([&] { return t.norm_above(from, count / columns, columns, at, a, b, c); });
-}
-
-void norm_apply(Trainer& t, const Array& codes, const Array& floor, const Array& slope, const Array& offset, const Array& gain,
-                const Array& shift, const Out& y) {
-  const Columns c = columns_of(codes, floor, slope, offset, &gain, &shift);
-  const auto* from = typed<const uint8_t>(codes, c.rows * c.columns, "codes");
-  auto* to = floats<float>(y, c.rows * c.columns, "y");
-  without_gil([&] { return t.norm_apply(from, c.rows, c.n, to); });
-}
-
-void norm_dot(Trainer& t, const Array& g, const Array& scale, int32_t zero, int32_t top_code, const std::optional<std::vector<uint64_t>>& seed,
-              const Out& g_codes, const Array& codes, const Array& floor, const Array& slope, const Array& offset, const Out& total, const Out& dot) {
-  const Columns c = columns_of(codes, floor, slope, offset, nullptr, nullptr);
-  if (top_code - zero > 127 || zero > 127) invalid("gradient codes are at most 127 from zero");
-  if (seed && seed->size() != 2) invalid("a seed is (key, stream)");
-  const netsuke::train::Seed noise = seed ? netsuke::train::Seed{(*seed)[0], (*seed)[1]} : netsuke::train::Seed{};
-  const auto q = byte_codes(g, scale, zero, top_code, seed ? &noise : nullptr, g_codes);
-  if (g.size() != codes.size()) invalid("the gradient and the codes differ in size");
-  const auto* from = typed<const uint8_t>(codes, c.rows * c.columns, "codes");
-  auto *sums = typed<int64_t>(total, c.columns, "total"), *products = typed<int64_t>(dot, c.columns, "dot");
-  without_gil([&] { return t.norm_dot(q, from, c.rows, c.n, sums, products); });
-}
-
-void norm_gradient(Trainer& t, const Array& g_codes, int32_t zero, const Array& codes, const Array& floor, const Array& slope, const Array& below,
-                   const Array& at, const Array& above, const Out& dx) {
-  const auto count = static_cast<int64_t>(codes.size()), columns = static_cast<int64_t>(floor.size());
-  if (columns < 1 || count < 1 || count % columns != 0) invalid("codes are not a whole number of rows");
-  const netsuke::train::NormGradient n = {columns, zero, typed<const uint8_t>(floor, columns, "floor"), floats<const float>(slope, columns, "slope"),
-                                          floats<const float>(below, columns, "below"), floats<const float>(at, columns, "at"),
-                                          floats<const float>(above, columns, "above")};
-  const auto *g = typed<const uint8_t>(g_codes, count, "gradient"), *v = typed<const uint8_t>(codes, count, "codes");
-  auto* to = floats<float>(dx, count, "dx");
-  without_gil([&] { return t.norm_gradient(g, v, count / columns, n, to); });
+bool l1_norm_gradient(Trainer& t, const Strided& dy, const Array& codes, const Array& numbers, int32_t top, int32_t groups,
+                      const std::optional<std::pair<uint64_t, uint64_t>>& seed, const Out& q_codes, const StridedOut& dx, const Out& sums) {
+  int64_t rows = 0, columns = 0;
+  const auto* g = planes<const float>(dy, &rows, &columns, "dy");
+  auto* to = planes<float>(dx, &rows, &columns, "dx");
+  const netsuke::train::Seed noise = seed ? netsuke::train::Seed{seed->first, seed->second} : netsuke::train::Seed{};
+  const netsuke::train::L1NormGradient gradient = {top, groups, seed ? &noise : nullptr};
+  const auto* v = typed<const uint8_t>(codes, rows * columns, "codes");
+  const auto* n = typed<const double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
+  auto* q = typed<uint8_t>(q_codes, rows * columns, "q_codes");
+  auto* out = floats<float>(sums, 3 * columns, "sums");
+  bool finite = false;
+  without_gil([&] { return t.l1_norm_gradient(rows, columns, g, v, n, gradient, q, to, out, &finite); });
+  return finite;
 }
 
 netsuke::train::BatchNormLayer batch_norm_of(const Array& x, const std::optional<Array>& weight, const std::optional<Array>& bias, double eps, bool relu,
@@ -407,12 +382,8 @@ void bind_training(nb::module_& m) {
       .def("empty_u8", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<uint8_t>(shape); }, "shape"_a)
       .def("minmax", &minmax, "x"_a, "out"_a)
       .def("weight_codes", &weight_codes, "w"_a, "top"_a, "codes"_a, "scale"_a)
-      .def("norm_codes", &norm_codes, "x"_a, "scale"_a, "zero"_a, "top"_a, "codes"_a, "sum"_a, "least"_a, "most"_a)
-      .def("norm_above", &norm_above, "codes"_a, "floor"_a, "above"_a, "greater"_a, "equal"_a)
-      .def("norm_apply", &norm_apply, "codes"_a, "floor"_a, "slope"_a, "offset"_a, "gain"_a, "shift"_a, "y"_a)
-      .def("norm_dot", &norm_dot, "g"_a, "scale"_a, "zero"_a, "top_code"_a, "seed"_a.none(), "g_codes"_a, "codes"_a, "floor"_a, "slope"_a,
-           "offset"_a, "total"_a, "dot"_a)
-      .def("norm_gradient", &norm_gradient, "g_codes"_a, "zero"_a, "codes"_a, "floor"_a, "slope"_a, "below"_a, "at"_a, "above"_a, "dx"_a)
+      .def("l1_norm", &l1_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a, "top"_a, "codes"_a, "y"_a, "numbers"_a, "statistics"_a)
+      .def("l1_norm_gradient", &l1_norm_gradient, "dy"_a, "codes"_a, "numbers"_a, "top"_a, "groups"_a, "seed"_a.none(), "q_codes"_a, "dx"_a, "sums"_a)
       .def("batch_norm", &batch_norm, "x"_a, "residual"_a.none(), "weight"_a.none(), "bias"_a.none(), "eps"_a, "relu"_a, "y"_a, "affine"_a,
            "moments"_a, "ends"_a)
       .def("batch_norm_gradient", &batch_norm_gradient, "x"_a, "dy"_a, "y"_a.none(), "weight"_a.none(), "eps"_a, "relu"_a, "affine"_a, "moments"_a,

@@ -22,7 +22,6 @@ namespace {
 
 constexpr int64_t kBlock = 64;                   // rows whose sums are f32
 constexpr int64_t kElements = int64_t{1} << 16;  // of a task
-constexpr int64_t kPastCaches = int64_t{6} << 20;  // elements, 24 MB: what reads a result finds less of it in a cache than writing it there costs
 
 // Rows of few channels are taken together, as rows of 64 whose numbers repeat; `left` rows stay over.
 struct Rows {

@@ -104,21 +104,26 @@ struct NormColumns {            // xh = rne((code - floor) * slope + offset); y 
   int64_t columns;
   const uint8_t* floor;
   const float *slope, *offset, *gain, *shift;
+  bool stream = false;          // y is larger than caches: written past them
 };
 struct NormGradient {           // dx = (gradient - zero) * slope - (code < floor ? below : code == floor ? at : above)
   int64_t columns;
   int32_t zero;
   const uint8_t* floor;
   const float *slope, *below, *at, *above;
+  bool stream = false;
 };
+constexpr int64_t kMostDotRows = 1024;  // of one call: 1024 * 127 * 127 fits int32 many times
 struct Norm {
   // Running smallest and largest float bits, in an order that integers have (NaN outermost).
   void (*minmax)(const float* x, int64_t count, int32_t* least, int32_t* most);
-  // All add to what the arrays hold.
-  void (*count)(const uint8_t* codes, int64_t rows, int64_t columns, uint32_t* sum, uint8_t* least, uint8_t* most);
-  void (*above)(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, uint32_t* above, uint32_t* greater, uint32_t* equal);
+  // All add to what the arrays hold; least and most run.
+  void (*count)(const uint8_t* codes, int64_t rows, int64_t columns, int64_t* sum, uint8_t* least, uint8_t* most);
+  // sum max(code - floor, 0); number of codes above, and at, floor.
+  void (*above)(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, int64_t* above, int64_t* greater, int64_t* equal);
   void (*apply)(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y);
-  void (*dot)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, float* total, float* dot);
+  // sum (gradient - zero), sum (gradient - zero) xh; |gradient - zero| <= 127.
+  void (*dot)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, int32_t* total, int32_t* dot);
   void (*gradient)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
   void (*distance)(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum);  // sum |code - zero|
 };

@@ -1,5 +1,5 @@
 // Ranges and codes of whole tensors, and the fully quantized L1 normalization (docs/numerics.md section 13): integer sums of codes, two
-// multiplications and additions of f32 an element.
+// multiplications and additions of f32 an element, a few binary64 numbers a channel in between.
 //
 //   mu = mean(v), k = floor(mu), f = mu - k        v the u8 codes of a channel
 //   sum |v - mu| = P + N + (count - 2 greater) f   P = sum max(v - k, 0), N = P - (sum v - count k), greater = number of v > k
@@ -18,20 +18,149 @@ namespace train {
 namespace {
 
 constexpr int64_t kElements = int64_t{1} << 15;  // of a task: its codes stay in the first caches
-constexpr int64_t kMostRows = 1024;              // whose products of codes f32 sums exactly
 
-int64_t rows_of_task(int64_t rows, int64_t columns) { return std::min({(rows + 63) / 64 * 64, kMostRows, std::max<int64_t>(64, kElements / columns / 64 * 64)}); }
+// Elements, 4 MB: larger results are written past the caches. Every 8 columns of a row are written once and in order, and so save the reading of
+// what they overwrite (0.2 ns of 0.5 an element); a ReLU that reads 4 MB next loses as much as this gains, one that reads 8 MB or more does not.
+constexpr int64_t kStreamed = int64_t{1} << 20;
 
-// NormColumns for rows taken together.
-struct WideColumns {
-  explicit WideColumns(const NormColumns& from)
-      : many(together(from.columns)), floor(repeated(from.floor, from.columns)), slope(repeated(from.slope, from.columns)),
-        offset(repeated(from.offset, from.columns)), gain(repeated(from.gain, from.columns)), shift(repeated(from.shift, from.columns)),
-        n{many * from.columns, floor.data(), slope.data(), offset.data(), gain.data(), shift.data()} {}
-  int64_t many;
-  std::vector<uint8_t> floor;
-  std::vector<float> slope, offset, gain, shift;
-  NormColumns n;
+// Rows in tasks of whole blocks of noise; rows of few channels are taken together.
+struct Tasks {
+  Tasks(int64_t all, int64_t channels)
+      : rows(all), columns(channels), width(together(channels) * channels), many(together(channels)),
+        each(std::min(kMostDotRows, std::max<int64_t>(64, kElements / channels / 64 * 64))), count((all + each - 1) / each) {}
+  // body(first element, rows, taken together?) of task i, once or, where rows stay over, twice.
+  template <typename Body>
+  void run(int64_t i, const Body& body) const {
+    const int64_t begin = i * each, size = std::min(rows - begin, each), whole = size / many, left = size % many;
+    if (whole > 0) body(begin * columns, whole, true);
+    if (left > 0) body(begin * columns + whole * width, left, false);
+  }
+  int64_t end(int64_t i) const { return std::min(rows, (i + 1) * each) * columns; }
+  int64_t rows, columns, width, many, each, count;
+};
+
+// Integer sums of a thread in every column of rows taken together: `kinds` arrays. Threads share no line.
+struct Sums {
+  Sums(int kinds, int64_t width, int threads)
+      : wide(width), stride((kinds * width + 15) / 8 * 8), all(static_cast<size_t>(stride * threads), 0) {}
+  int64_t* of(int thread, int kind = 0) { return all.data() + thread * stride + kind * wide; }
+  std::vector<int64_t> total(int kind, int64_t columns) const {
+    std::vector<int64_t> out(static_cast<size_t>(columns), 0);
+    for (size_t from = static_cast<size_t>(kind * wide); from < all.size(); from += static_cast<size_t>(stride)) {
+      for (int64_t w = 0; w < wide; w += columns) {
+        for (int64_t c = 0; c < columns; ++c) out[static_cast<size_t>(c)] += all[from + static_cast<size_t>(w + c)];
+      }
+    }
+    return out;
+  }
+  int64_t wide, stride;
+  std::vector<int64_t> all;
+};
+
+// A channel's numbers as the loops read them: of one row, and of rows taken together.
+template <typename T>
+struct Repeated {
+  Repeated() = default;
+  Repeated(const double* from, int64_t columns) : one(from, from + columns), many(repeated(one.data(), columns)) {}
+  std::vector<T> one, many;
+};
+struct FormColumns {
+  FormColumns(const double* numbers, int64_t columns)
+      : floor(numbers + kFloor * columns, columns), slope(numbers + kSlope * columns, columns), offset(numbers + kOffset * columns, columns),
+        narrow{columns, floor.one.data(), slope.one.data(), offset.one.data(), nullptr, nullptr, false},
+        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr, false} {}
+  Repeated<uint8_t> floor;
+  Repeated<float> slope, offset;
+  NormColumns narrow, wide;
+};
+
+// Scale and zero point of codes 0 to top of [lo, hi] and 0 (nn/qtensor.py, affine).
+struct Affine {
+  Affine(float lo, float hi, int32_t top) {
+    const double low = std::min(0.0, static_cast<double>(lo)), high = std::max(0.0, static_cast<double>(hi));
+    if (!(high - low > 0)) return;
+    scale = static_cast<float>(std::max((high - low) / top, 0x1p-126));
+    zero = static_cast<int32_t>(std::min<double>(top, std::max(0.0, std::nearbyint(-low / static_cast<double>(scale)))));
+  }
+  float scale = 1;
+  int32_t zero = 0;
+};
+
+// What the passes over x's codes count in a channel.
+struct Counts {
+  std::vector<int64_t> total, above, greater, equal;
+  std::vector<uint8_t> least, most;
+};
+
+double largest_of(double a, double b) { return std::isnan(a) || std::isnan(b) ? a + b : std::max(a, b); }
+
+// A channel's numbers from its counts, in steps of x's codes: nn/l1_products.py has the same operations in the same order.
+void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& found, double* numbers, float* statistics) {
+  const int64_t columns = layer.columns;
+  const auto count = static_cast<double>(layer.rows), scale = static_cast<double>(x.scale), eps = layer.eps / scale;
+  std::vector<double> mu(static_cast<size_t>(columns)), deviation(mu), inverse(mu);
+  double largest = -INFINITY;
+  for (size_t c = 0; c < mu.size(); ++c) {
+    const double mean = static_cast<double>(found.total[c]) / count, floor = std::floor(mean);
+    const int64_t under = found.above[c] - (found.total[c] - layer.rows * static_cast<int64_t>(floor));
+    const double a = (static_cast<double>(found.above[c] + under) + static_cast<double>(layer.rows - 2 * found.greater[c]) * (mean - floor)) / count;
+    mu[c] = mean, deviation[c] = a, inverse[c] = 1 / (a + eps);
+    largest = largest_of(largest, std::max(found.most[c] - mean, mean - found.least[c]) * inverse[c]);
+  }
+  const float rounded = largest > 0 ? static_cast<float>(largest / (layer.top / 2)) : 1.0f;
+  const double step = rounded > 0 ? static_cast<double>(rounded) : 1.0;
+  for (int64_t c = 0; c < columns; ++c) {
+    const auto i = static_cast<size_t>(c);
+    const double floor = std::floor(mu[i]), slope = deviation[i] > 0 ? inverse[i] / step : 0.0;
+    const bool exact = mu[i] == floor;
+    const int64_t less = layer.rows - found.greater[i] - (exact ? found.equal[i] : 0);
+    const auto number = [&](L1NormNumber kind) -> double& { return numbers[kind * columns + c]; };
+    number(kSlope) = static_cast<double>(static_cast<float>(slope)), number(kOffset) = static_cast<double>(static_cast<float>((floor - mu[i]) * slope));
+    number(kInverse) = inverse[i] / scale, number(kSign) = static_cast<double>(found.greater[i] - less) / count;
+    number(kWeight) = static_cast<double>(layer.weight[c]), number(kStep) = step, number(kMeanIsCode) = exact ? 1.0 : 0.0;
+    statistics[c] = static_cast<float>((mu[i] - x.zero) * scale), statistics[columns + c] = static_cast<float>(deviation[i] * scale);
+  }
+}
+
+// ShiftQuant's scales (nn/qtensor.py, shift_exponents): the largest range's over top, divided by 2^e with e the octaves that a channel's range
+// is below it. Exponents and mantissas, no logarithms. False where a range is NaN or Inf.
+bool shift_scales(const float* ranges, int64_t columns, const L1NormGradient& gradient, float* scale) {
+  constexpr float kSmallest = 0x1p-126f;
+  float largest = 0;
+  for (int64_t c = 0; c < columns; ++c) {
+    if (!std::isfinite(ranges[c])) return false;
+    largest = std::max(largest, ranges[c]);
+  }
+  int top_exponent = 0, exponent = 0;
+  const float top_mantissa = std::frexp(largest, &top_exponent);
+  const float step = static_cast<float>(std::max(static_cast<double>(largest) / gradient.top, static_cast<double>(kSmallest)));
+  for (int64_t c = 0; c < columns; ++c) {
+    const float mantissa = std::frexp(ranges[c], &exponent);
+    const int octaves = ranges[c] > 0 ? top_exponent - exponent - (mantissa > top_mantissa ? 1 : 0) : gradient.groups - 1;
+    scale[c] = std::max(std::ldexp(step, -std::min(std::max(octaves, 0), gradient.groups - 1)), kSmallest);
+  }
+  return true;
+}
+
+// What dx is made of, and the gradients of weight and bias.
+struct GradientColumns {
+  GradientColumns(int64_t rows, int64_t columns, const double* numbers, const float* scale, const Sums& sums, float* dweight, float* dbias) {
+    const auto count = static_cast<double>(rows);
+    const std::vector<int64_t> total = sums.total(0, columns), dot = sums.total(1, columns);
+    for (int64_t c = 0; c < columns; ++c) {
+      const auto number = [&](L1NormNumber kind) { return numbers[kind * columns + c]; };
+      const auto i = static_cast<size_t>(c);
+      const double real = static_cast<double>(scale[c]), weight = number(kWeight);
+      const double to_bias = static_cast<double>(total[i]) * real, to_weight = static_cast<double>(dot[i]) * real * number(kStep);
+      const double base = weight * to_bias / count, pull = weight * to_weight / count;
+      const auto rest = [&](double sign) { return static_cast<float>((base + (sign - number(kSign)) * pull) * number(kInverse)); };
+      slope.push_back(static_cast<float>(weight * real * number(kInverse)));
+      below.push_back(rest(-1.0)), at.push_back(number(kMeanIsCode) > 0 ? rest(0.0) : below.back()), above.push_back(rest(1.0));
+      dweight[c] = static_cast<float>(to_weight), dbias[c] = static_cast<float>(to_bias);
+    }
+    for (std::vector<float>* v : {&slope, &below, &at, &above}) *v = repeated(v->data(), columns);  // one row is the first of many
+  }
+  std::vector<float> slope, below, at, above;
 };
 
 }  // namespace
@@ -66,99 +195,86 @@ Status Trainer::weight_codes(const float* w, int64_t rows, int64_t columns, int3
   return Status();
 }
 
-Status Trainer::norm_codes(const Quantize& q, int64_t rows, int64_t columns, int64_t* sum, uint8_t* least, uint8_t* most) {
-  if (rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
-  const int64_t each = rows_of_task(rows, columns), tasks = (rows + each - 1) / each, threads = pool_.threads();
-  const int64_t many = together(columns), wide = many * columns;
-  std::vector<uint8_t> low(static_cast<size_t>(threads * wide), 255), high(static_cast<size_t>(threads * wide), 0);
-  std::vector<uint32_t> part(static_cast<size_t>(tasks * wide), 0);
-  pool_.parallel_for(tasks, [&](int64_t i, int thread) {
-    const int64_t begin = i * each, end = std::min(rows, begin + each), whole = (end - begin) / many * many;
-    table_.quantize(q, begin * columns, end * columns);
-    const uint8_t* codes = static_cast<const uint8_t*>(q.out) + begin * columns;
-    uint32_t* to = part.data() + i * wide;
-    uint8_t *l = low.data() + thread * wide, *h = high.data() + thread * wide;
-    table_.norm.count(codes, whole / many, wide, to, l, h);
-    if (whole < end - begin) table_.norm.count(codes + whole * columns, end - begin - whole, columns, to, l, h);
+Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, bool* finite) {
+  const int64_t columns = layer.columns;
+  if (layer.rows < 1 || columns < 1 || layer.top < 3 || layer.top > 255) return error(Code::kInvalidArgument, "a normalization needs rows, channels and codes of u8");
+  float ends[2];
+  NETSUKE_TRY(minmax(x, layer.rows * columns, ends));
+  *finite = std::isfinite(ends[0]) && std::isfinite(ends[1]);
+  if (!*finite) return Status();
+  const Affine affine(ends[0], ends[1], layer.top);
+  const Tasks tasks(layer.rows, columns);
+  const int threads = pool_.threads();
+  const Quantize q = {x, &affine.scale, 1, static_cast<float>(-affine.zero), static_cast<float>(layer.top - affine.zero), affine.zero, nullptr, codes, false};
+  Sums sums(4, tasks.width, threads);
+  const int64_t stride = tasks.width + 64;
+  std::vector<uint8_t> low(static_cast<size_t>(threads * stride), 255), high(static_cast<size_t>(threads * stride), 0);
+  pool_.parallel_for(tasks.count, [&](int64_t task, int thread) {
+    const int64_t i = tasks.count - 1 - task;  // the end of x, which its range has read last, may still be near
+    table_.quantize(q, i * tasks.each * columns, tasks.end(i));
+    tasks.run(i, [&](int64_t at, int64_t rows, bool wide) {
+      table_.norm.count(codes + at, rows, wide ? tasks.width : columns, sums.of(thread), low.data() + thread * stride, high.data() + thread * stride);
+    });
   });
-  for (int64_t c = 0; c < columns; ++c) sum[c] = 0, least[c] = 255, most[c] = 0;
-  for (int64_t i = 0; i < tasks * wide; ++i) sum[i % columns] += part[static_cast<size_t>(i)];
-  for (int64_t i = 0; i < threads * wide; ++i) {
-    const int64_t c = i % columns;
-    least[c] = std::min(least[c], low[static_cast<size_t>(i)]);
-    most[c] = std::max(most[c], high[static_cast<size_t>(i)]);
-  }
-  return Status();
-}
-
-Status Trainer::norm_above(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, int64_t* above, int64_t* greater, int64_t* equal) {
-  if (rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
-  const int64_t each = rows_of_task(rows, columns), tasks = (rows + each - 1) / each, many = together(columns), wide = many * columns;
-  const std::vector<uint8_t> floors = repeated(floor, columns);
-  std::vector<uint32_t> part(static_cast<size_t>(3 * tasks * wide), 0);
-  pool_.parallel_for(tasks, [&](int64_t i, int) {
-    const int64_t begin = i * each, end = std::min(rows, begin + each), whole = (end - begin) / many * many;
-    uint32_t* to = part.data() + 3 * i * wide;
-    table_.norm.above(codes + begin * columns, whole / many, wide, floors.data(), to, to + wide, to + 2 * wide);
-    if (whole == end - begin) return;
-    table_.norm.above(codes + (begin + whole) * columns, end - begin - whole, columns, floor, to, to + wide, to + 2 * wide);
-  });
-  for (int64_t c = 0; c < columns; ++c) above[c] = greater[c] = equal[c] = 0;
-  for (int64_t i = 0; i < tasks; ++i) {
-    const uint32_t* from = part.data() + 3 * i * wide;
-    for (int64_t w = 0; w < wide; ++w) above[w % columns] += from[w], greater[w % columns] += from[wide + w], equal[w % columns] += from[2 * wide + w];
-  }
-  return Status();
-}
-
-Status Trainer::norm_apply(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y) {
-  const int64_t each = rows_of_task(rows, n.columns);
-  const WideColumns wide(n);
-  pool_.parallel_for((rows + each - 1) / each, [&](int64_t i, int) {
-    const int64_t begin = i * each, end = std::min(rows, begin + each), whole = (end - begin) / wide.many, at = begin * n.columns;
-    table_.norm.apply(codes + at, whole, wide.n, y + at);
-    const int64_t left = end - begin - whole * wide.many, behind = at + whole * wide.n.columns;
-    if (left > 0) table_.norm.apply(codes + behind, left, n, y + behind);
-  });
-  return Status();
-}
-
-Status Trainer::norm_dot(const Quantize& q, const uint8_t* codes, int64_t rows, const NormColumns& n, int64_t* total, int64_t* dot) {
-  const int64_t each = rows_of_task(rows, n.columns), tasks = (rows + each - 1) / each;
-  const WideColumns wide(n);
-  const int64_t width = wide.n.columns;
-  std::vector<float> part(static_cast<size_t>(2 * tasks * width), 0.0f);
-  pool_.parallel_for(tasks, [&](int64_t i, int) {
-    const int64_t begin = i * each, end = std::min(rows, begin + each), whole = (end - begin) / wide.many, at = begin * n.columns;
-    table_.quantize(q, at, end * n.columns);
-    float* to = part.data() + 2 * i * width;
-    const auto* gradient = static_cast<const uint8_t*>(q.out);
-    table_.norm.dot(gradient + at, codes + at, whole, wide.n, q.zero, to, to + width);
-    const int64_t left = end - begin - whole * wide.many, behind = at + whole * width;
-    if (left > 0) table_.norm.dot(gradient + behind, codes + behind, left, n, q.zero, to, to + width);
-  });
-  for (int64_t c = 0; c < n.columns; ++c) total[c] = dot[c] = 0;
-  for (int64_t i = 0; i < tasks; ++i) {
-    const float* from = part.data() + 2 * i * width;
-    for (int64_t w = 0; w < width; ++w) {
-      total[w % n.columns] += static_cast<int64_t>(from[w]);
-      dot[w % n.columns] += static_cast<int64_t>(from[width + w]);
+  Counts found = {sums.total(0, columns), {}, {}, {}, std::vector<uint8_t>(static_cast<size_t>(columns), 255), std::vector<uint8_t>(static_cast<size_t>(columns), 0)};
+  for (int64_t from = 0; from < threads * stride; from += stride) {
+    for (int64_t w = 0; w < tasks.width; ++w) {
+      const auto c = static_cast<size_t>(w % columns), i = static_cast<size_t>(from + w);
+      found.least[c] = std::min(found.least[c], low[i]), found.most[c] = std::max(found.most[c], high[i]);
     }
   }
+  for (int64_t c = 0; c < columns; ++c) numbers[kFloor * columns + c] = static_cast<double>(found.total[static_cast<size_t>(c)] / layer.rows);
+  const Repeated<uint8_t> floor(numbers + kFloor * columns, columns);
+  pool_.parallel_for(tasks.count, [&](int64_t i, int thread) {
+    tasks.run(i, [&](int64_t at, int64_t rows, bool wide) {
+      table_.norm.above(codes + at, rows, wide ? tasks.width : columns, floor.many.data(), sums.of(thread, 1), sums.of(thread, 2), sums.of(thread, 3));
+    });
+  });
+  found.above = sums.total(1, columns), found.greater = sums.total(2, columns), found.equal = sums.total(3, columns);
+  forward_numbers(layer, affine, found, numbers, statistics);
+  std::vector<float> gain;
+  for (int64_t c = 0; c < columns; ++c) gain.push_back(static_cast<float>(numbers[kWeight * columns + c] * numbers[kStep * columns + c]));
+  const std::vector<float> gains = repeated(gain.data(), columns), shifts = repeated(layer.bias, columns);
+  FormColumns form(numbers, columns);
+  form.narrow.gain = form.wide.gain = gains.data(), form.narrow.shift = form.wide.shift = shifts.data();
+  form.wide.stream = layer.rows * columns >= kStreamed;
+  pool_.parallel_for(tasks.count, [&](int64_t i, int) {
+    tasks.run(tasks.count - 1 - i, [&](int64_t at, int64_t rows, bool wide) { table_.norm.apply(codes + at, rows, wide ? form.wide : form.narrow, y + at); });
+  });
   return Status();
 }
 
-Status Trainer::norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx) {
-  const int64_t each = rows_of_task(rows, n.columns), many = together(n.columns), width = many * n.columns;
-  const std::vector<uint8_t> floor = repeated(n.floor, n.columns);
-  const std::vector<float> slope = repeated(n.slope, n.columns), below = repeated(n.below, n.columns), equal = repeated(n.at, n.columns),
-                           above = repeated(n.above, n.columns);
-  const NormGradient wide = {width, n.zero, floor.data(), slope.data(), below.data(), equal.data(), above.data()};
-  pool_.parallel_for((rows + each - 1) / each, [&](int64_t i, int) {
-    const int64_t begin = i * each, end = std::min(rows, begin + each), whole = (end - begin) / many, at = begin * n.columns;
-    table_.norm.gradient(gradient + at, codes + at, whole, wide, dx + at);
-    const int64_t left = end - begin - whole * many, behind = at + whole * width;
-    if (left > 0) table_.norm.gradient(gradient + behind, codes + behind, left, n, dx + behind);
+Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
+                                 uint8_t* q_codes, float* dx, float* sums, bool* finite) {
+  if (rows < 1 || columns < 1 || gradient.top < 1 || gradient.top > 127 || gradient.groups < 1) {
+    return error(Code::kInvalidArgument, "a normalization needs rows and channels, its gradient codes of s8 and a group");
+  }
+  NETSUKE_TRY(absmax(dy, rows, columns, 1, sums));
+  std::vector<float> scale(static_cast<size_t>(columns));
+  *finite = shift_scales(sums, columns, gradient, scale.data());
+  if (!*finite) return Status();
+  const Tasks tasks(rows, columns);
+  const FormColumns form(numbers, columns);
+  const std::vector<float> scales = repeated(scale.data(), columns);
+  const auto top = static_cast<float>(gradient.top);
+  const Quantize q = {dy, scales.data(), tasks.width, -top, top, gradient.top, gradient.seed, q_codes, false};
+  Sums found(2, tasks.width, pool_.threads());
+  pool_.parallel_for(tasks.count, [&](int64_t task, int thread) {
+    const int64_t i = tasks.count - 1 - task;
+    std::vector<int32_t> part(static_cast<size_t>(2 * tasks.width), 0);
+    table_.quantize(q, i * tasks.each * columns, tasks.end(i));
+    tasks.run(i, [&](int64_t at, int64_t many, bool wide) {
+      table_.norm.dot(q_codes + at, codes + at, many, wide ? form.wide : form.narrow, gradient.top, part.data(), part.data() + tasks.width);
+    });
+    int64_t* to = found.of(thread);
+    for (size_t w = 0; w < part.size(); ++w) to[w] += part[w];
+  });
+  const GradientColumns made(rows, columns, numbers, scale.data(), found, sums + columns, sums + 2 * columns);
+  const float *slope = made.slope.data(), *below = made.below.data(), *at_floor = made.at.data(), *above = made.above.data();
+  const NormGradient narrow = {columns, gradient.top, form.floor.one.data(), slope, below, at_floor, above};
+  const NormGradient several = {tasks.width, gradient.top, form.floor.many.data(), slope, below, at_floor, above, rows * columns >= kStreamed};
+  pool_.parallel_for(tasks.count, [&](int64_t i, int) {
+    tasks.run(i, [&](int64_t at, int64_t many, bool wide) { table_.norm.gradient(q_codes + at, codes + at, many, wide ? several : narrow, dx + at); });
   });
   return Status();
 }

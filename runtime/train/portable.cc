@@ -135,6 +135,38 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
   }
 }
 
+// xh in steps of its scale: at most `top` and a little for rounding, which the nearest integer takes away (norm.cc).
+inline float norm_code(uint8_t code, uint8_t floor, float slope, float offset) {
+  return __builtin_nearbyintf(static_cast<float>(code - floor) * slope + offset);
+}
+
+void norm_apply(const uint8_t* __restrict codes, int64_t rows, const NormColumns& n, float* __restrict y) {
+  for (int64_t r = 0; r < rows; ++r, codes += n.columns, y += n.columns) {
+    for (int64_t c = 0; c < n.columns; ++c) y[c] = norm_code(codes[c], n.floor[c], n.slope[c], n.offset[c]) * n.gain[c] + n.shift[c];
+  }
+}
+
+void norm_dot(const uint8_t* __restrict gradient, const uint8_t* __restrict codes, int64_t rows, const NormColumns& n, int32_t zero,
+              int32_t* __restrict total, int32_t* __restrict dot) {
+  for (int64_t r = 0; r < rows; ++r, codes += n.columns, gradient += n.columns) {
+    for (int64_t c = 0; c < n.columns; ++c) {
+      const int32_t unit = gradient[c] - zero;
+      total[c] += unit;
+      dot[c] += unit * static_cast<int32_t>(norm_code(codes[c], n.floor[c], n.slope[c], n.offset[c]));
+    }
+  }
+}
+
+void norm_gradient(const uint8_t* __restrict gradient, const uint8_t* __restrict codes, int64_t rows, const NormGradient& n,
+                   float* __restrict dx) {
+  for (int64_t r = 0; r < rows; ++r, codes += n.columns, gradient += n.columns, dx += n.columns) {
+    for (int64_t c = 0; c < n.columns; ++c) {
+      const float rest = codes[c] > n.floor[c] ? n.above[c] : codes[c] < n.floor[c] ? n.below[c] : n.at[c];
+      dx[c] = static_cast<float>(gradient[c] - n.zero) * n.slope[c] - rest;
+    }
+  }
+}
+
 #define NT_WINOGRAD_INLINE inline
 #define NT_WINOGRAD_UNROLL
 #include "train/winograd.inc"

@@ -48,6 +48,24 @@ struct BatchNormLayer {
   bool relu;
 };
 
+// A fully quantized L1 normalization: codes of x are 0 to top, 3, 7, ... 255. weight and bias [columns].
+struct L1NormLayer {
+  int64_t rows, columns;
+  const float *weight, *bias;
+  double eps;
+  int32_t top;
+};
+
+// What its backward pass needs of every channel: floor of the mean code; slope and offset of xh, already rounded to f32; 1 / (a + eps); mean
+// sign; gamma; xh's scale; whether the mean is a code.
+enum L1NormNumber { kFloor, kSlope, kOffset, kInverse, kSign, kWeight, kStep, kMeanIsCode, kNormNumbers };  // rows of binary64 [kNormNumbers][columns]
+
+// dY's codes: -top to top, channel scales in `groups` octaves; null: rounded to nearest.
+struct L1NormGradient {
+  int32_t top, groups;
+  const Seed* seed;
+};
+
 // Adds the nanoseconds of its life to a counter.
 class Stopwatch {
  public:
@@ -97,15 +115,13 @@ class Trainer {
   // scale[row] = max|w[row]| / top (1 for zeros), codes rne(w / scale) of [rows][columns]: docs/numerics.md section 7.
   Status weight_codes(const float* w, int64_t rows, int64_t columns, int32_t top, int8_t* codes, float* scale);
 
-  // The quantized L1 normalization, step by step; what happens to a column's numbers in between is the caller's (nn/l1_norm.py).
-  // Codes of q.x [rows][columns], u8, and their sum and ends in every column.
-  Status norm_codes(const Quantize& q, int64_t rows, int64_t columns, int64_t* sum, uint8_t* least, uint8_t* most);
-  // sum max(code - floor, 0), and how many codes are above and at floor.
-  Status norm_above(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, int64_t* above, int64_t* greater, int64_t* equal);
-  Status norm_apply(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y);
-  // Codes of the gradient q.x; their sum, and their sum times xh's codes.
-  Status norm_dot(const Quantize& q, const uint8_t* codes, int64_t rows, const NormColumns& n, int64_t* total, int64_t* dot);
-  Status norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
+  // The quantized L1 normalization (norm.cc), x, y and dy [rows][columns]. codes and numbers are kept for backward; statistics f32 [2][columns]:
+  // mean and mean deviation of the batch. Where x is NaN or Inf, finite is false and nothing is written.
+  Status l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, bool* finite);
+  // q_codes: room for dy's codes; sums f32 [3][columns]: largest |dy|, gradients of weight and bias. Where dy is NaN or Inf, finite is false and
+  // nothing but the first of these is written.
+  Status l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
+                          uint8_t* q_codes, float* dx, float* sums, bool* finite);
 
   // x, residual (or null) and y [rows][columns]; affine f32 [2][columns]: factor, shift; moments binary64 [2][columns]: mean, variance of the
   // batch; ends f32 [2]: smallest and largest y, where a NaN shows.

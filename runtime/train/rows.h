@@ -11,6 +11,9 @@ namespace train {
 // Loops over few channels are all overhead: rows of 16 are taken four at a time, as rows of 64 whose numbers repeat.
 constexpr int64_t kWide = 64;
 
+// Elements, 24 MB: what reads a result finds less of it in a cache than writing it there costs.
+constexpr int64_t kPastCaches = int64_t{6} << 20;
+
 inline int64_t together(int64_t columns) { return columns < kWide && kWide % columns == 0 ? kWide / columns : 1; }
 
 // The numbers of a row's channels, as often as rows are taken together.

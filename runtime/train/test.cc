@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "train/products.h"
 #include "train/test_batch_norm.h"
+#include "train/test_norm.h"
 #include "train/test_tiles.h"
 #include "train/test_winograd.h"
 
@@ -244,6 +245,8 @@ int main() {
     const Table& table = train_kernels(isa);
     compare_tiles(table);
     compare_batch_norm(table);
+    compare_norm(table);
+    compare_quantize_parts(table);
     check_batch_norm(isa);
     check_quantize(table);
     check_movement(table);

@@ -86,14 +86,14 @@ void transpose16(const uint8_t* src, int64_t src_stride, uint8_t* dst, int64_t d
 }
 void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) { train_kernels_avx2.interleave4(src, zero, dst); }
 void minmax(const float* x, int64_t count, int32_t* least, int32_t* most) { train_kernels_avx2.norm.minmax(x, count, least, most); }
-void norm_count(const uint8_t* codes, int64_t rows, int64_t columns, uint32_t* sum, uint8_t* least, uint8_t* most) {
+void norm_count(const uint8_t* codes, int64_t rows, int64_t columns, int64_t* sum, uint8_t* least, uint8_t* most) {
   train_kernels_avx2.norm.count(codes, rows, columns, sum, least, most);
 }
-void norm_above(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, uint32_t* above, uint32_t* greater, uint32_t* equal) {
+void norm_above(const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, int64_t* above, int64_t* greater, int64_t* equal) {
   train_kernels_avx2.norm.above(codes, rows, columns, floor, above, greater, equal);
 }
 void norm_apply(const uint8_t* codes, int64_t rows, const NormColumns& n, float* y) { train_kernels_avx2.norm.apply(codes, rows, n, y); }
-void norm_dot(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, float* total, float* dot) {
+void norm_dot(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, int32_t* total, int32_t* dot) {
   train_kernels_avx2.norm.dot(gradient, codes, rows, n, zero, total, dot);
 }
 void norm_gradient(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx) {

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.nn.integer_products import SMALL, Kernels, products
+from netsuke.nn.integer_products import Kernels, products
+from netsuke.nn.qtensor import rows_of
 
 _RANGE = "_netsuke_range"  # of a tensor: (its version, smallest, largest)
 
@@ -87,20 +88,6 @@ def _move(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> N
         norm.running_var.mul_(1 - share).add_(unbiased.to(norm.running_var), alpha=share)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, H, W, C], contiguous; no copy in the channels_last format."""
-    return x.detach().permute(0, 2, 3, 1).contiguous()
-
-
-def _planes(kit: Kernels, x: Tensor) -> Tensor:
-    """Memory for [N, C, H, W] in the channels_last format. No view of a tensor in another order of axes: autograd lets
-    users write to it, and adds to it in place where it is a gradient that nobody else holds."""
-    if x.numel() < SMALL:
-        return torch.empty(x.shape, memory_format=torch.channels_last)
-    made: Tensor = kit.trainer.empty_f32(list(x.shape), True)
-    return made
-
-
 class _Fused(torch.autograd.Function):
     """`found` receives (mean and variance f64 [2, C], ends of y f32 [2])."""
 
@@ -109,12 +96,12 @@ class _Fused(torch.autograd.Function):
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float,
         relu: bool, found: list[Any],
     ) -> Tensor:  # fmt: skip
-        kit, rows = cast(Kernels, products("kernels")), _rows(x)
-        y, affine = _planes(kit, x), torch.empty(2, rows.shape[-1])
+        kit, rows = cast(Kernels, products("kernels")), rows_of(x)
+        y, affine = kit.planes(x), torch.empty(2, rows.shape[-1])
         moments, ends = torch.empty(2, rows.shape[-1], dtype=torch.float64), torch.empty(2)
         gamma, beta = (None if v is None else v.detach().contiguous() for v in (weight, bias))
-        add = None if residual is None else _rows(residual)
-        kit._call("batch_norm", rows, add, gamma, beta, eps, relu, _rows(y), affine, moments, ends)
+        add = None if residual is None else rows_of(residual)
+        kit.call("batch_norm", rows, add, gamma, beta, eps, relu, rows_of(y), affine, moments, ends)
         ctx.gated = residual is not None and relu
         ctx.eps, ctx.relu, ctx.numbers = eps, relu, (affine, moments)
         ctx.save_for_backward(x, weight, y if ctx.gated else None)
@@ -127,14 +114,14 @@ class _Fused(torch.autograd.Function):
             hint = "the model itself, not its fused pass"
             raise UnsupportedError(Problem("no gradients of gradients here", "fused normalization", hint=hint))
         x, weight, y = ctx.saved_tensors
-        kit, rows, dy = cast(Kernels, products("kernels")), _rows(x), _rows(gradients[0])
+        kit, rows, dy = cast(Kernels, products("kernels")), rows_of(x), rows_of(gradients[0])
         affine, moments = ctx.numbers
-        dz = _planes(kit, x) if ctx.gated else None
-        dx = _planes(kit, x) if ctx.needs_input_grad[0] else None
+        dz = kit.planes(x) if ctx.gated else None
+        dx = kit.planes(x) if ctx.needs_input_grad[0] else None
         sums = torch.empty(2, rows.shape[-1])
         gamma = None if weight is None else weight.detach().contiguous()
-        out, to, into = (None if v is None else _rows(v) for v in (y, dz, dx))
-        kit._call("batch_norm_gradient", rows, dy, out, gamma, ctx.eps, ctx.relu, affine, moments, to, into, *sums)
+        out, to, into = (None if v is None else rows_of(v) for v in (y, dz, dx))
+        kit.call("batch_norm_gradient", rows, dy, out, gamma, ctx.eps, ctx.relu, affine, moments, to, into, *sums)
         through = gradients[0] if dz is None else dz  # without a ReLU the residual's gradient is dy
         wanted = (dx, through, sums[0], sums[1])
         needed = [v if need else None for v, need in zip(wanted, ctx.needs_input_grad[:4], strict=True)]

@@ -99,11 +99,12 @@ class Kernels:
         self._error = _runtime.Error
         self.trainer = _runtime.Trainer.make(threads, isa, openmp)
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def call(self, name: str, *arguments: Any) -> Any:
+        """What the kernel `name` returns; tensors are handed over as they are."""
         # NumPy hands its memory over in C, torch in Python: ten times as long.
         given = [a.numpy() if isinstance(a, Tensor) else a for a in arguments]
         try:
-            getattr(self.trainer, name)(*given)
+            return getattr(self.trainer, name)(*given)
         except self._error as error:
             code, message = (*error.args, "")[:2]
             kind = UnsupportedError if int(code) == 3 else UsageError
@@ -117,52 +118,60 @@ class Kernels:
         made: Tensor = (self.trainer.empty_u8 if dtype == torch.uint8 else self.trainer.empty_f32)(sizes)
         return made
 
+    def planes(self, x: Tensor) -> Tensor:
+        """Memory for f32 [N, C, H, W] like x, in the channels_last format. No view of a tensor in another order of
+        axes: autograd lets users write to it, and adds to it in place where it is a gradient that nobody else holds."""
+        if x.numel() < SMALL:
+            return torch.empty(x.shape, memory_format=torch.channels_last)
+        made: Tensor = self.trainer.empty_f32(list(x.shape), True)
+        return made
+
     def quantize(
         self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
     ) -> Tensor:
         """Codes of f32 x, u8 or s16, `lo` and `hi` relative to zero; scale [1] or [C] along the last axis."""
         out = torch.empty(x.shape, dtype=torch.int16) if wide else self.empty(x.shape, torch.uint8)
-        self._call("quantize", x, scale, zero, float(lo), float(hi), None if seed is None else list(seed), out)
+        self.call("quantize", x, scale, zero, float(lo), float(hi), None if seed is None else list(seed), out)
         return out
 
     def absmax(self, x: Tensor) -> Tensor:
         """max |x| of every channel of [..., C]; NaN and Inf show."""
         out = torch.empty(x.shape[-1])
-        self._call("absmax", x, x.shape[-1], out)
+        self.call("absmax", x, x.shape[-1], out)
         return out
 
     def minmax(self, x: Tensor) -> tuple[float, float]:
         """Smallest and largest value; a NaN shows as one of them."""
         out = torch.empty(2)
-        self._call("minmax", x, out)
+        self.call("minmax", x, out)
         low, high = out.tolist()
         return low, high
 
     def weight_codes(self, rows: Tensor, top: int) -> tuple[Tensor, Tensor]:
         """s8 codes of f32 [O, ...], and scales [O]: section 7 of docs/numerics.md."""
         codes, scale = torch.empty(rows.shape, dtype=torch.int8), torch.empty(len(rows))
-        self._call("weight_codes", rows, top, codes, scale)
+        self.call("weight_codes", rows, top, codes, scale)
         return codes, scale
 
     def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor:
         """[N, OH, OW, O] f32."""
         shapes = tuple(x.codes.shape), tuple(w.codes.shape)
         y = self.empty(window.output(*shapes))
-        self._call("forward", window.layer(*shapes), x.codes, x.range, w.codes, w.range, mult, bias, y)
+        self.call("forward", window.layer(*shapes), x.codes, x.range, w.codes, w.range, mult, bias, y)
         return y
 
     def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor:
         """[N, H, W, C] f32; the exponents of g act as shifts inside the sums."""
         dx = self.empty(x)
         layer = window.layer(x, tuple(w.codes.shape))
-        self._call("input_gradient", layer, g.codes, g.range, g.exponents, w.codes, w.range, mult, dx)
+        self.call("input_gradient", layer, g.codes, g.range, g.exponents, w.codes, w.range, mult, dx)
         return dx
 
     def weight_gradient(self, window: Window, w: tuple[int, ...], x: QTensor, g: QTensor, mult: Tensor) -> Tensor:
         """[O, kh, kw, I] f32."""
         dw = self.empty(w)
         layer = window.layer(tuple(x.codes.shape), w)
-        self._call("weight_gradient", layer, x.codes, x.range, g.codes, g.range, mult, dw)
+        self.call("weight_gradient", layer, x.codes, x.range, g.codes, g.range, mult, dw)
         return dw
 
 

@@ -14,102 +14,72 @@ from __future__ import annotations
 import math
 from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from netsuke.core.errors import Problem, UsageError
+from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import products
-from netsuke.nn.l1_products import Form, norm_products
-from netsuke.nn.qtensor import affine, check_finite, on_host, shift_exponents
-
-_SMALLEST = 2.0**-126
+from netsuke.nn.l1_products import Layer, Rounding, check_input, norm_products, planes_of
+from netsuke.nn.qtensor import rows_of
 
 GAUSSIAN = math.sqrt(2 / math.pi)  # mean absolute over standard deviation of a Gaussian
 
 
 class _Float(torch.autograd.Function):
-    """Rows [M, C]; statistics of the batch, float64 inside."""
+    """f32 [N, C, H, W] -> y, and mean and mean deviation [2, C]; float64 inside."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor, Tensor]:
-        layer.range_of(x)
-        values = x.double()
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor]:
+        rows = rows_of(x)
+        check_input(*products("simulation").minmax(rows))
+        values = rows.view(-1, x.shape[1]).double()
         mu = values.mean(0)
         centred = values - mu
         a = centred.abs().mean(0)
         inverse = 1 / (a + layer.eps)
         xh = (centred * inverse).float()
         ctx.saved = xh, torch.sign(centred).to(torch.int8), inverse.float(), gamma.detach()
-        mean, deviation = mu.float(), a.float()
-        ctx.mark_non_differentiable(mean, deviation)
-        return xh * gamma.detach() + beta.detach(), mean, deviation
+        statistics = torch.stack([mu, a]).float()
+        ctx.mark_non_differentiable(statistics)
+        return planes_of(xh * gamma.detach() + beta.detach(), x), statistics
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         xh, sign, inverse, gamma = ctx.saved
-        dy = gradients[0].contiguous()
+        dy = rows_of(gradients[0]).view(xh.shape)
         dot, total = (dy * xh).double().sum(0), dy.double().sum(0)
         signs = sign.float()
         centred = signs - sign.double().mean(0).float()
         dx = dy * gamma - (gamma * total / len(dy)).float() - centred * (gamma * dot / len(dy)).float()
-        return dx * inverse, dot.float(), total.float(), None
+        return planes_of(dx * inverse, gradients[0]), dot.float(), total.float(), None
 
 
 class _Quantized(torch.autograd.Function):
-    """Rows [M, C] f32; mu, a and floor below count in steps of x's codes."""
+    """f32 [N, C, H, W] -> y, and mean and mean deviation [2, C]."""
 
     @staticmethod
-    @np.errstate(over="ignore")  # an infinity, as torch has it
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor]:
         config = cast(IntegerConfig, layer.config)
-        kit, bits, count = norm_products(config.products), config.activation_bits, len(x)
-        scale, zero = affine(*layer.range_of(x), bits, "free")
-        codes, *ends = kit.codes(x.detach(), torch.tensor([scale]), zero, 2**bits - 1)
-        total, least, most = map(on_host, ends)
-        mu = total.astype(np.float64) / count
-        floor = np.floor(mu)
-        base = torch.from_numpy(floor.astype(np.uint8)).to(x.device)
-        over, greater, equal = map(on_host, kit.above(codes, base))
-        under = over - (total - count * floor.astype(np.int64))
-        a = ((over + under).astype(np.float64) + (count - 2 * greater).astype(np.float64) * (mu - floor)) / count
-        inverse = 1 / (a + layer.eps / scale)
-        top, largest = 2 ** (bits - 1) - 1, float((np.maximum(most - mu, mu - least) * inverse).max())
-        step = float(np.float32(largest / top)) if largest > 0 else 1.0
-        slope = np.where(a > 0, inverse / step, 0.0)  # a constant channel is 0
-        form = Form(base, _single(slope, x), _single((floor - mu) * slope, x))
-        weight = on_host(gamma).astype(np.float64)
-        y = kit.apply(codes, form, _single(weight * step, x), beta.detach())
-        exact = mu == floor
-        less = count - greater - np.where(exact, equal, 0)
-        ctx.layer, ctx.form, ctx.step, ctx.exact = layer, form, step, exact
-        ctx.saved = codes, inverse / scale, (greater - less).astype(np.float64) / count, weight
-        mean, deviation = _single((mu - zero) * scale, x), _single(a * scale, x)
-        ctx.mark_non_differentiable(mean, deviation)
-        return y, mean, deviation
+        given = Layer(2**config.activation_bits - 1, gamma.detach(), beta.detach(), layer.eps)
+        y, statistics, ctx.kept = norm_products(config.products).forward(x.detach(), given)
+        ctx.layer = layer
+        ctx.mark_non_differentiable(statistics)
+        ctx.set_materialize_grads(False)
+        return y, statistics
 
     @staticmethod
-    @np.errstate(over="ignore")
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        codes, inverse, mean_sign, weight = ctx.saved
-        g, layer, count = gradients[0].contiguous(), ctx.layer, len(codes)
-        kit = norm_products(layer.config.products)
-        scale, zero, seed = layer.gradient_scale(g)
-        q, *sums = kit.dot(g, scale, zero, seed, codes, ctx.form)
-        total, dot = map(on_host, sums)
-        real = on_host(scale).astype(np.float64)
-        dbeta, dgamma = total * real, dot * real * ctx.step
-        base, pull = weight * dbeta / count, weight * dgamma / count
-        below, at, above = ((base + (sign - mean_sign) * pull) * inverse for sign in (-1.0, 0.0, 1.0))
-        rows = _single(np.stack([weight * real * inverse, below, np.where(ctx.exact, at, below), above]), g)
-        return kit.gradient(q, zero, codes, ctx.form.floor, rows), _single(dgamma, g), _single(dbeta, g), None
-
-
-def _single(numbers: npt.NDArray[np.float64], like: Tensor) -> Tensor:
-    """f32 on the device of `like`."""
-    return torch.from_numpy(numbers.astype(np.float32)).to(like.device)
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        g, layer = gradients[0], ctx.layer
+        if g is None:
+            return None, None, None, None
+        if torch.is_grad_enabled():  # create_graph
+            raise UnsupportedError(Problem("no gradients of gradients here", "quantized normalization"))
+        rounding = layer.rounding()
+        dx, dgamma, dbeta = norm_products(layer.config.products).backward(g.detach(), ctx.kept, rounding)
+        if rounding.seed is not None:
+            layer.draws.add_(1)
+        return dx, dgamma, dbeta, None
 
 
 class L1Norm2d(nn.Module):
@@ -131,43 +101,25 @@ class L1Norm2d(nn.Module):
         self.running_dev: Tensor
         self.draws: Tensor
 
-    def range_of(self, x: Tensor) -> tuple[float, float]:
-        """Smallest and largest value of x."""
-        low, high = products("simulation" if self.config is None else self.config.products).minmax(x.detach())
-        if not (low > -float("inf") and high < float("inf")):
-            raise UsageError(Problem("the input of a normalization is NaN or Inf", allowed="finite numbers"))
-        return low, high
-
-    def gradient_scale(self, g: Tensor) -> tuple[Tensor, int, tuple[int, int] | None]:
-        """Channel scales [C] of dY [M, C] related by powers of two, the codes' zero point, and the noise's seed."""
+    def rounding(self) -> Rounding:
+        """How the next dY becomes codes."""
         config = cast(IntegerConfig, self.config)
-        kit, top = products(config.products), 2 ** (config.gradient_bits - 1) - 1
-        ranges = kit.absmax(g)
-        check_finite(ranges, "normalization")
-        exponents, largest = shift_exponents(ranges, config.groups if config.gradient == "shift" else 1)
-        steps = np.ldexp(np.float32(max(largest / top, _SMALLEST)), -on_host(exponents).astype(np.int32))
-        scale = torch.from_numpy(np.maximum(steps, np.float32(_SMALLEST))).to(g.device)
-        seed = None
-        if config.stochastic:
-            seed = (config.seed, (1 << 62) + (self.index << 40) + int(self.draws))
-            self.draws += 1
-        return scale, top, seed
+        seed = (config.seed, (1 << 62) + (self.index << 40) + int(self.draws.item())) if config.stochastic else None
+        return Rounding(2 ** (config.gradient_bits - 1) - 1, config.groups if config.gradient == "shift" else 1, seed)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             factor = self.weight / (self.running_dev + self.eps)
             offset = self.bias - self.running_mean * factor
             return x * factor[:, None, None] + offset[:, None, None]
-        n, c, h, w = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(-1, c).contiguous()
-        y, mean, deviation = cast(
-            tuple[Tensor, Tensor, Tensor],
-            (_Float if self.config is None else _Quantized).apply(rows, self.weight, self.bias, self),  # type: ignore[no-untyped-call]
+        y, statistics = cast(
+            tuple[Tensor, Tensor],
+            (_Float if self.config is None else _Quantized).apply(x, self.weight, self.bias, self),  # type: ignore[no-untyped-call]
         )
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_dev.lerp_(deviation, self.momentum)
-        return y.view(n, h, w, c).permute(0, 3, 1, 2)
+            self.running_mean.lerp_(statistics[0], self.momentum)
+            self.running_dev.lerp_(statistics[1], self.momentum)
+        return y
 
 
 @torch.no_grad()

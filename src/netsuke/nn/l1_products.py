@@ -1,129 +1,172 @@
-"""Integer passes of the quantized L1 normalization, [M, C] rows: the kernels of runtime/train, and the same numbers in
-torch on any device.
+"""The quantized L1 normalization, forward and backward: the kernels of runtime/train/norm.cc, and the same numbers in
+torch and NumPy on any device.
 
-    codes     x -> u8 codes v; of every channel their sum, smallest and largest
-    above     sum max(v - floor, 0), number of v above floor, number at floor
-    apply     xh = rne(f32(v - floor) slope + offset),  y = f32(xh) gain + shift
-    dot       dY -> u8 codes q; of every channel sum (q - zero) and sum (q - zero) xh
-    gradient  dx = f32(q - zero) slope - (below, at or above, as v stands to floor)
+    v = code of x, u8        floor = floor(mean(v))
+    xh = rne(f32(v - floor) slope + offset),  y = f32(xh) gain + beta
+    q = code of dY           dx = f32(q - zero) slope' - (below, at or above, as v stands to mu)
+
+Sums run over integers: of v, of max(v - floor, 0), numbers of v above and at floor, of q - zero and of (q - zero) xh.
+What stands between the passes are a few float64 numbers a channel, each rounded to f32 once. Both sides have the same
+operations in the same order (docs/numerics.md section 13).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from netsuke.core.errors import Problem, UsageError
 from netsuke.nn.integer_products import Kernels, products
+from netsuke.nn.qtensor import affine, check_finite, on_host, rows_of, shift_exponents
+
+_SMALLEST = 2.0**-126
 
 
-@dataclass(frozen=True)
-class Form:
-    """xh of a channel: rne(f32(v - floor) * slope + offset); floor u8, slope and offset f32 [C]."""
+class Layer(NamedTuple):
+    """What forward needs besides x: the largest of its codes; gamma and beta f32 [C]."""
 
-    floor: Tensor
-    slope: Tensor
-    offset: Tensor
+    top: int
+    gamma: Tensor
+    beta: Tensor
+    eps: float
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """In the order of the kernels."""
-        return self.floor, self.slope, self.offset
+
+class Kept(NamedTuple):
+    """What backward needs: codes u8 [M, C], and f64 [8, C]: floor, slope, offset, 1 / (a + eps), mean of sign(x - mu),
+    gamma, the scale of xh, whether mu is a code."""
+
+    codes: Tensor
+    numbers: Tensor
+
+
+class Rounding(NamedTuple):
+    """dY's codes: -top to top, channel scales in `groups` octaves, seed None for the nearest."""
+
+    top: int
+    groups: int
+    seed: tuple[int, int] | None
 
 
 class NormProducts(Protocol):
-    """One pass over the rows each; all results are exact or rounded as the module says."""
+    """x, y, g and dx are f32 [N, C, H, W], y and dx in the channels_last format."""
 
-    def codes(self, x: Tensor, scale: Tensor, zero: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]: ...
-    def above(self, codes: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
-    def apply(self, codes: Tensor, form: Form, gain: Tensor, shift: Tensor) -> Tensor: ...
-    def dot(
-        self, g: Tensor, scale: Tensor, zero: int, seed: tuple[int, int] | None, codes: Tensor, form: Form
-    ) -> tuple[Tensor, Tensor, Tensor]: ...
-    def gradient(self, q: Tensor, zero: int, codes: Tensor, floor: Tensor, rows: Tensor) -> Tensor: ...
+    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
+        """y, mean and mean deviation [2, C], and what backward needs; UsageError where x is NaN or Inf."""
+
+    def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
+        """dx, dgamma, dbeta; UsageError where g is NaN or Inf."""
 
 
 class NormKernels:
-    """runtime/train/norm.cc."""
+    """runtime/train/norm.cc: one call each. What stands around it runs in cold caches, 10 us an operation."""
 
     def __init__(self, kit: Kernels) -> None:
         self.kit = kit
 
-    def codes(self, x: Tensor, scale: Tensor, zero: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """u8 [M, C], then i64, u8, u8 [C]."""
-        channels = x.shape[1]
-        codes, total = self.kit.empty(x.shape, torch.uint8), torch.empty(channels, dtype=torch.int64)
-        least, most = torch.empty(channels, dtype=torch.uint8), torch.empty(channels, dtype=torch.uint8)
-        self.kit._call("norm_codes", x, scale, zero, top, codes, total, least, most)
-        return codes, total, least, most
+    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
+        """Three passes over x and its codes, one over y."""
+        x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(x), x.shape[1]
+        codes = self.kit.empty((x.numel() // channels, channels), torch.uint8)
+        numbers, statistics = torch.empty(8, channels, dtype=torch.float64), torch.empty(2, channels)
+        if not self.kit.call(
+            "l1_norm", x, layer.gamma, layer.beta, layer.eps, layer.top, codes, y, numbers, statistics
+        ):
+            check_input(float("nan"), float("nan"))
+        return y, statistics, Kept(codes, numbers)
 
-    def above(self, codes: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """i64 [C] each."""
-        out = [torch.empty(len(floor), dtype=torch.int64) for _ in range(3)]
-        self.kit._call("norm_above", codes, floor, *out)
-        return out[0], out[1], out[2]
-
-    def apply(self, codes: Tensor, form: Form, gain: Tensor, shift: Tensor) -> Tensor:
-        """f32 [M, C]."""
-        y = self.kit.empty(codes.shape)
-        self.kit._call("norm_apply", codes, *form.parts, gain, shift, y)
-        return y
-
-    def dot(
-        self, g: Tensor, scale: Tensor, zero: int, seed: tuple[int, int] | None, codes: Tensor, form: Form
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """u8 [M, C], then i64 [C] twice; codes of dY lie in [0, 2 zero]."""
-        q = self.kit.empty(g.shape, torch.uint8)
-        total, product = (torch.empty(g.shape[1], dtype=torch.int64) for _ in range(2))
-        key = None if seed is None else list(seed)
-        made = (q, codes, *form.parts, total, product)
-        self.kit._call("norm_dot", g, scale, zero, 2 * zero, key, *made)
-        return q, total, product
-
-    def gradient(self, q: Tensor, zero: int, codes: Tensor, floor: Tensor, rows: Tensor) -> Tensor:
-        """f32 [M, C]; rows f32 [4, C]: slope, below, at, above."""
-        dx = self.kit.empty(q.shape)
-        self.kit._call("norm_gradient", q, zero, codes, floor, *rows, dx)
-        return dx
+    def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
+        """Two passes over g, one over its codes and dx."""
+        g, dx = g.contiguous(memory_format=torch.channels_last), self.kit.planes(g)
+        q, sums = self.kit.empty(kept.codes.shape, torch.uint8), torch.empty(3, g.shape[1])
+        if not self.kit.call("l1_norm_gradient", g, *kept, *rounding, q, dx, sums):
+            check_finite(sums[0], "normalization")
+        _, dgamma, dbeta = sums
+        return dx, dgamma, dbeta
 
 
 class NormSimulation:
-    """The same in torch."""
+    """The same in torch and NumPy."""
 
     @staticmethod
-    def _xh(codes: Tensor, form: Form) -> Tensor:
-        return torch.round((codes.to(torch.int32) - form.floor).float() * form.slope + form.offset)
+    def _xh(over: Tensor, numbers: Tensor) -> Tensor:
+        _, slope, offset, *_ = numbers.float()
+        return torch.round(over.float() * slope + offset)
 
-    def codes(self, x: Tensor, scale: Tensor, zero: int, top: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As the kernels."""
-        codes = products("simulation").quantize(x, scale, zero, -zero, top - zero, None)
-        return codes, codes.to(torch.int64).sum(0), codes.amin(0), codes.amax(0)
+    @np.errstate(over="ignore")  # an infinity, as torch has it
+    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
+        """As the kernels; mu, a and floor count in steps of x's codes."""
+        rows, kit = rows_of(x).view(-1, x.shape[1]), products("simulation")
+        count, (low, high) = len(rows), kit.minmax(rows)
+        check_input(low, high)
+        scale, zero = affine(low, high, layer.top.bit_length(), "free")
+        codes = kit.quantize(rows, torch.tensor([scale]), zero, -zero, layer.top - zero, None)
+        total, least, most = map(on_host, (codes.to(torch.int64).sum(0), codes.amin(0), codes.amax(0)))
+        mu = total.astype(np.float64) / count
+        floor = np.floor(mu)
+        base = torch.from_numpy(floor.astype(np.uint8)).to(x.device)
+        over = codes.to(torch.int64) - base.to(torch.int64)
+        above, greater, equal = map(on_host, (over.clamp_min(0).sum(0), (over > 0).sum(0), (over == 0).sum(0)))
+        under = above - (total - count * floor.astype(np.int64))
+        a = ((above + under).astype(np.float64) + (count - 2 * greater).astype(np.float64) * (mu - floor)) / count
+        inverse = 1 / (a + layer.eps / scale)
+        largest = float((np.maximum(most - mu, mu - least) * inverse).max())
+        step = (float(np.float32(largest / (layer.top // 2))) if largest > 0 else 1.0) or 1.0
+        slope = np.where(a > 0, inverse / step, 0.0)  # a constant channel is 0
+        exact, weight = mu == floor, on_host(layer.gamma).astype(np.float64)
+        less = count - greater - np.where(exact, equal, 0)
+        form = [floor, *(v.astype(np.float32) for v in (slope, (floor - mu) * slope))]
+        signs = (greater - less).astype(np.float64) / count
+        kept = np.stack([*form, inverse / scale, signs, weight, np.full_like(mu, step), exact])
+        numbers = torch.from_numpy(kept).to(x.device)
+        y = self._xh(over, numbers) * _single(weight * step, x) + layer.beta
+        return planes_of(y, x), _single(np.stack([(mu - zero) * scale, a * scale]), x), Kept(codes, numbers)
 
-    def above(self, codes: Tensor, floor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @np.errstate(over="ignore")
+    def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """As the kernels."""
-        over = codes.to(torch.int64) - floor.to(torch.int64)
-        return over.clamp_min(0).sum(0), (over > 0).sum(0), (over == 0).sum(0)
+        rows, zero, kit = rows_of(g).view(-1, g.shape[1]), rounding.top, products("simulation")
+        scale = shift_scales(kit.absmax(rows), rounding)
+        q = kit.quantize(rows, scale, zero, -zero, zero, rounding.seed)
+        unit, over = q.to(torch.int64) - zero, kept.codes.to(torch.int64) - kept.numbers[0].to(torch.int64)
+        dot = (unit * self._xh(over, kept.numbers).to(torch.int64)).sum(0)
+        real, count = on_host(scale).astype(np.float64), len(rows)
+        inverse, mean_sign, weight, step, exact = on_host(kept.numbers)[3:]
+        dbeta, dgamma = on_host(unit.sum(0)) * real, on_host(dot) * real * step
+        base, pull = weight * dbeta / count, weight * dgamma / count
+        made = ((base + (sign - mean_sign) * pull) * inverse for sign in (-1.0, np.where(exact > 0, 0.0, -1.0), 1.0))
+        slope, below, at, above = _single(np.stack([weight * real * inverse, *made]), g)
+        dx = unit.float() * slope - torch.where(over > 0, above, torch.where(over < 0, below, at))
+        return planes_of(dx, g), _single(dgamma, g), _single(dbeta, g)
 
-    def apply(self, codes: Tensor, form: Form, gain: Tensor, shift: Tensor) -> Tensor:
-        """As the kernels."""
-        return self._xh(codes, form) * gain + shift
 
-    def dot(
-        self, g: Tensor, scale: Tensor, zero: int, seed: tuple[int, int] | None, codes: Tensor, form: Form
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As the kernels."""
-        q = products("simulation").quantize(g, scale, zero, -zero, zero, seed)
-        unit = q.to(torch.int64) - zero
-        return q, unit.sum(0), (unit * self._xh(codes, form).to(torch.int64)).sum(0)
+def check_input(low: float, high: float) -> None:
+    """UsageError for an x whose range is NaN or Inf."""
+    if not (low > -float("inf") and high < float("inf")):
+        raise UsageError(Problem("the input of a normalization is NaN or Inf", allowed="finite numbers"))
 
-    def gradient(self, q: Tensor, zero: int, codes: Tensor, floor: Tensor, rows: Tensor) -> Tensor:
-        """As the kernels."""
-        slope, below, at, above = rows
-        over = codes.to(torch.int64) - floor.to(torch.int64)
-        rest = torch.where(over > 0, above, torch.where(over < 0, below, at))
-        return (q.to(torch.int32) - zero).float() * slope - rest
+
+def shift_scales(ranges: Tensor, rounding: Rounding) -> Tensor:
+    """Channel scales f32 [C] related by powers of two, from the largest |dY| of each channel."""
+    check_finite(ranges, "normalization")
+    exponents, largest = shift_exponents(ranges, rounding.groups)
+    steps = np.ldexp(np.float32(max(largest / rounding.top, _SMALLEST)), -on_host(exponents).astype(np.int32))
+    return torch.from_numpy(np.maximum(steps, np.float32(_SMALLEST))).to(ranges.device)
+
+
+def _single(numbers: npt.NDArray[np.float64], like: Tensor) -> Tensor:
+    """f32 on the device of `like`."""
+    return torch.from_numpy(numbers.astype(np.float32)).to(like.device)
+
+
+def planes_of(rows: Tensor, x: Tensor) -> Tensor:
+    """[M, C] as [N, C, H, W] in the channels_last format: memory of its own, no view that autograd would guard."""
+    n, c, h, w = x.shape
+    made = torch.empty(x.shape, device=x.device, memory_format=torch.channels_last)
+    return made.copy_(rows.view(n, h, w, c).permute(0, 3, 1, 2))
 
 
 def norm_products(kind: str) -> NormProducts:

@@ -112,25 +112,25 @@ class BitKernels:
         """[..., C] f32, bit = x >= 0."""
         shape = tuple(x.shape)
         words = torch.empty((*shape[:-1], self._words(shape[-1])), dtype=torch.int64)
-        self.kit._call("pack_signs", x, shape[-1], words)
+        self.kit.call("pack_signs", x, shape[-1], words)
         return _Packed(words, shape)
 
     def planes(self, codes: Tensor, bits: int) -> list[_Packed]:
         """Bit k of u8 codes [..., C], lowest first."""
         shape = tuple(codes.shape)
         words = torch.empty((bits, *shape[:-1], self._words(shape[-1])), dtype=torch.int64)
-        self.kit._call("pack_planes", codes, shape[-1], bits, words)
+        self.kit.call("pack_planes", codes, shape[-1], bits, words)
         return [_Packed(plane, shape) for plane in words]
 
     def turned(self, w: _Packed) -> _Packed:
         """Signs of weights [O, kh, kw, C] as the input gradient reads them: [C, kh, kw, O], both axes flipped."""
         o, kh, kw, c = w.shape
         words = torch.empty((c, kh * kw, self._words(o)), dtype=torch.int64)
-        self.kit._call("transpose_bits", w.words, o, kh * kw, c, words)
+        self.kit.call("transpose_bits", w.words, o, kh * kw, c, words)
         return _Packed(words.flip(1).view(c, kh, kw, -1), (c, kh, kw, o))
 
     def _conv(self, window: Window, x: _Packed, w: _Packed, mult: Tensor, y: Tensor, *, add: bool) -> None:
-        self.kit._call("bit_conv", window.layer(x.shape, w.shape), x.words, w.words, mult, add, y)
+        self.kit.call("bit_conv", window.layer(x.shape, w.shape), x.words, w.words, mult, add, y)
 
     def convolve(self, window: Window, x: _Packed, w: _Packed, mult: Tensor) -> Tensor:
         """[N, OH, OW, O] f32: integer sums times mult [O]."""
@@ -150,7 +150,7 @@ class BitKernels:
         _, h, w, c = x.shape
         n = end - begin
         words = torch.empty((c, h, w, self._words(n)), dtype=torch.int64)
-        self.kit._call("transpose_bits", x.words[begin:end], n, h * w, c, words)
+        self.kit.call("transpose_bits", x.words[begin:end], n, h * w, c, words)
         return _Packed(words, (c, h, w, n))
 
     def weight_gradient(self, window: Window, x: _Packed, planes: list[_Packed], w: tuple[int, ...]) -> Tensor:
@@ -343,7 +343,7 @@ class OneBitLayer(nn.Module):
 def largest_by_sample(g: Tensor) -> Tensor:
     """max|g| of [N, H, W, O] over H and W: [N, O]; NaN and Inf show."""
     top = torch.empty(len(g), g.shape[-1])
-    cast(Kernels, products("kernels"))._call("absmax", g, g.shape[-1], top)
+    cast(Kernels, products("kernels")).call("absmax", g, g.shape[-1], top)
     return top
 
 

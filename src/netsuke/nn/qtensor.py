@@ -50,6 +50,11 @@ def on_host(numbers: Tensor) -> npt.NDArray[Any]:
     return array
 
 
+def rows_of(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [N, H, W, C], contiguous; no copy in the channels_last format."""
+    return x.detach().permute(0, 2, 3, 1).contiguous()
+
+
 def power_of_two_above(v: float) -> float:
     """The smallest power of two that is at least v (v > 0), inside f32's normal numbers."""
     mantissa, exponent = math.frexp(v)

@@ -1,0 +1,130 @@
+// The quantized L1 normalization's loops of a table against plain ones, bit for bit, and codes whose noise and scales wrap inside a block.
+#ifndef NETSUKE_TRAIN_TEST_NORM_H_
+#define NETSUKE_TRAIN_TEST_NORM_H_
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/check.h"
+#include "train/kernels.h"
+
+namespace netsuke {
+namespace train {
+
+struct NormCase {
+  NormCase(int64_t r, int64_t c, uint32_t seed) : rows(r), columns(c), codes(static_cast<size_t>(r * c)), gradient(codes.size()), floor(static_cast<size_t>(c)) {
+    std::mt19937 rng(seed);
+    std::uniform_real_distribution<float> value(-1.0f, 1.0f);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(rng() % 256), gradient[i] = static_cast<uint8_t>(rng() % 255);
+    for (auto& v : floor) v = static_cast<uint8_t>(rng() % 256);
+    for (auto* v : {&slope, &offset, &gain, &shift}) {
+      for (int64_t i = 0; i < c; ++i) v->push_back(value(rng));
+    }
+    for (float& v : slope) v *= 0.4f;  // xh within what backward's 16 bits hold
+    n = {columns, floor.data(), slope.data(), offset.data(), gain.data(), shift.data(), r % 2 == 0};
+  }
+  float xh(int64_t i) const {
+    const auto c = static_cast<size_t>(i % columns);
+    return std::nearbyint(static_cast<float>(codes[static_cast<size_t>(i)] - floor[c]) * slope[c] + offset[c]);
+  }
+  int64_t rows, columns;
+  std::vector<uint8_t> codes, gradient, floor;
+  std::vector<float> slope, offset, gain, shift;
+  NormColumns n;
+};
+
+inline void compare_norm_counts(const Norm& loops, const NormCase& t) {
+  const auto size = static_cast<size_t>(t.columns);
+  std::vector<int64_t> sum(size, 3), above(size, 4), greater(size, 5), equal(size, 6), want_sum(sum), want_above(above), want_greater(greater), want_equal(equal);
+  std::vector<uint8_t> least(size, 200), most(size, 9), want_least(least), want_most(most);
+  std::vector<uint32_t> distance(size, 7), want_distance(distance);
+  loops.count(t.codes.data(), t.rows, t.columns, sum.data(), least.data(), most.data());
+  loops.above(t.codes.data(), t.rows, t.columns, t.floor.data(), above.data(), greater.data(), equal.data());
+  loops.distance(t.codes.data(), t.rows, t.columns, 77, distance.data());
+  for (size_t i = 0; i < t.codes.size(); ++i) {
+    const size_t c = i % size;
+    const int over = t.codes[i] - t.floor[c];
+    want_sum[c] += t.codes[i];
+    want_least[c] = std::min(want_least[c], t.codes[i]), want_most[c] = std::max(want_most[c], t.codes[i]);
+    want_above[c] += std::max(over, 0), want_greater[c] += over > 0, want_equal[c] += over == 0;
+    want_distance[c] += static_cast<uint32_t>(std::abs(t.codes[i] - 77));
+  }
+  CHECK(sum == want_sum && least == want_least && most == want_most);
+  CHECK(above == want_above && greater == want_greater && equal == want_equal);
+  CHECK(distance == want_distance);
+}
+
+inline void compare_norm_passes(const Norm& loops, const NormCase& t, bool exact) {
+  const auto size = static_cast<size_t>(t.columns);
+  std::vector<float> room(t.codes.size() + 8), at(exact ? t.gain : t.offset);
+  float* out = room.data() + (32 - reinterpret_cast<uintptr_t>(room.data()) % 32) % 32 / 4;  // where results may be streamed
+  std::vector<int32_t> total(size, 1), dot(size, 2), want_total(total), want_dot(dot);
+  loops.apply(t.codes.data(), t.rows, t.n, out);
+  bool same = true;
+  for (size_t i = 0; i < t.codes.size(); ++i) {
+    const float want = t.xh(static_cast<int64_t>(i)) * t.gain[i % size] + t.shift[i % size];
+    same = same && memcmp(&want, out + i, sizeof want) == 0;
+  }
+  CHECK(same);
+  loops.dot(t.gradient.data(), t.codes.data(), t.rows, t.n, 127, total.data(), dot.data());
+  const NormGradient n = {t.columns, 127, t.floor.data(), t.slope.data(), t.offset.data(), at.data(), t.shift.data(), t.n.stream};
+  loops.gradient(t.gradient.data(), t.codes.data(), t.rows, n, out);
+  for (size_t i = 0; i < t.codes.size(); ++i) {
+    const size_t c = i % size;
+    const int32_t unit = t.gradient[i] - 127;
+    want_total[c] += unit, want_dot[c] += unit * static_cast<int32_t>(t.xh(static_cast<int64_t>(i)));
+    const float rest = t.codes[i] > t.floor[c] ? t.shift[c] : t.codes[i] < t.floor[c] ? t.offset[c] : at[c];
+    const float want = static_cast<float>(unit) * t.slope[c] - rest;
+    same = same && memcmp(&want, out + i, sizeof want) == 0;
+  }
+  CHECK(same);
+  CHECK(total == want_total && dot == want_dot);
+}
+
+inline void compare_norm(const Table& table) {
+  for (const int64_t rows : {1, 4, 35, 600}) {  // 600: bytes count 255 rows at most
+    for (const int64_t columns : {1, 7, 16, 40, 64, 100}) {
+      NormCase t(rows, columns, static_cast<uint32_t>(rows + columns));
+      compare_norm_counts(table.norm, t);
+      for (const bool exact : {false, true}) compare_norm_passes(table.norm, t, exact);
+      std::fill(t.codes.begin(), t.codes.end(), static_cast<uint8_t>(255));  // the largest sums
+      std::fill(t.floor.begin(), t.floor.end(), static_cast<uint8_t>(0));
+      compare_norm_counts(table.norm, t);
+    }
+  }
+  std::vector<float> x = {3.0f, -7.5f, 0.0f, -0.0f, 2.0f};
+  for (const size_t copies : {1, 9, 40}) {
+    std::vector<float> all;
+    for (size_t i = 0; i < copies; ++i) all.insert(all.end(), x.begin(), x.end());
+    int32_t least = INT32_MAX, most = INT32_MIN, bits[2];
+    table.norm.minmax(all.data(), static_cast<int64_t>(all.size()), &least, &most);
+    memcpy(bits, x.data(), sizeof bits);
+    CHECK(most == bits[0] && least == (bits[1] ^ 0x7FFFFFFF));
+  }
+}
+
+// Neither a block of noise nor the scales of one begin where a task does.
+inline void compare_quantize_parts(const Table& table) {
+  std::mt19937 rng(5);
+  const Seed seed = {77, (uint64_t{1} << 40) + 3};
+  std::vector<float> x(1000), scale;
+  for (float& v : x) v = static_cast<float>(static_cast<int32_t>(rng())) * 1e-8f;
+  for (const int64_t period : {1, 5, 64, 70, 128, 300}) {
+    scale.assign(static_cast<size_t>(period), 0.1f);
+    for (size_t i = 0; i < scale.size(); ++i) scale[i] += 0.01f * static_cast<float>(i % 13);
+    std::vector<uint8_t> whole(x.size()), parts(x.size());
+    Quantize q = {x.data(), scale.data(), period, -127, 127, 127, &seed, whole.data(), false};
+    train_kernels_portable.quantize(q, 0, 1000);
+    q.out = parts.data();
+    for (const int64_t begin : {448, 0, 960}) table.quantize(q, begin, begin == 448 ? 960 : begin == 0 ? 448 : 1000);
+    CHECK(whole == parts);
+  }
+}
+
+}  // namespace train
+}  // namespace netsuke
+
+#endif  // NETSUKE_TRAIN_TEST_NORM_H_
