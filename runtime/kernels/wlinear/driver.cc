@@ -7,6 +7,8 @@
 namespace netsuke {
 namespace {
 
+constexpr int64_t kSliceK = kWSlice * kWBlock;
+
 struct Layout {
   size_t x, scale, sum, total;  // bytes from the start of the scratch memory
 };
@@ -22,17 +24,15 @@ Layout layout(const WlinearShape& shape, int64_t rows, WlinearCompute compute) {
     at.sum = at.scale + align_up(groups * sizeof(float));
     at.total = at.sum + align_up(groups * sizeof(int32_t));
   } else if (compute == WlinearCompute::kBf16 || !in_place(shape, rows)) {
-    at.total = align_up(padded * sizeof(float));
+    at.total = align_up(static_cast<size_t>(rows * shape.slices() * kSliceK) * sizeof(float));
   }
   return at;
 }
 
-void copy_row(const float* x, int64_t k, int64_t stride, float* out) {
-  for (; k > 0; k -= kWBlock, x += kWBlock, out += stride) {
-    const int64_t inside = std::min<int64_t>(k, kWBlock);
-    std::copy(x, x + inside, out);
-    std::fill(out + inside, out + kWBlock, 0.0f);
-  }
+// k numbers, zeros behind them up to a whole block.
+void copy_part(const float* x, int64_t k, float* out) {
+  std::copy(x, x + k, out);
+  std::fill(out + k, out + (k + kWBlock - 1) / kWBlock * kWBlock, 0.0f);
 }
 
 // One row is multiplied with two panels at a time where that leaves all threads busy.
@@ -63,18 +63,23 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
   auto* x_sum = reinterpret_cast<int32_t*>(memory + at.sum);
   auto* copy = reinterpret_cast<float*>(memory);
   const float* plain = copy;
-  // Floats go by blocks: [block][row][words of a block].
-  const int64_t words = compute == WlinearCompute::kBf16 && kernels.bf16_pairs ? kWBlock / 2 : kWBlock, stride = rows * words;
+  // Floats go by slices of k: [slice][row][words of a slice].
+  const int64_t words = compute == WlinearCompute::kBf16 && kernels.bf16_pairs ? kSliceK / 2 : kSliceK, stride = rows * words;
+  const auto by_slices = [&](auto part) {
+    pool.parallel_for(rows, [&](int64_t r, int) {
+      for (int64_t k = 0; k < shape.k; k += kSliceK) part(x + r * shape.k + k, std::min(kSliceK, shape.k - k), copy + k / kSliceK * stride + r * words);
+    });
+  };
   if (compute == WlinearCompute::kS8) {
     pool.parallel_for(rows, [&](int64_t r, int) {
       kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r * groups, x_sum + r * groups);
     });
   } else if (compute == WlinearCompute::kBf16) {
-    pool.parallel_for(rows, [&](int64_t r, int) { kernels.round(x + r * shape.k, shape.k, stride, copy + r * words); });
+    by_slices(kernels.round);
   } else if (in_place(shape, rows)) {
     plain = x;
   } else {
-    pool.parallel_for(rows, [&](int64_t r, int) { copy_row(x + r * shape.k, shape.k, stride, copy + r * words); });
+    by_slices(copy_part);
   }
   const int64_t panels = shape.panels(), count = panels_a_task(rows, panels, pool.threads(), compute), parts = (panels + count - 1) / count;
   const int64_t step = rows_a_task(rows, parts, pool.threads()), pieces = (rows + step - 1) / step;

@@ -114,6 +114,10 @@ inline WlinearCase wlinear_case(TestRandom& random, bool s8) {
     c.shape.group = std::min(c.shape.group, c.shape.k);
     c.rows = 1;
   }
+  if (random.range(0, 11) == 0) {  // floats take them in several chunks
+    c.rows = random.range(140, 300);
+    c.shape.n = random.range(1, 40);
+  }
   const int half = 1 << (c.bits - 1);
   const bool extreme = random.range(0, 3) == 0;
   for (int64_t i = 0; i < c.shape.n * c.shape.k; ++i) {

@@ -27,6 +27,7 @@ namespace netsuke {
 
 constexpr int kPanel = 32;       // output channels of a panel
 constexpr int kWBlock = 32;      // k of a block
+constexpr int kWSlice = 4;       // blocks that float kernels decode at a time: 16 kB of floats, half a first-level cache
 constexpr int kQuadBytes = 128;  // one quad of k of a panel at 8 bits
 constexpr int kWordBytes = 128;  // one word of every channel
 constexpr int64_t wlinear_block_bytes(int bits) { return int64_t{kQuadBytes} * bits; }
@@ -62,9 +63,9 @@ struct WlinearS8 {
 struct WlinearFloats {
   WlinearPanel panel;
   WlinearFloat form;
-  const float* x;    // [blocks][rows][kWBlock], zeros behind k; bf16: rounded, the odd k of a pair before the even one, or
-                     // [blocks][rows][kWBlock / 2] words that are such pairs: the even k in the low half
-  int64_t x_stride;  // between blocks
+  const float* x;    // [slices][rows][kWSlice * kWBlock], zeros behind k up to a whole block; bf16: rounded, the odd k of a pair before
+                     // the even one, or [slices][rows][kWSlice * kWBlock / 2] words that are such pairs: the even k in the low half
+  int64_t x_stride;  // between slices
 };
 
 enum class WlinearCompute { kF32, kBf16, kS8 };
@@ -76,8 +77,8 @@ struct WlinearKernels {
   void (*f32)(const WlinearFloats& job);
   void (*bf16)(const WlinearFloats& job);
   bool bf16_pairs;  // bf16 reads words that are pairs
-  // One row of x as bf16 reads it, zeros behind k up to a whole block; blocks are `stride` words apart.
-  void (*round)(const float* x, int64_t k, int64_t stride, float* out);
+  // k numbers of a row of x as bf16 reads them, zeros behind k up to a whole block.
+  void (*round)(const float* x, int64_t k, float* out);
   // One row of x to codes, one scale and one sum a group; group_blocks * kWBlock elements a group, k elements in all.
   void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum);
 };
@@ -95,6 +96,7 @@ struct WlinearShape {
   int64_t n = 0, k = 0, group = 0;
   int64_t groups() const { return (k + group - 1) / group; }
   int64_t blocks() const { return (k + kWBlock - 1) / kWBlock; }
+  int64_t slices() const { return (blocks() + kWSlice - 1) / kWSlice; }
   int64_t group_blocks() const { return (group + kWBlock - 1) / kWBlock; }
   int64_t panels() const { return (n + kPanel - 1) / kPanel; }
 };
