@@ -22,7 +22,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from netsuke.core.errors import Problem, UsageError, near
 from netsuke.core.method import Method, register
@@ -32,7 +32,6 @@ from netsuke.nn.quantizer_spec import QuantSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from netsuke.methods.qat._hasb import Hasb
     from netsuke.methods.qat._network import QatNetwork
     from netsuke.methods.qat._training import Loss
 
@@ -79,6 +78,12 @@ def apply(config: DoubleRounding = DoubleRounding()) -> Rules:
     return Rules(weight, activation, quantizer=quantizer_double.DoubleRounding)
 
 
+class Mixes(Protocol):
+    """What draws a width for every switching layer, batch by batch."""
+
+    def draw(self) -> dict[str, int]: ...
+
+
 class Views:
     """The widths of one network. `switch(bits)` makes it that width, `mix` gives every layer its own; `step` trains.
 
@@ -86,7 +91,7 @@ class Views:
     hasb  draws mixes for `step`; set it before training (`_hasb.Hasb`) where the config has `hasb_steps`
     """
 
-    hasb: Hasb | None = None
+    hasb: Mixes | None = None
 
     def __init__(self, network: QatNetwork, bits: tuple[int, ...], config: DoubleRounding = DoubleRounding()) -> None:
         from torch import nn
