@@ -20,17 +20,10 @@
 #include <algorithm>
 #include <cstring>
 
-#include "train/products.h"
+#include "train/winograd.h"
 
 namespace netsuke {
 namespace train {
-
-// One phase of a window: its first pixel, and tap i * side + j as a tap of the window, -1 for none. Stride 1 has one phase.
-struct WinogradPhase {
-  int64_t y, x;
-  int taps[9];
-  bool rows, columns;  // whether the last row and column of taps exist
-};
 
 // y[n][spread * oy + target.y][..][target, column] = sum over sources, taps and k of
 // x[n][step * (oy + i) + source.y][..][k] w[tap(i, j)][k][column] << shift[k]; one of sources and targets is a single phase.
@@ -51,10 +44,7 @@ struct WinogradConv {
 
 namespace {
 
-constexpr int64_t kInt32 = 2147483647;
-constexpr int64_t kExact = int64_t{1} << 25, kExactTwo = int64_t{1} << 29;  // sums stay below
-constexpr int64_t kSpan = 256;                // tiles of one visit of the weight gradient: operands stay in the caches
-constexpr int kPair = 2;                      // panels of one visit
+constexpr int kPair = 2;  // panels of one visit
 
 // Tiles of a task: transformed inputs that half of an L2 cache of 512 KB holds and some more, or, where those would be too few for one
 // reading of the weights, enough to read the weights seldom (256 channels: 18 tiles 1.11x of 36, 512: 64 tiles 1.03x of 36).
@@ -62,22 +52,6 @@ int64_t tiles_of_task(int64_t tile_bytes) {
   constexpr int64_t kHeld = 340 << 10, kFew = 18, kMost = 36, kLong = 64;
   const int64_t fit = kHeld / tile_bytes / 6 * 6;
   return fit < kFew ? kLong : std::min(fit, kMost);
-}
-
-// Phases in an order where those with a second row of taps are the first two, and those with a second column are neighbours.
-std::vector<WinogradPhase> phases_of(const Conv& c) {
-  if (c.stride_h == 1) return {{-c.top, -c.left, {0, 1, 2, 3, 4, 5, 6, 7, 8}, true, true}};
-  return {{-1, 0, {1, -1, 7, -1}, true, false}, {-1, -1, {0, 2, 6, 8}, true, true}, {0, -1, {3, 5, -1, -1}, false, true}, {0, 0, {4, -1, -1, -1}, false, false}};
-}
-
-// Phases [first, last) with products at a position.
-void phases_at(const std::vector<WinogradPhase>& phases, int side, int at, size_t* first, size_t* last) {
-  const int points = side + 3;
-  const bool rows = side == 3 || at / points + 1 < points, columns = side == 3 || at % points + 1 < points;
-  *first = phases.size(), *last = 0;
-  for (size_t i = 0; i < phases.size(); ++i) {
-    if ((rows || phases[i].rows) && (columns || phases[i].columns)) *first = std::min(*first, i), *last = i + 1;
-  }
 }
 
 int most_shift(int64_t top) {
@@ -124,19 +98,6 @@ std::vector<int64_t> spans_of(const WinogradConv& w) {
   ends.push_back(w.k);
   return ends;
 }
-
-// Addresses of side x side pixels, every `step`th from (y0, x0) on; outside of the image a pixel of zeros.
-void addresses(int side, const uint8_t* image, int64_t h, int64_t w, int64_t stride, int64_t step, int64_t y0, int64_t x0, const uint8_t* zeros, const uint8_t** out) {
-  for (int i = 0; i < side; ++i) {
-    for (int j = 0; j < side; ++j) {
-      const int64_t y = y0 + step * i, x = x0 + step * j;
-      out[i * side + j] = y < 0 || y >= h || x < 0 || x >= w ? zeros : image + (y * w + x) * stride;
-    }
-  }
-}
-
-// As many rows of tiles as six at a time need, of nearly equal height.
-int rows_at(int64_t left) { return static_cast<int>((left + (left + 5) / 6 - 1) / ((left + 5) / 6)); }
 
 }  // namespace
 
@@ -306,151 +267,6 @@ Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* 
   for (int t = 0; t < 9; ++t) conv.tap[t] = t * c.c;
   const std::vector<float> scale(static_cast<size_t>(c.c), mult);
   return winograd_conv(conv, scale.data(), nullptr, dx);
-}
-
-// Ends of the spans of tiles whose sums stay below 2^25: as many strips (rows of tiles of one image) as max|x| times what dY sums up to, or
-// so few tiles that any dY does.
-std::vector<int64_t> Trainer::spans_of_tiles(const Conv& c, const Codes& x, const Codes& g) {
-  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4, tiles = c.n * th * tw, strips = c.n * th;
-  const int64_t product = std::max<int64_t>(1, x.top() * g.top()), limit = c.stride_h == 1 ? kExact : kExactTwo;
-  const int64_t most = std::min(kSpan, (limit - 1) / (16 * product) / 2 * 2);
-  std::vector<int64_t> ends;
-  if (most == kSpan || tiles <= most || tw > kSpan) {
-    for (int64_t end = most; end < tiles; end += most) ends.push_back(end);
-    ends.push_back(tiles);
-    return ends;
-  }
-  std::vector<uint32_t> sums(static_cast<size_t>(strips * c.o), 0);
-  pool_.parallel_for(strips, [&](int64_t strip, int) {
-    const int64_t row = strip / th * oh + strip % th * 4, rows = std::min<int64_t>(4, oh - strip % th * 4);
-    const auto* from = static_cast<const uint8_t*>(g.data) + row * ow * c.o;
-    table_.norm.distance(from, rows * ow, c.o, static_cast<uint8_t>(g.zero), sums.data() + strip * c.o);
-  });
-  std::vector<uint32_t> held(static_cast<size_t>(c.o), 0), with(held);
-  int64_t begin = 0;
-  for (int64_t strip = 0; strip < strips; ++strip) {
-    uint32_t largest = 0, alone = 0;
-    for (int64_t o = 0; o < c.o; ++o) {
-      const auto at = static_cast<size_t>(o);
-      const uint32_t one = sums[static_cast<size_t>(strip * c.o + o)];
-      with[at] = held[at] + one;
-      largest = std::max(largest, with[at]);
-      alone = std::max(alone, one);
-    }
-    const int64_t here = strip * tw;
-    if (here > begin && (here + tw - begin > kSpan || largest * x.top() >= limit)) {
-      ends.push_back(here);
-      begin = here;
-      with.assign(sums.begin() + strip * c.o, sums.begin() + (strip + 1) * c.o);
-    }
-    held.swap(with);
-    if (alone * x.top() < limit) continue;
-    for (int64_t end = here + most; end < here + tw; end += most) ends.push_back(end);
-    ends.push_back(begin = here + tw);
-    std::fill(held.begin(), held.end(), 0);
-  }
-  if (begin < tiles) ends.push_back(tiles);
-  return ends;
-}
-
-Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, const float* mult, float* dw) {
-  const int side = c.stride_h == 1 ? 3 : 2, points = side + 3, positions = points * points;
-  const Winograd& kernels = side == 3 ? table_.winograd : table_.winograd_two;
-  const std::vector<WinogradPhase> phases = phases_of(c);
-  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4;
-  const std::vector<int64_t> ends = spans_of_tiles(c, x, g);
-  int64_t span = 0;
-  for (size_t i = 0; i < ends.size(); ++i) span = std::max(span, ends[i] - (i == 0 ? 0 : ends[i - 1]));
-  const int64_t pairs = (span + 1) / 2, sources = static_cast<int64_t>(phases.size());
-  const int64_t a_panels = c.o / kWidth, b_panels = c.c / kWidth, threads = pool_.threads();
-  const int64_t a_position = a_panels * pairs * kWidth, b_position = sources * b_panels * pairs * kWidth, m_bytes = positions * kPair * kWidth * kWidth * 4;
-  const bool several = ends.size() > 1, small = c.n * oh * ow <= kInt32 / std::max<int64_t>(1, x.top() * g.top());
-  const int64_t total_bytes = several ? c.o * 9 * c.c * 8 : 0;
-  NETSUKE_TRY(reserve(&a_, positions * a_position * 4 + kSlackBytes));
-  NETSUKE_TRY(reserve(&b_, positions * b_position * 4 + kSlackBytes));
-  NETSUKE_TRY(reserve(&sums_, threads * m_bytes));
-  NETSUKE_TRY(reserve(&wide_, std::max<int64_t>(64, total_bytes)));
-  auto* a = reinterpret_cast<uint32_t*>(a_.data());
-  auto* b = reinterpret_cast<uint32_t*>(b_.data());
-  auto* total = reinterpret_cast<int64_t*>(wide_.data());
-  const std::vector<uint8_t> zero_x(static_cast<size_t>(c.c), static_cast<uint8_t>(x.zero)), zero_g(static_cast<size_t>(c.o), static_cast<uint8_t>(g.zero));
-  const auto* xs = static_cast<const uint8_t*>(x.data);
-  const auto* gs = static_cast<const uint8_t*>(g.data);
-  const Stopwatch watch(&tiles_ns_);
-  int64_t t0 = 0;
-  for (size_t visit = 0; visit < ends.size(); t0 = ends[visit], ++visit) {
-    const int64_t count = ends[visit] - t0, used = (count + 1) / 2;
-    const bool first = visit == 0, last = visit + 1 == ends.size();
-    pool_.parallel_for(used, [&](int64_t pair, int) {
-      const uint8_t* in[2][36];
-      const uint8_t* out[2][16];
-      for (int64_t s = 0; s < sources; ++s) {
-        const WinogradPhase& phase = phases[static_cast<size_t>(s)];
-        for (int i = 0; i < 2; ++i) {
-          const int64_t t = t0 + 2 * pair + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
-          if (t >= t0 + count) {
-            std::fill(in[i], in[i] + positions, zero_x.data());
-            std::fill(out[i], out[i] + 16, zero_g.data());
-            continue;
-          }
-          const int64_t y0 = 4 * c.stride_h * ty + phase.y, x0 = 4 * c.stride_w * tx + phase.x;
-          addresses(points, xs + n * c.h * c.w * c.c, c.h, c.w, c.c, c.stride_h, y0, x0, zero_x.data(), in[i]);
-          addresses(4, gs + n * oh * ow * c.o, oh, ow, c.o, 1, 4 * ty, 4 * tx, zero_g.data(), out[i]);
-        }
-        kernels.input_pairs({in[0], in[1], c.c, static_cast<uint8_t>(x.zero), {1, 1}, b + (s * b_panels * pairs + pair) * kWidth, b_position, pairs * kWidth});
-      }
-      kernels.gradient_pairs({out[0], out[1], c.o, static_cast<uint8_t>(g.zero), {1, 1}, a + pair * kWidth, a_position, pairs * kWidth});
-    });
-    const int64_t blocks = (b_panels + kPair - 1) / kPair;
-    pool_.parallel_for(a_panels * sources * blocks, [&](int64_t task, int thread) {
-      auto* m = reinterpret_cast<int32_t*>(sums_.data() + thread * m_bytes);
-      const int64_t pa = task / blocks / sources, source = task / blocks % sources, pb = task % blocks * kPair;
-      const int64_t together = std::min<int64_t>(kPair, b_panels - pb), none = 0;
-      const WinogradPhase& phase = phases[static_cast<size_t>(source)];
-      const auto groups = static_cast<int32_t>(used);
-      for (int at = 0; at < positions; ++at) {
-        size_t begin, end;
-        phases_at(phases, side, at, &begin, &end);
-        if (static_cast<size_t>(source) < begin || static_cast<size_t>(source) >= end) {
-          memset(m + at * kPair * kWidth * kWidth, 0, kPair * kWidth * kWidth * 4);
-          continue;
-        }
-        const auto* rows_a = reinterpret_cast<const uint8_t*>(a + at * a_position + pa * pairs * kWidth);
-        const uint8_t* row[kWidth];
-        for (int i = 0; i < kWidth; ++i) row[i] = rows_a + 4 * i;
-        for (int64_t p = 0; p < together; ++p) {
-          const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (source * b_panels + pb + p) * pairs * kWidth);
-          for (int i = 0; i < kWidth;) {
-            const int rows = rows_at(kWidth - i);
-            table_.tile_s16({row + i, &none, nullptr, &groups, 1, panel_b, nullptr, rows, 0, m + ((at * kPair + p) * kWidth + i) * kWidth, kWidth, true, 64});
-            i += rows;
-          }
-        }
-      }
-      for (int64_t p = 0; p < together; ++p) {
-        for (int64_t i = 0; i < kWidth; ++i) {
-          alignas(64) int32_t window[9 * kWidth];
-          kernels.window(m + (p * kWidth + i) * kWidth, kPair * kWidth * kWidth, window);
-          const int64_t o = pa * kWidth + i;
-          for (int t = 0; t < side * side; ++t) {
-            const int tap = phase.taps[t];
-            if (tap < 0) continue;
-            const int64_t to = (o * 9 + tap) * c.c + (pb + p) * kWidth;
-            const int32_t* sum = window + t * kWidth;
-            if (several) {
-              for (int64_t k = 0; k < kWidth; ++k) total[to + k] = (first ? 0 : total[to + k]) + sum[k];
-            }
-            if (!last) continue;
-            for (int64_t k = 0; k < kWidth; ++k) {
-              const float whole = !several ? static_cast<float>(sum[k]) : small ? static_cast<float>(static_cast<int32_t>(total[to + k])) : static_cast<float>(total[to + k]);
-              dw[to + k] = whole * mult[o];
-            }
-          }
-        }
-      }
-    });
-  }
-  return Status();
 }
 
 }  // namespace train
