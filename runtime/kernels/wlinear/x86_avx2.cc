@@ -53,6 +53,32 @@ NK_INLINE Total fold(Sums sums, Total total) {
   return _mm256_add_epi32(total, kBits == 8 ? sums : _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
 }
 
+// One row of 2-bit codes, at most two blocks: here unfolding is most of the work. Quads 1 and 3 of a byte stay four times their value and
+// have sums of their own, at most 2 * 4 * 2 * 127 * 12 = 24,384: a shift for two quads, and two for the sums.
+#define NETSUKE_ONE_ROW_2BIT
+template <int kCols>
+NK_INLINE void add_blocks_2bit(const uint8_t* block, int64_t blocks, int v0, const int8_t* x, Total* totals) {
+  __m256i plain[kCols] = {}, fourfold[kCols] = {};
+  for (int64_t b = 0; b < blocks; ++b, block += wlinear_block_bytes(2), x += kWBlock) {
+#pragma GCC unroll 4
+    for (int half = 0; half < 4; ++half) {  // two quads of k each
+      const __m256i x0 = splat_quad(x + 8 * half), x1 = splat_quad(x + 8 * half + 4);
+#pragma GCC unroll 4
+      for (int c = 0; c < kCols; ++c) {
+        const __m256i run = load_codes(block + kQuadBytes * (half / 2) + kBytes * (v0 + c)), w = half % 2 == 0 ? run : _mm256_srli_epi16(run, 4);
+        plain[c] = _mm256_add_epi16(plain[c], _mm256_maddubs_epi16(_mm256_and_si256(w, _mm256_set1_epi8(3)), x0));
+        fourfold[c] = _mm256_add_epi16(fourfold[c], _mm256_maddubs_epi16(_mm256_and_si256(w, _mm256_set1_epi8(12)), x1));
+        NK_KEEP(plain[c]);
+        NK_KEEP(fourfold[c]);
+      }
+    }
+  }
+  for (int c = 0; c < kCols; ++c) {
+    const __m256i sums = _mm256_add_epi16(plain[c], _mm256_srai_epi16(fourfold[c], 2));
+    totals[c] = _mm256_add_epi32(totals[c], _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
+  }
+}
+
 NK_INLINE Total splat_total(int32_t v) { return _mm256_set1_epi32(v); }
 NK_INLINE Total load_total(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 NK_INLINE Total times(Total v, int32_t factor) { return _mm256_mullo_epi32(v, _mm256_set1_epi32(factor)); }
