@@ -76,8 +76,9 @@ def main() -> None:
     command = (
         f"python bench/lowbit.py --network {options.network} --recipes {options.recipes} --threads {options.threads}"
     )
-    print(result_rows.write("lowbit", command, table))
-    print(result_rows.write("lowbit_layers", command, layers))
+    keys = ("network", "recipe", "engine", "precision", "threads")
+    print(result_rows.write("lowbit", command, table, keys=keys))
+    print(result_rows.write("lowbit_layers", command, layers, keys=("network", "recipe", "name")))
 
 
 if __name__ == "__main__":
