@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--engines", default="", help="comma separated; default all installed")
+    parser.add_argument("--files", type=Path, help="folder of RECIPE.nsk: those that exist are not compiled again")
     options = parser.parse_args()
     item, module = models.entry(options.network), models.build(options.network)
     x = np.random.default_rng(0).standard_normal((32, *item.shape[1:]), dtype=np.float32)
@@ -50,9 +51,11 @@ def main() -> None:
     layers: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in options.recipes.split(","):
-            out = Path(folder) / f"{recipe}.nsk"
-            small = compress(module, recipe=recipe, calib=Dataset.from_arrays(x), shape=item.shape, output=out)
-            chosen = netsuke.load(out, threads=1).kernels()
+            out = (options.files or Path(folder)) / f"{recipe}.nsk"
+            if not out.exists():
+                compress(module, recipe=recipe, calib=Dataset.from_arrays(x), shape=item.shape, output=out)
+            engine = netsuke.load(out, threads=1)
+            chosen = engine.kernels()
             layers += [{"network": options.network, "recipe": recipe, **row} for row in chosen]
             print(recipe, dict(Counter(row["kernel"] for row in chosen if row["kernel"].startswith("q"))), flush=True)
             result = bench(
@@ -62,7 +65,7 @@ def main() -> None:
                 threads=[int(t) for t in options.threads.split(",")],
                 names=tuple(filter(None, options.engines.split(","))),
                 precisions=("int8",),
-                calib={small.program.inputs[0].name: x},
+                calib={engine.inputs[0].name: x},
                 seconds=options.seconds,
                 memory=False,
             )
@@ -78,7 +81,7 @@ def main() -> None:
     )
     keys = ("network", "recipe", "engine", "precision", "threads")
     print(result_rows.write("lowbit", command, table, keys=keys))
-    print(result_rows.write("lowbit_layers", command, layers, keys=("network", "recipe", "name")))
+    print(result_rows.write("lowbit_layers", command, layers, keys=("network", "recipe", "node")))
 
 
 if __name__ == "__main__":
