@@ -27,10 +27,10 @@ GAUSSIAN = math.sqrt(2 / math.pi)  # mean absolute over standard deviation of a 
 
 
 class _Float(torch.autograd.Function):
-    """f32 [N, C, H, W] -> y, and mean and mean deviation [2, C]; float64 inside."""
+    """f32 [N, C, H, W] -> y; float64 inside."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> Tensor:
         rows = rows_of(x)
         check_input(*products("simulation").minmax(rows))
         values = rows.view(-1, x.shape[1]).double()
@@ -40,9 +40,8 @@ class _Float(torch.autograd.Function):
         inverse = 1 / (a + layer.eps)
         xh = (centred * inverse).float()
         ctx.saved = xh, torch.sign(centred).to(torch.int8), inverse.float(), gamma.detach()
-        statistics = torch.stack([mu, a]).float()
-        ctx.mark_non_differentiable(statistics)
-        return planes_of(xh * gamma.detach() + beta.detach(), x), statistics
+        layer.follow(mu.float(), a.float())
+        return planes_of(xh * gamma.detach() + beta.detach(), x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
@@ -56,23 +55,20 @@ class _Float(torch.autograd.Function):
 
 
 class _Quantized(torch.autograd.Function):
-    """f32 [N, C, H, W] -> y, and mean and mean deviation [2, C]."""
+    """f32 [N, C, H, W] -> y."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> Tensor:
         config = cast(IntegerConfig, layer.config)
         given = Layer(2**config.activation_bits - 1, gamma.detach(), beta.detach(), layer.eps)
         y, statistics, ctx.kept = norm_products(config.products).forward(x.detach(), given)
         ctx.layer = layer
-        ctx.mark_non_differentiable(statistics)
-        ctx.set_materialize_grads(False)
-        return y, statistics
+        layer.follow(*statistics)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         g, layer = gradients[0], ctx.layer
-        if g is None:
-            return None, None, None, None
         if torch.is_grad_enabled():  # create_graph
             raise UnsupportedError(Problem("no gradients of gradients here", "quantized normalization"))
         rounding = layer.rounding()
@@ -101,6 +97,11 @@ class L1Norm2d(nn.Module):
         self.running_dev: Tensor
         self.draws: Tensor
 
+    def follow(self, mean: Tensor, deviation: Tensor) -> None:
+        """Move the running statistics towards a batch's [C], without autograd."""
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_dev.lerp_(deviation, self.momentum)
+
     def rounding(self) -> Rounding:
         """How the next dY becomes codes."""
         config = cast(IntegerConfig, self.config)
@@ -112,13 +113,8 @@ class L1Norm2d(nn.Module):
             factor = self.weight / (self.running_dev + self.eps)
             offset = self.bias - self.running_mean * factor
             return x * factor[:, None, None] + offset[:, None, None]
-        y, statistics = cast(
-            tuple[Tensor, Tensor],
-            (_Float if self.config is None else _Quantized).apply(x, self.weight, self.bias, self),  # type: ignore[no-untyped-call]
-        )
-        with torch.no_grad():
-            self.running_mean.lerp_(statistics[0], self.momentum)
-            self.running_dev.lerp_(statistics[1], self.momentum)
+        function = _Float if self.config is None else _Quantized
+        y: Tensor = function.apply(x, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
         return y
 
 
