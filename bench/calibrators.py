@@ -68,7 +68,7 @@ def main() -> None:
     calib = load_data("cifar10:train", options.data_root)
     tests = {split: load_data(f"cifar10:{split}", options.data_root) for split in ("test", "test-jpeg")}
     labels = {s: np.concatenate([y for _, y in d.batches(100) if y is not None]) for s, d in tests.items()}
-    table: list[dict[str, Any]] = []
+    command, keys = f"python {sys.argv[0]} --data-root DIR --models-root DIR", ("network", "recipe", "data")
     for network in options.networks.split(","):
         weights = options.models_root / "cifar10_resnet" / f"{network}.safetensors"
         graph = capture(build(network, weights=weights), shape=(1, 3, 32, 32))
@@ -77,11 +77,12 @@ def main() -> None:
             data = None if name == "data-free" else calib
             plan = ptq.make_plan(graph, recipe=Recipe.make(RECIPES[name]), calib=data, runner=RUN, effort="fast")
             quantized = ptq.quantize(graph, plan=plan, calib=data, runner=RUN)
+            table: list[dict[str, Any]] = []
             for split in tests:
                 row = compare(exact[split], logits(quantized, tests[split]), labels[split])
                 table.append({"network": network, "recipe": name, "data": f"cifar10:{split}", **row})
                 print(table[-1], flush=True)
-    print(result_rows.write("calibrators", f"python {sys.argv[0]} --data-root DIR --models-root DIR", table))
+            print(result_rows.write("calibrators", command, table, keys=keys))
 
 
 if __name__ == "__main__":
