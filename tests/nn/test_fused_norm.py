@@ -93,8 +93,10 @@ def test_it_is_torchs_operators_in_float64(
         for index, (a, b) in enumerate(zip(gradients, others, strict=True)):
             terms = float(g.abs().max()) * (away * float(gain.max()) if index == 0 else n * h * w * away)
             assert close(a, b, 1e-6, 8 * terms), (index, a, b)
-    for a, b in zip(ours.buffers(), theirs.buffers(), strict=True):
-        assert close(a, b, 1e-6)
+    kept = dict(theirs.named_buffers())
+    for name, a in ours.named_buffers():
+        # A mean near 0 is what is left of values of this size: up to 64 of them are added up in f32.
+        assert close(a, kept[name], 1e-6, mean + 1 if name == "running_mean" else 1e-3), name
 
 
 def test_what_torch_refuses_or_computes_otherwise_is_torchs() -> None:

@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.nn.fused_norm import norm_activation
+from netsuke.nn.tracer import Tracer
 
 _RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _ADD = (operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__")
@@ -69,7 +70,7 @@ class FusedForward:
         return text
 
 
-class _Tracer(fx.Tracer):
+class _Tracer(Tracer):
     """Opens the user's modules; torch's and netsuke's are single steps."""
 
     def __init__(self) -> None:

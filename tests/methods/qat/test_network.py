@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import netsuke
-from methods.qat.tiny import SHAPE, Branching, everything, images
+from methods.qat.tiny import SHAPE, Branching, Sliced, everything, images
 from netsuke import engine
 from netsuke.core.errors import UsageError
 from netsuke.methods.qat import QatNetwork, Samples, TrainConfig, prepare, train
@@ -132,6 +132,19 @@ def test_problems_are_listed_at_once() -> None:
     assert "head" in text
     with pytest.raises(UsageError, match="qat/lsq"):
         prepare(everything(), shape=SHAPE, method="qat/lsqq")
+
+
+def test_slices_of_a_sequential_are_followed() -> None:
+    network = prepare(Sliced(), shape=SHAPE, weight_bits=8, activation_bits=8, calib=images()[0])
+    assert not network.plan.notes
+    assert set(network.layers()) == {"layers.0", "layers.4", "layers.6"}
+    for _ in range(3):
+        step(network)
+    assert [n.op for n in compare(network).nodes].count("qlinear") == 2
+    x = torch.randn((500, 3, 8, 8), generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = network(x).numpy()
+    assert np.array_equal(np.asarray(engine.load(compile_program(network.export()))(x.numpy())), expected)
 
 
 def test_a_network_that_cannot_be_traced_gets_quantizers_per_layer() -> None:

@@ -44,6 +44,18 @@ def everything(seed: int = 0) -> nn.Module:
     return network.eval()
 
 
+class Sliced(nn.Module):
+    """Slices of a Sequential are modules that `forward` makes: torch.fx alone refuses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolution = [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()]
+        self.layers = nn.Sequential(*convolution, nn.Flatten(), nn.Linear(288, 16), nn.ReLU(), nn.Linear(16, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[-2:](self.layers[:-2](x))
+
+
 class Branching(nn.Module):
     """Control flow on data: torch.fx cannot trace it, torch.export can where the branch is a module's own flag."""
 

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from netsuke.nn.tracer import traced
+
 
 def split_first_token(model: nn.Module) -> tuple[fx.GraphModule, list[str]]:
     """linear(cat(first, rest)) becomes cat(constant, linear(rest)) wherever `first` comes from a table of one row.
@@ -14,7 +16,7 @@ def split_first_token(model: nn.Module) -> tuple[fx.GraphModule, list[str]]:
     Exact in real arithmetic, since a linear layer treats tokens one by one. Returns the traced network (weights shared
     with the model) and the names of the layers that were split.
     """
-    made, found = fx.symbolic_trace(model), []
+    made, found = traced(model), []
     for node in list(made.graph.nodes):
         layer = made.get_submodule(str(node.target)) if node.op == "call_module" else None
         if not isinstance(layer, nn.Linear):

@@ -54,7 +54,10 @@ def insert(model: nn.Module, request: Request) -> nn.Module:
             traced = trace(model, *samples)
     except Exception as error:  # control flow on data, *args, ...: torch.fx raises many types
         text = " ".join(str(error).split())[:160]
-        plan.note(f"torch.fx cannot trace the network ({text}): every layer got a quantizer of its own, nothing fused")
+        plan.note(
+            f"torch.fx cannot trace the network ({text}): every layer got a quantizer of its own, nothing fused. The "
+            "compiled network may fuse what stands between layers, and then round a code otherwise than training did"
+        )
         if request.stream:
             plan.note("no stream of codes to give bits to: what stands between the layers is float")
         return _per_module(model, request)

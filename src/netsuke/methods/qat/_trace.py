@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from netsuke.nn.tracer import traced
+
 INF = float("inf")
 Bounds = tuple[float, float]
 
@@ -36,7 +38,7 @@ def trace(model: nn.Module, *samples: Tensor) -> fx.GraphModule:
 
     Raises what torch.fx raises when the network's control flow depends on data.
     """
-    made = fx.symbolic_trace(model)
+    made = traced(model)
     _Shapes(made).run(*samples)
     return made
 
