@@ -88,7 +88,7 @@ def test_the_gain_is_restored_and_no_code_moves(make: Any) -> None:
     assert restored.networks[0].layers()[first].layer is restored.networks[1].layers()[first].layer
 
 
-def test_a_gain_without_a_scale_to_go_into_is_refused() -> None:
+def test_a_gain_without_a_scale_to_go_into_is_refused_before_training() -> None:
     class Doubled(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -98,7 +98,7 @@ def test_a_gain_without_a_scale_to_go_into_is_refused() -> None:
             out: torch.Tensor = self.inner(image, time, label)
             return out + image
 
-    config = efficientdm.EfficientDM(rounds=1, batch=4, rank=2)
+    config = efficientdm.EfficientDM(rounds=1_000_000, batch=4, rank=2)
     with pytest.raises(UsageError, match="gain=False"):
         efficientdm.apply(Doubled(), SAMPLING, config)
 

@@ -29,14 +29,15 @@ IMAGES = 256  # of the float run: a standard error of the gain of about 0.1 %
 def restore_gain(model: nn.Module, tuned: Tuned, *, first: int) -> list[float]:
     """Gains by network (one, or one a step), applied in place. first: runs of the float network already used.
 
-    Raises UsageError where no quantized layer gives the network's output, or something is fused behind it.
+    Raises what `output_layer` raises.
     """
     seen = trajectory(model, tuned.sampling, count=max(IMAGES, tuned.sampling.count), round_=first + 1)
     steps = [seen] if len(tuned.networks) == 1 else [[s] for s in seen]
     gains = []
     for network, runs in zip(tuned.networks, steps, strict=True):
         network.eval()
-        layer = _own_output_layer(network, runs[0])
+        layer = output_layer(network, runs[0])
+        layer.layer, layer.weight = copy.deepcopy(layer.layer), copy.deepcopy(layer.weight)  # this network's own
         gain = _fit(torch.cat([run.v for run in runs]), torch.cat([network(*run.inputs) for run in runs]))
         for t in (layer.weight.scale, layer.weight.floor, layer.layer.weight, layer.layer.bias):
             if t is not None:
@@ -51,8 +52,12 @@ def _fit(wanted: Tensor, made: Tensor) -> float:
     return power / common if power > 0 and common > 0 else 1.0
 
 
-def _own_output_layer(network: QatNetwork, run: Seen) -> QuantLayer:
-    """The layer whose numbers are the network's, in whatever order, with weights and scale of its own from here on."""
+def output_layer(network: QatNetwork, run: Seen) -> QuantLayer:
+    """The layer whose numbers are those of the network in eval mode, in whatever order.
+
+    Raises UsageError where no quantized layer gives the network's output, or something is fused behind it: ask before a
+    training that ends in `restore_gain`.
+    """
     given: list[tuple[QuantLayer, Tensor]] = []
     hooks = [
         layer.register_forward_hook(lambda module, _i, out: given.append((module, out)))
@@ -67,7 +72,6 @@ def _own_output_layer(network: QatNetwork, run: Seen) -> QuantLayer:
     if layer is None or not _is_plain(layer):
         got = "an operator without weights gives it" if layer is None else "a layer with something fused behind it"
         raise UsageError(Problem("the gain of the output has no scale to go into", got=got, hint="gain=False"))
-    layer.layer, layer.weight = copy.deepcopy(layer.layer), copy.deepcopy(layer.weight)
     return layer
 
 

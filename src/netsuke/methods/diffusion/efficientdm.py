@@ -68,10 +68,12 @@ class EfficientDM:
 
 def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientDM()) -> Tuned:
     """The tuned network with its adapters merged. facts: output error before and after, share of changed codes."""
-    from netsuke.methods.diffusion._gain import restore_gain
+    from netsuke.methods.diffusion._gain import output_layer, restore_gain
     from netsuke.methods.diffusion._tuned import changed, output_error, start
 
     tuned, seen, before = start(model, sampling, config)
+    if config.gain:
+        output_layer(tuned.at(0).eval(), seen[0])
     _attach(tuned, config.rank, sampling.seed)
     tuned.losses["adapters"] = _train(model, tuned, config)
     adapted = tuned.codes()

@@ -70,10 +70,12 @@ class Quest:
 
 def apply(model: nn.Module, sampling: Sampling, config: Quest = Quest()) -> Tuned:
     """The tuned network. facts: share of trained weights, output error before and after."""
-    from netsuke.methods.diffusion._gain import restore_gain
+    from netsuke.methods.diffusion._gain import output_layer, restore_gain
     from netsuke.methods.diffusion._tuned import changed, matching, output_error, start
 
     tuned, seen, before = start(model, sampling, config)
+    if config.gain:
+        output_layer(tuned.at(0).eval(), seen[0])
     names = list(tuned.layers())
     time = matching(names, patterns(config.time), NAME)
     fragile = [n for n in matching(names, patterns(config.fragile), NAME) if n not in time]
