@@ -62,8 +62,9 @@ class Algorithm {
 std::unique_ptr<Algorithm> make_gemm();        // gemm.cc: any layer
 std::unique_ptr<Algorithm> make_depthwise();   // depthwise.cc
 bool depthwise_applies(const Geometry& g, const Kernels& kernels);
-std::unique_ptr<Algorithm> make_winograd(int out);  // winograd.cc
-int winograd_applies(const Geometry& g, const Weights& weights, const Kernels& kernels);  // 4, 2 or 0: not at all
+// Ways of Winograd that are exact for the layer, "winograd4", "winograd2" or "winograd2_narrow", the fastest as a rule first.
+std::vector<std::string> winograd_ways(const Geometry& g, const Weights& weights, const Kernels& kernels);  // winograd_exact.cc
+std::unique_ptr<Algorithm> make_winograd(const std::string& way);                                           // winograd.cc
 std::unique_ptr<Algorithm> make_bitserial(Isa isa);  // bitserial.cc
 bool bitserial_applies(const Geometry& g, const Weights& weights, const Requant& q);
 
@@ -84,7 +85,7 @@ class Layer {
   const std::vector<std::string>& ways() const { return ways_; }
 
  private:
-  std::unique_ptr<Algorithm> make(const std::string& way, const Weights& weights, const Kernels& kernels, Isa isa) const;
+  std::unique_ptr<Algorithm> make(const std::string& way, Isa isa) const;
   Geometry g_;
   Requant q_;
   std::unique_ptr<Algorithm> algorithm_;

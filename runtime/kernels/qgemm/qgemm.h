@@ -103,15 +103,32 @@ struct TileSet {
   bool repeats = false; // functions honour Tile::more
 };
 
-// Exact integer Winograd, winograd.cc. One tile's input, all channels, to V.
+// Exact integer Winograd, winograd_exact.cc. One tile's input, all channels, to V.
 struct WinogradInput {
   const uint8_t* x;        // the tile's first pixel
   int32_t zero;            // V is made of x - zero
   int64_t row_stride, pixel_stride;
-  int64_t channels;        // multiple of 32; reads past the layer's own channels meet zeros in U
-  int16_t* v;              // position 0
-  int64_t v_stride;        // between positions
+  int64_t channels;        // multiple of 32, of 64 for 8-bit lanes; reads past the layer's own channels meet zeros in U
+  void* v;                 // position 0; s16, or u8 for 8-bit lanes, where the zero is left to init
+  int64_t v_stride;        // elements between positions
 };
+
+// M of a few tiles, one panel of channels: a matrix product a position.
+struct WinogradProduct {
+  const void* v;            // the first tile, position 0
+  int64_t v_stride, channels;  // elements between positions, between tiles
+  int64_t groups;
+  const uint8_t* b;         // the panel, position 0
+  int64_t b_stride;         // bytes between positions
+  const int32_t* init;      // accumulators' start, one per column
+  int64_t init_stride;      // between positions
+  int32_t* m;               // [position][tile][width]
+  int positions, tiles;
+  uintptr_t ahead;          // as in Tile: what is read after this call, ahead_step bytes for each group of each position
+  int64_t ahead_step;
+};
+
+using WinogradProductFn = void (*)(const WinogradProduct&);
 
 // One tile's M, one panel of channels, to outputs.
 struct WinogradOutput {
@@ -140,7 +157,7 @@ struct Kernels {
   int64_t (*depthwise_bytes)(int64_t taps) = nullptr;
   void (*depthwise_pack)(const int8_t* w, int64_t taps, const int32_t* init, const Requant& q, int64_t channel, uint8_t* dst) = nullptr;
   // Exact Winograd; null where there is none. The set is kS16x2; null requant stores raw sums. Layers of at least winograd_least
-  // channels in and out take F(4x4) while in * out <= winograd4_most, then F(2x2) up to winograd2_most (measured: winograd.cc).
+  // channels in and out take F(4x4) while in * out <= winograd4_most, then F(2x2) up to winograd2_most (measured: winograd_exact.cc).
   const TileSet* winograd_set = nullptr;
   int64_t winograd_least = 0, winograd4_most = 0, winograd2_most = 0;
   void (*winograd_input4)(const WinogradInput& in) = nullptr;
@@ -152,6 +169,14 @@ struct Kernels {
   // kPicked, for other layers whose weights allow it (pack.cc: pick_panels); null likewise.
   const TileSet* picked_set = nullptr;
   PickedPackFn picked_pack = nullptr;
+  // F(2x2) over 8-bit lanes for layers whose codes and weights are narrow enough (winograd_exact.cc), of at least winograd_narrow_least channels in
+  // and out. The set is kU8x4 or kS8x4; outputs go through winograd_output2. Null where 8-bit lanes gain nothing.
+  const TileSet* winograd_narrow_set = nullptr;
+  int64_t winograd_narrow_least = 0;
+  void (*winograd_input_narrow)(const WinogradInput& in) = nullptr;
+  // All positions in one call: [i] takes i + 1 tiles, up to the rows of winograd_set or winograd_narrow_set. Null: position by position.
+  const WinogradProductFn* winograd_product = nullptr;
+  const WinogradProductFn* winograd_product_narrow = nullptr;
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

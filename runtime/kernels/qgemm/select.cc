@@ -34,12 +34,12 @@ std::string layer_key(const Geometry& g, const Weights& weights) {
 }
 
 // The way that is fastest as a rule.
-std::string rule(const Geometry& g, const Weights& weights, const Kernels& kernels) {
+std::string rule(const Geometry& g, const Weights& weights, const Kernels& kernels, const std::vector<std::string>& winograd) {
   if (depthwise_applies(g, kernels)) return "depthwise";
-  int winograd = winograd_applies(g, weights, kernels);
+  if (winograd.empty()) return "tiles";
   // Narrow codes: the direct product is as fast as F(2x2) (152 against 156 GMAC/s at 256 channels) with a quarter of its memory.
-  if (winograd == 2 && narrow_chain(g, weights, kernels) >= kLongChain) winograd = 0;
-  return winograd > 0 ? "winograd" + std::to_string(winograd) : "tiles";
+  if (winograd[0] == "winograd2" && narrow_chain(g, weights, kernels) >= kLongChain) return "tiles";
+  return winograd[0];
 }
 
 // Requant::packs_clamp. A sum is below 2^31 in magnitude (GemmOp proves it), so the scaled value is below 2^31 * |mult| + |bias| + 255 * |r_mult|;
@@ -57,10 +57,10 @@ bool packs_clamp(const Requant& q, int64_t channels) {
 
 }  // namespace
 
-std::unique_ptr<Algorithm> Layer::make(const std::string& way, const Weights& weights, const Kernels& kernels, Isa isa) const {
+std::unique_ptr<Algorithm> Layer::make(const std::string& way, Isa isa) const {
   if (way == "depthwise") return make_depthwise();
   if (way == "bits") return make_bitserial(isa);
-  return way == "tiles" ? make_gemm() : make_winograd(winograd_applies(g_, weights, kernels));
+  return way == "tiles" ? make_gemm() : make_winograd(way);
 }
 
 void override_kernels_for_test(Isa isa, const Kernels* kernels) {
@@ -90,16 +90,17 @@ Status Layer::build(const Geometry& geometry, const Weights& weights, const Requ
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
   key_ = layer_key(g_, weights);
-  ways_ = {rule(g_, weights, *kernels)};
+  const std::vector<std::string> winograd = winograd_ways(g_, weights, *kernels);
+  ways_ = {rule(g_, weights, *kernels, winograd)};
   if (ways_[0] != "depthwise") {
     if (ways_[0] != "tiles") ways_.push_back("tiles");
-    const int winograd = winograd_applies(g_, weights, *kernels);
-    const std::string other = "winograd" + std::to_string(winograd);
-    if (winograd > 0 && ways_[0] != other) ways_.push_back(other);
+    for (const std::string& way : winograd) {
+      if (way != ways_[0]) ways_.push_back(way);
+    }
     if (bitserial_applies(g_, weights, q_)) ways_.push_back("bits");
   }
   const std::string choice = chosen(key_, ways_);
-  algorithm_ = make(choice.empty() ? ways_[0] : choice, weights, *kernels, isa);
+  algorithm_ = make(choice.empty() ? ways_[0] : choice, isa);
   return algorithm_->build(g_, weights, q_, *kernels, threads);
 }
 

@@ -37,7 +37,7 @@ int main(int argc, char** argv) {
   for (Isa isa : compiled_isas()) {
     if (!isa_available(isa)) continue;
     qgemm::check_many(isa, count, seed);
-    if (isa == Isa::kAvx2 || isa == Isa::kNeon) {  // Winograd also where select.cc prefers the direct product
+    if (qgemm::kernels_of(isa)->winograd_set != nullptr) {  // Winograd also where select.cc prefers the direct product
       qgemm::Kernels other = *qgemm::kernels_of(isa);
       other.winograd_least = 1;
       other.winograd2_most = 1 << 20;
@@ -52,6 +52,15 @@ int main(int argc, char** argv) {
     qgemm::check_bits(isa, count, seed + 2);
     set_choices({});
     check_chains(isa);
+    if (qgemm::kernels_of(isa)->winograd_narrow_set != nullptr) {
+      qgemm::Kernels other = *qgemm::kernels_of(isa);
+      other.winograd_narrow_least = 1;
+      qgemm::override_kernels_for_test(isa, &other);
+      set_choices({{"*", "winograd2_narrow"}});
+      qgemm::check_narrow_winograd(isa, count, seed + 3);
+      set_choices({});
+      qgemm::override_kernels_for_test(isa, nullptr);
+    }
     std::printf("%s: %d checks so far\n", isa_name(isa), check_count());
   }
   return check_result();

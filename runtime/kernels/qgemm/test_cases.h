@@ -265,6 +265,31 @@ inline void check_bits(Isa isa, int count, uint32_t seed) {
   CHECK(taken > count / 8);
 }
 
+// F(2x2) over 8-bit lanes, codes and weights at the edges of what fits: codes to 63 and weights to +-14 always, 15 by the weights' signs.
+inline void check_narrow_winograd(Isa isa, int count, uint32_t seed) {
+  Cases cases(seed);
+  int taken = 0;
+  for (int i = 0; i < count && check_failures() < 10; ++i) {
+    Case c = cases.square3();
+    const int64_t most = cases.one_in(2) ? 14 : cases.pick(1, 15), style = cases.pick(0, 3);
+    c.g.x_hi = static_cast<int32_t>(cases.one_in(2) ? 63 : cases.pick(1, 64));
+    c.g.x_zero = static_cast<int32_t>(cases.one_in(2) ? 0 : cases.pick(0, c.g.x_hi));
+    for (int8_t& v : c.w) v = static_cast<int8_t>(style == 0 ? most : style == 1 ? -most : style == 2 ? (cases.one_in(2) ? most : -most) : cases.pick(-most, most));
+    const bool corners = cases.one_in(2);  // all V at their extremes
+    for (uint8_t& v : c.x) v = static_cast<uint8_t>(corners ? (cases.one_in(2) ? c.g.x_hi : 0) : cases.pick(0, c.g.x_hi));
+    bind(&c);
+    Weights weights;
+    weights.w = c.w.data();
+    Layer layer;
+    if (!CHECK(layer.build(c.g, weights, c.q, isa, 1).ok())) return;
+    const bool narrow = layer.kernel_name().find("_winograd2_narrow_") != std::string::npos;
+    taken += narrow;
+    if (c.g.x_hi > 63 || (most == 15 && style < 2)) CHECK(!narrow);
+    check_case(&c, isa, 1 + i % 3);
+  }
+  CHECK(taken > count / 2);
+}
+
 }  // namespace qgemm
 }  // namespace netsuke
 

@@ -10,12 +10,16 @@
 #define winograd_input2_x86_avx512vnni winograd_input2_simde
 #define winograd_output4_x86_avx512vnni winograd_output4_simde
 #define winograd_output2_x86_avx512vnni winograd_output2_simde
+#define winograd_input_narrow_x86_avx512vnni winograd_input_narrow_simde
+#define winograd_product_x86_avx512vnni winograd_product_simde
+#define winograd_product_narrow_x86_avx512vnni winograd_product_narrow_simde
 #include "kernels/qgemm/x86_avx512vnni.cc"
 //
 #include "kernels/qgemm/x86_avx512vnni_depthwise.cc"
 //
 #include "kernels/qgemm/x86_avx512vnni_winograd.cc"
 //
+#include "base/choices.h"
 #include "kernels/qgemm/test_cases.h"
 
 int main(int argc, char** argv) {
@@ -26,11 +30,14 @@ int main(int argc, char** argv) {
   }
   qgemm::override_kernels_for_test(Isa::kAvx512Vnni, &qgemm::kernels_simde);
   qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 200, 7);
-  qgemm::Kernels other = qgemm::kernels_simde;  // F(2x2), which select.cc never takes with VNNI, and Winograd for few channels
+  qgemm::Kernels other = qgemm::kernels_simde;  // F(2x2) over 16-bit lanes, which select.cc never takes with VNNI, and Winograd for few channels
   other.winograd_least = 1;
   other.winograd4_most = 0;
   other.winograd2_most = 1 << 20;
   qgemm::override_kernels_for_test(Isa::kAvx512Vnni, &other);
   qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 60, 8);
+  other.winograd_narrow_least = 1;
+  set_choices({{"*", "winograd2_narrow"}});
+  qgemm::check_narrow_winograd(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 40, 9);
   return check_result();
 }
