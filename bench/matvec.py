@@ -138,11 +138,24 @@ def sessions(
     return found, sizes, missing
 
 
-def agree(found: dict[str, Session], weights: Array, x: Array) -> dict[str, float]:
-    """Relative error of each result against the float product: engines that answer something else are no rivals."""
+def agree(found: dict[str, Session], weights: Array, x: Array) -> tuple[dict[str, float], list[str]]:
+    """Relative error of each result against the float product, and a sentence on every engine that is no rival because it
+    answers something else: a result of another shape, or one no nearer to the product than zeros are."""
     exact = x @ weights.T
     size = float(np.linalg.norm(exact))
-    return {name: float(np.linalg.norm(np.asarray(s.run()[0]) - exact)) / size for name, s in found.items()}
+    errors: dict[str, float] = {}
+    wrong: list[str] = []
+    for name, session in found.items():
+        result = np.asarray(session.run()[0])
+        if result.shape != exact.shape:
+            wrong.append(f"{name}: M = {len(x)}: answers {list(result.shape)} where {list(exact.shape)} is asked for")
+            continue
+        error = float(np.linalg.norm(result - exact)) / size
+        if error < 1.0:
+            errors[name] = error
+        else:  # NaN too
+            wrong.append(f"{name}: M = {len(x)}: its result is off by {error:.2f} of the product's size; zeros are by 1")
+    return errors, wrong
 
 
 def table(
@@ -152,8 +165,9 @@ def table(
     weights = (rng.normal(size=(n, k)) / np.sqrt(k)).astype(np.float32)
     x = rng.normal(size=(rows, k)).astype(np.float32)
     found, sizes, missing = sessions(weights, group, x, wanted)
-    errors = agree(found, weights, x)
-    times = interleave(found, seconds)
+    errors, wrong = agree(found, weights, x)
+    missing += wrong
+    times = interleave({name: session for name, session in found.items() if name in errors}, seconds)
     limit = _read_gbs(max(sizes.values(), default=0))
     out = []
     for name, timing in times.items():

@@ -72,6 +72,11 @@ inline simde__m512i srav_epi64(simde__m512i a, simde__m512i count) {
   for (int i = 0; i < 8; ++i) r.v[i] = x.v[i] >> (static_cast<uint64_t>(n.v[i]) > 63 ? 63 : n.v[i]);
   return bits_as<simde__m512i>(r);
 }
+inline simde__m512i srai_epi32(simde__m512i a, unsigned count) {
+  Ints x = bits_as<Ints>(a);
+  for (int32_t& v : x.v) v >>= count > 31 ? 31 : count;
+  return bits_as<simde__m512i>(x);
+}
 inline simde__m128i cvtepi32_epi8(simde__m512i a) {
   const Ints x = bits_as<Ints>(a);
   Bytes r;
@@ -89,6 +94,8 @@ inline simde__m128i cvtepi32_epi8(simde__m512i a) {
 #undef _mm512_cvtepu8_epi16
 #undef _mm512_cvtepi32_epi8
 #undef _mm512_srav_epi64
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32 netsuke_simde::srai_epi32
 #define _mm512_srav_epi64 netsuke_simde::srav_epi64
 #define _mm512_cvtepi32_ps netsuke_simde::cvtepi32_ps
 #define _mm512_cvtps_epi32 netsuke_simde::cvtps_epi32

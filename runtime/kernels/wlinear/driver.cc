@@ -36,9 +36,7 @@ void copy_part(const float* x, int64_t k, float* out) {
 }
 
 // One row is multiplied with two panels at a time where that leaves all threads busy.
-int64_t panels_a_task(int64_t rows, int64_t panels, int threads, WlinearCompute compute) {
-  return compute != WlinearCompute::kS8 && rows == 1 && panels >= 8 * threads ? 2 : 1;
-}
+int64_t panels_a_task(int64_t rows, int64_t panels, int threads) { return rows == 1 && panels >= 8 * threads ? 2 : 1; }
 
 // Rows of one task: enough panels keep all threads busy with all rows; else rows are cut too.
 int64_t rows_a_task(int64_t rows, int64_t panels, int threads) {
@@ -81,7 +79,7 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
   } else {
     by_slices(copy_part);
   }
-  const int64_t panels = shape.panels(), count = panels_a_task(rows, panels, pool.threads(), compute), parts = (panels + count - 1) / count;
+  const int64_t panels = shape.panels(), count = panels_a_task(rows, panels, pool.threads()), parts = (panels + count - 1) / count;
   const int64_t step = rows_a_task(rows, parts, pool.threads()), pieces = (rows + step - 1) / step;
   pool.parallel_for(parts * pieces, [&](int64_t task, int) {
     const int64_t index = task / pieces * count, first = task % pieces * step;

@@ -10,7 +10,7 @@
 namespace netsuke {
 namespace {
 
-constexpr int kBytes = 64, kManyRows = 8, kManyCols = 2, kOneCols = 2;
+constexpr int kBytes = 64, kManyRows = 8, kManyCols = 2;
 
 typedef __m512i Bytes;
 typedef __m512i Total;
@@ -57,9 +57,94 @@ NK_INLINE Floats scale_total(Floats acc, Total total, Total off, float x_scale, 
 }
 NK_INLINE void store_floats(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 
+// One row: weights are read once, so unfolding them is most of the work, and no code is shifted. A code is multiplied where it stands
+// in its byte, 2^(bits * place) times its value, and each place has sums of its own, which are shifted once a group, exactly. A group's
+// sums stay in int32: a place holds half of its codes or fewer, 127 * 240 * 66,311 / 2. Of 3 bits, quads 6 and 7 have no place.
+template <int kBits>
+constexpr int kSums = kBits == 8 ? 2 : kBits == 3 ? 3 : 8 / kBits;  // of each 16 channels; at 8 bits two that hide the latency
+
+template <int kBits>
+NK_INLINE void multiply_block(const uint8_t* at, const int8_t* x, const __m512i* masks, int64_t panel_bytes, __m512i (*sums)[kSums<kBits>], int vecs) {
+  constexpr int kPlaces = 8 / kBits, kRuns = kBits;
+  const auto run = [&](int v, int r) __attribute__((always_inline)) { return load_codes(at + v / 2 * panel_bytes + kBytes * (v % 2) + kQuadBytes * r); };
+  const auto add = [&](int v, int sum, Bytes w, Bytes four) __attribute__((always_inline)) {
+    sums[v][sum] = _mm512_dpbusd_epi32(sums[v][sum], w, four);
+    NK_KEEP(sums[v][sum]);  // GCC 12 would move every sum to another register and back
+  };
+#pragma GCC unroll 8
+  for (int r = 0; r < kRuns; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kPlaces; ++i) {
+      const Bytes four = splat_quad(x + 4 * (kPlaces * r + i));
+#pragma GCC unroll 4
+      for (int v = 0; v < vecs; ++v) {
+        if (kBits == 8) add(v, r % 2, run(v, r), four);
+        else add(v, i, _mm512_and_si512(run(v, r), masks[i]), four);
+      }
+    }
+  }
+  if (kBits != 3) return;
+#pragma GCC unroll 2
+  for (int q = 6; q < 8; ++q) {
+    const Bytes four = splat_quad(x + 4 * q);
+#pragma GCC unroll 4
+    for (int v = 0; v < vecs; ++v) add(v, 2, unfold<3>(at + v / 2 * panel_bytes, q, v % 2), four);
+  }
+}
+
+template <int kBits>
+NK_INLINE Total sum_of_places(const __m512i* sums) {
+  Total total = sums[0];
+#pragma GCC unroll 4
+  for (int i = 1; i < kSums<kBits>; ++i) {
+    constexpr bool kShifted = kBits != 8;
+    total = _mm512_add_epi32(total, kShifted && i < 8 / kBits ? _mm512_srai_epi32(sums[i], kBits * i) : sums[i]);
+  }
+  return total;
+}
+
+// Row `row` of panels index .. index + kPanels - 1 of the job.
+template <int kBits, int kPanels>
+void one_row(const WlinearS8& job, int64_t row, int index) {
+  constexpr int kVecs = 2 * kPanels;  // 16 channels each
+  const WlinearPanel& panel = job.panel;
+  const int64_t panel_bytes = panel.blocks * wlinear_block_bytes(kBits), panel_groups = panel.groups * kPanel;
+  const uint8_t* block = panel.w + index * panel_bytes;
+  const int8_t* x = job.x + row * panel.blocks * kWBlock;
+  __m512i masks[8 / kBits];
+  for (int i = 0; i < 8 / kBits; ++i) masks[i] = _mm512_set1_epi8(static_cast<char>(((1 << kBits) - 1) << (kBits * i)));
+  __m512 acc[kVecs];
+  for (auto& a : acc) a = _mm512_setzero_ps();
+  for (int64_t g = 0, b = 0; g < panel.groups; ++g) {
+    const int64_t lane = index * panel_groups + g * kPanel;
+    const int32_t x_sum = job.x_sum[row * panel.groups + g];
+    __m512i sums[kVecs][kSums<kBits>];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {  // of codes u = w + offset: what that is too much goes off first
+      for (auto& sum : sums[v]) sum = _mm512_setzero_si512();
+      sums[v][0] = panel.offset == nullptr ? splat_total(-panel.same_offset * x_sum)
+                                           : times(load_total(panel.offset + lane + v / 2 * panel_groups + 16 * (v % 2)), -x_sum);
+    }
+    for (int64_t end = b + panel.group_blocks; b < end && b < panel.blocks; ++b, block += wlinear_block_bytes(kBits), x += kWBlock) {
+      // One line of each 512 bytes: pages are looked up early, and the hardware asks for what follows. All of them cost more than they save.
+      for (int i = 0; i < kPanels; ++i) ask_ahead(block + i * panel_bytes, kBits == 8 ? 128 : 64);
+      multiply_block<kBits>(block, x, masks, panel_bytes, sums, kVecs);
+    }
+    const float x_scale = job.x_scale[row * panel.groups + g];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) {
+      acc[v] = scale_total(acc[v], sum_of_places<kBits>(sums[v]), no_total(), x_scale, panel.scale + lane + v / 2 * panel_groups + 16 * (v % 2));
+    }
+  }
+  float values[kPanels * kPanel];
+  for (int v = 0; v < kVecs; ++v) store_floats(values + 16 * v, acc[v]);
+  for (int i = 0; i < kPanels; ++i) finish_row(panel, index + i, values + i * kPanel, panel.y + row * panel.y_stride);
+}
+
 }  // namespace
 }  // namespace netsuke
 
+#define NETSUKE_ONE_ROW
 #include "kernels/wlinear/dot.inc"
 
 namespace netsuke {
