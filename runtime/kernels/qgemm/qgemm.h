@@ -128,8 +128,6 @@ struct WinogradProduct {
   int64_t ahead_step;
 };
 
-using WinogradProductFn = void (*)(const WinogradProduct&);
-
 // One tile's M, one panel of channels, to outputs.
 struct WinogradOutput {
   const int32_t* m;        // position 0
@@ -174,9 +172,9 @@ struct Kernels {
   const TileSet* winograd_narrow_set = nullptr;
   int64_t winograd_narrow_least = 0;
   void (*winograd_input_narrow)(const WinogradInput& in) = nullptr;
-  // All positions in one call: [i] takes i + 1 tiles, up to the rows of winograd_set or winograd_narrow_set. Null: position by position.
-  const WinogradProductFn* winograd_product = nullptr;
-  const WinogradProductFn* winograd_product_narrow = nullptr;
+  // All positions in one call, of at most as many tiles as winograd_set or winograd_narrow_set has rows. Null: position by position.
+  void (*winograd_product)(const WinogradProduct& p) = nullptr;
+  void (*winograd_product_narrow)(const WinogradProduct& p) = nullptr;
 };
 
 inline int group_of(Layout layout) { return layout == Layout::kS16x2 ? 2 : 4; }

@@ -75,7 +75,7 @@ class Winograd final : public Algorithm {
   int64_t groups_ = 0, channels_ = 0, panels_ = 0, position_bytes_ = 0;
   void (*input_)(const WinogradInput&) = nullptr;
   void (*output_)(const WinogradOutput&) = nullptr;
-  const WinogradProductFn* product_ = nullptr;  // null: the set's tiles, position by position
+  void (*product_)(const WinogradProduct&) = nullptr;  // null: the set's tiles, position by position
   Buffer packed_;               // [panel][position][group][width][2] s16, [4] s8
   std::vector<int32_t> init_;   // [panels * width], added to sums
   std::vector<int32_t> start_;  // [panels][position][width], of accumulators; one row of zeros where V is exact
@@ -272,7 +272,7 @@ void Winograd::multiply(const Blocks& b, const Extent& e, int64_t block, int64_t
       p.tiles = static_cast<int>(t1 - t0);
       p.v = v + t0 * channels_ * element_;
       if (product_ != nullptr) {
-        product_[p.tiles - 1](p);
+        product_(p);
       } else {
         products(p);
       }

@@ -20,8 +20,8 @@ void winograd_input2_x86_avx512vnni(const WinogradInput& in);
 void winograd_output4_x86_avx512vnni(const WinogradOutput& out);
 void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in);
-extern const WinogradProductFn* const winograd_product_x86_avx512vnni;
-extern const WinogradProductFn* const winograd_product_narrow_x86_avx512vnni;
+void winograd_product_x86_avx512vnni(const WinogradProduct& p);
+void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p);
 
 namespace {
 

@@ -5,19 +5,16 @@ namespace netsuke {
 namespace qgemm {
 namespace {
 
+constexpr int kWinogradWidth = 32;
+
+// Outputs that are not PlainCodes.
 NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
-  if (is_plain(t, 32)) {
-    const __m512i acc[2] = {_mm512_loadu_si512(sums), _mm512_loadu_si512(sums + 16)};
-    return store_row<2>(t, row, acc);
-  }
   Tile one = t;
   const int64_t at = row * t.out_stride * (t.requant->out_f32 ? 4 : 1);
   one.out = static_cast<uint8_t*>(t.out) + at;
   one.residual = t.residual == nullptr ? nullptr : static_cast<const uint8_t*>(t.residual) + at;
-  finish_sums<32>(one, sums);
+  finish_sums<kWinogradWidth>(one, sums);
 }
-
-constexpr int kWinogradWidth = 32;
 
 #define NK_MEMBER inline __attribute__((always_inline))
 
@@ -126,7 +123,7 @@ void winograd_product(const WinogradProduct& p) {
 
 template <typename A>
 struct Products {
-  WinogradProductFn fn[12];
+  void (*fn[12])(const WinogradProduct&);
   template <int... kTiles>
   static constexpr Products make(Numbers<kTiles...>) { return {{winograd_product<A, kTiles + 1>...}}; }
 };
@@ -139,18 +136,17 @@ constexpr auto kNarrowProducts = Products<uint8_t>::make(Count<12>::Type());
 void winograd_input4_x86_avx512vnni(const WinogradInput& in);
 void winograd_input2_x86_avx512vnni(const WinogradInput& in);
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in);
+void winograd_product_x86_avx512vnni(const WinogradProduct& p);
+void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p);
 void winograd_output4_x86_avx512vnni(const WinogradOutput& out);
 void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input4_x86_avx512vnni(const WinogradInput& in) { winograd_input<6>(in); }
 void winograd_input2_x86_avx512vnni(const WinogradInput& in) { winograd_input<4>(in); }
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in) { winograd_input_bytes(in); }
+void winograd_product_x86_avx512vnni(const WinogradProduct& p) { kProducts.fn[p.tiles - 1](p); }
+void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p) { kNarrowProducts.fn[p.tiles - 1](p); }
 void winograd_output4_x86_avx512vnni(const WinogradOutput& out) { winograd_output<4>(out); }
 void winograd_output2_x86_avx512vnni(const WinogradOutput& out) { winograd_output<2>(out); }
-
-extern const WinogradProductFn* const winograd_product_x86_avx512vnni;
-extern const WinogradProductFn* const winograd_product_narrow_x86_avx512vnni;
-const WinogradProductFn* const winograd_product_x86_avx512vnni = kProducts.fn;
-const WinogradProductFn* const winograd_product_narrow_x86_avx512vnni = kNarrowProducts.fn;
 
 }  // namespace qgemm
 }  // namespace netsuke
