@@ -84,6 +84,34 @@ inline simde__m128i cvtepi32_epi8(simde__m512i a) {
   return bits_as<simde__m128i>(r);
 }
 
+// Memory under a zero of the mask is not touched.
+inline simde__m512 maskz_loadu_ps(simde__mmask16 mask, const void* p) {
+  Floats r = {};
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) r.v[i] = static_cast<const float*>(p)[i];
+  }
+  return bits_as<simde__m512>(r);
+}
+inline void mask_storeu_ps(void* p, simde__mmask16 mask, simde__m512 a) {
+  const Floats x = bits_as<Floats>(a);
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) static_cast<float*>(p)[i] = x.v[i];
+  }
+}
+inline simde__m128i maskz_loadu_epi8(simde__mmask16 mask, const void* p) {
+  Bytes r = {};
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) r.v[i] = static_cast<const uint8_t*>(p)[i];
+  }
+  return bits_as<simde__m128i>(r);
+}
+inline void mask_storeu_epi8(void* p, simde__mmask16 mask, simde__m128i a) {
+  const Bytes x = bits_as<Bytes>(a);
+  for (int i = 0; i < 16; ++i) {
+    if (mask >> i & 1) static_cast<uint8_t*>(p)[i] = x.v[i];
+  }
+}
+
 }  // namespace netsuke_simde
 
 #define __mmask16 simde__mmask16
@@ -102,6 +130,14 @@ inline simde__m128i cvtepi32_epi8(simde__m512i a) {
 #define _mm512_cvtepu8_epi32 netsuke_simde::cvtepu8_epi32
 #define _mm512_cvtepu8_epi16 netsuke_simde::cvtepu8_epi16
 #define _mm512_cvtepi32_epi8 netsuke_simde::cvtepi32_epi8
+#undef _mm512_maskz_loadu_ps
+#undef _mm512_mask_storeu_ps
+#undef _mm_maskz_loadu_epi8
+#undef _mm_mask_storeu_epi8
+#define _mm512_maskz_loadu_ps netsuke_simde::maskz_loadu_ps
+#define _mm512_mask_storeu_ps netsuke_simde::mask_storeu_ps
+#define _mm_maskz_loadu_epi8 netsuke_simde::maskz_loadu_epi8
+#define _mm_mask_storeu_epi8 netsuke_simde::mask_storeu_epi8
 
 #endif  // NETSUKE_SIMDE
 

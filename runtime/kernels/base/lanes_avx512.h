@@ -43,6 +43,13 @@ NETSUKE_LANE void store_u8(uint8_t* y, I16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_cvtepi32_epi8(x.v));
 }
 
+#define NETSUKE_LANE_MASKS
+NETSUKE_LANE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+NETSUKE_LANE I16 load_u8_part(const uint8_t* x, int64_t n) { return {_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(first_lanes(n), x))}; }
+NETSUKE_LANE F16 load_part(const float* x, int64_t n) { return {_mm512_maskz_loadu_ps(first_lanes(n), x)}; }
+NETSUKE_LANE void store_u8_part(uint8_t* y, I16 v, int64_t n) { _mm_mask_storeu_epi8(y, first_lanes(n), _mm512_cvtepi32_epi8(v.v)); }
+NETSUKE_LANE void store_part(float* y, F16 v, int64_t n) { _mm512_mask_storeu_ps(y, first_lanes(n), v.v); }
+
 NETSUKE_LANE B16 load_b16(const uint8_t* x) { return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(x))}; }
 NETSUKE_LANE void store_b16(uint8_t* y, B16 v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(y), v.v); }
 NETSUKE_LANE B16 max_b16(B16 x, B16 y) { return {_mm_max_epu8(x.v, y.v)}; }

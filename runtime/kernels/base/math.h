@@ -16,17 +16,26 @@ constexpr float kInf = __builtin_inff();
 // 2^n for -126 <= n <= 127.
 NK_INLINE vf power_of_two(vi n) { return from_bits((n + 127) << 23); }
 
-// x = n ln2 + r, |r| <= ln2/2. n ln2_hi is exact (|n| < 2^9, 15 bits of ln2).
+// x = n ln2 + r, |r| <= ln2/2. n ln2_hi is exact (|n| < 2^9, 15 bits of ln2). whole is n as a float.
 struct ExpParts {
   vi n;
-  vf r;
+  vf r, whole;
 };
 NK_INLINE ExpParts exp_split(vf x) {
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, found in the low bits
   const vf t = x * 1.44269504f + magic;
   const vf n = t - magic;
-  return {bits(t) - bits(magic), (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f};
+  return {bits(t) - bits(magic), (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f, n};
 }
+// y 2^n for y in [1/2, 2] or NaN, rounded once.
+#if defined(__AVX512F__) && NETSUKE_LANES == 16
+NK_INLINE vf scaled(vf y, const ExpParts& p) { return (vf)_mm512_maskz_scalef_ps(static_cast<__mmask16>(-1), (__m512)y, (__m512)p.whole); }
+#else
+NK_INLINE vf scaled(vf y, const ExpParts& p) {
+  const vi half = p.n >> 1;  // two steps, so that only the last one rounds when the result is denormal
+  return (y * power_of_two(half)) * power_of_two(p.n - half);
+}
+#endif
 // (exp(r) - 1 - r) / r^2; error 5.2e-11 r^2.
 NK_INLINE vf exp_tail(vf r) {
   return ((((r * 0x1.a1bd5cp-13f + 0x1.6d9e3ep-10f) * r + 0x1.11107ap-7f) * r + 0x1.555478p-5f) * r + 0x1.555556p-3f) * r + 0.5f;
@@ -34,9 +43,7 @@ NK_INLINE vf exp_tail(vf r) {
 NK_INLINE vf exp(vf x) {
   const vf bounded = at_most(at_least(x, splat(-104.0f)), splat(89.0f));  // beyond: 0 and inf anyway
   const ExpParts p = exp_split(bounded);
-  const vf y = (p.r + p.r * p.r * exp_tail(p.r)) + 1.0f;
-  const vi half = p.n >> 1;  // two steps, so that only the last one rounds when the result is denormal
-  return (y * power_of_two(half)) * power_of_two(p.n - half);
+  return scaled((p.r + p.r * p.r * exp_tail(p.r)) + 1.0f, p);
 }
 NK_INLINE vf expm1(vf x) {
   const vf bounded = at_most(at_least(x, splat(-30.0f)), splat(89.0f));

@@ -63,6 +63,10 @@ NK_INLINE void store_part(float* p, vf v, int64_t n) {
   }
   if (n & 1) _mm_store_ss(p, part);
 }
+#elif defined(__AVX512F__) && NETSUKE_LANES == 16
+NK_INLINE __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(_bzhi_u32(0xffff, static_cast<uint32_t>(n))); }
+NK_INLINE vf load_part(const float* p, int64_t n) { return (vf)_mm512_maskz_loadu_ps(first_lanes(n), p); }
+NK_INLINE void store_part(float* p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), (__m512)v); }
 #else
 NK_INLINE vf load_part(const float* p, int64_t n) {
   vf v = {};
@@ -85,12 +89,16 @@ NK_INLINE vb bytes_of(vi v) {
 NK_INLINE vb bytes_of(vi v) { return __builtin_convertvector(v, vb); }
 #endif
 NK_INLINE void store_bytes(uint8_t* p, vi v) { *reinterpret_cast<vb_any*>(p) = bytes_of(v); }
+#if defined(__AVX512F__) && NETSUKE_LANES == 16
+NK_INLINE void store_bytes_part(uint8_t* p, vi v, int64_t n) { _mm_mask_storeu_epi8(p, first_lanes(n), (__m128i)bytes_of(v)); }
+#else
 NK_INLINE void store_bytes_part(uint8_t* p, vi v, int64_t n) {
   const vb last = bytes_of(v);
   uint8_t all[kLanes];
   memcpy(all, &last, kLanes);
   for (int64_t i = 0; i < n; ++i) p[i] = all[i];
 }
+#endif
 
 #if defined(__AVX512F__) && NETSUKE_LANES == 16
 NK_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
@@ -147,9 +155,18 @@ NK_INLINE vf square_root(vf v) {
 #define NK_KEEP(v)
 #endif
 
+// a where it is larger (smaller), else b: also where one of them is NaN, or both are zeros. Of the comparison GCC 12 makes a mask and a blend
+// in 512 bits, 6 cycles a step where the instruction takes 2.
+#if defined(__AVX512F__) && NETSUKE_LANES == 16
+NK_INLINE vf larger(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+NK_INLINE vf smaller(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+#else
+NK_INLINE vf larger(vf a, vf b) { return a > b ? a : b; }
+NK_INLINE vf smaller(vf a, vf b) { return a < b ? a : b; }
+#endif
 // NaN in v stays NaN; lo and hi are never NaN.
-NK_INLINE vf at_least(vf v, vf lo) { return v < lo ? lo : v; }
-NK_INLINE vf at_most(vf v, vf hi) { return v > hi ? hi : v; }
+NK_INLINE vf at_least(vf v, vf lo) { return larger(lo, v); }
+NK_INLINE vf at_most(vf v, vf hi) { return smaller(hi, v); }
 
 NK_INLINE vf absolute(vf v) { return from_bits(bits(v) & 0x7fffffff); }
 NK_INLINE vi sign_bit(vf v) { return bits(v) & static_cast<int32_t>(0x80000000u); }
@@ -172,8 +189,7 @@ NK_INLINE Quantizer quantizer(float scale, int32_t zero) {
 }
 NK_INLINE vi quantize_vector(vf x, const Quantizer& q) {
   vf t = x / q.scale;
-  t = t > q.lo ? t : q.lo;
-  t = t < q.hi ? t : q.hi;
+  t = smaller(larger(t, q.lo), q.hi);
   const vf magic = splat(12582912.0f);
   return bits(t + magic) - bits(magic) + q.zero;
 }

@@ -50,8 +50,79 @@ NK_INLINE void store_floats16(const Requant& q, __m512i acc, int64_t channel, co
   _mm512_storeu_ps(out, t);
 }
 
-// True when store_row applies: codes over the whole panel. Everything else goes through finish_sums, which is not inlined: a call
-// (memcpy of a partial row) inside the tile makes the compiler spill accumulators in the main loop.
+// Four vectors of scaled sums to 64 codes: a to d one after the other. Packs put quarters of a, b, c and d into each 128-bit lane, hence the
+// last shuffle. All saturate, so zero, lo and hi are applied to 16 and 8 bits (Requant::bounded).
+struct CodePack {
+  __m512i zero, lo, hi, order;
+};
+alignas(64) constexpr int32_t kCodeOrder[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+
+NK_INLINE CodePack code_pack(const Requant& q) {
+  return {_mm512_set1_epi16(static_cast<int16_t>(q.zero)), _mm512_set1_epi8(static_cast<char>(q.lo)),
+          _mm512_set1_epi8(static_cast<char>(q.hi)), _mm512_loadu_si512(kCodeOrder)};
+}
+
+NK_INLINE __m512i codes64(const CodePack& p, const __m512 (&t)[4]) {
+  const __m512i ab = _mm512_packs_epi32(_mm512_cvtps_epi32(t[0]), _mm512_cvtps_epi32(t[1]));
+  const __m512i cd = _mm512_packs_epi32(_mm512_cvtps_epi32(t[2]), _mm512_cvtps_epi32(t[3]));
+  const __m512i codes = _mm512_packus_epi16(_mm512_adds_epi16(ab, p.zero), _mm512_adds_epi16(cd, p.zero));
+  return _mm512_permutexvar_epi32(p.order, _mm512_min_epu8(_mm512_max_epu8(codes, p.lo), p.hi));
+}
+
+// All rows of a tile over the whole panel: under 7 instructions a vector of sums, 12 with a residual. Requant's fields are read once: a store
+// of codes may alias them.
+template <int kVectors, int kRows, bool kResidual>
+NK_INLINE void store_codes(const Tile& t, const __m512i (&acc)[kRows][kVectors]) {
+  constexpr int kSums = kRows * kVectors;
+  const Requant& q = *t.requant;
+  const CodePack pack = code_pack(q);
+  __m512 mult[kVectors], bias[kVectors];
+  NK_UNROLL(4)
+  for (int v = 0; v < kVectors; ++v) {
+    mult[v] = _mm512_loadu_ps(q.mult + t.channel + 16 * v);
+    bias[v] = _mm512_loadu_ps(q.bias + t.channel + 16 * v);
+  }
+  const __m512i r_zero = _mm512_set1_epi32(q.r_zero);
+  const __m512 r_mult = _mm512_set1_ps(q.r_mult);
+  uint8_t* out = static_cast<uint8_t*>(t.out);
+  const uint8_t* residual = static_cast<const uint8_t*>(t.residual);
+  const int64_t stride = t.out_stride;
+  NK_UNROLL(16)
+  for (int i = 0; i < kSums; i += 4) {
+    __m512 scaled[4];
+    NK_UNROLL(4)
+    for (int j = 0; j < 4; ++j) {
+      const int at = i + j < kSums ? i + j : kSums - 1, row = at / kVectors, v = at % kVectors;
+      scaled[j] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc[row][v]), mult[v]), bias[v]);
+      if (kResidual) {
+        const __m512i r = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual + row * stride + 16 * v)));
+        scaled[j] = _mm512_add_ps(scaled[j], _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(r, r_zero)), r_mult));
+      }
+    }
+    const __m512i codes = codes64(pack, scaled);
+    if (kVectors == 2) {
+      uint8_t* to = out + i / 2 * stride;
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(codes));
+      if (i + 2 < kSums) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + stride), _mm512_extracti64x4_epi64(codes, 1));
+      continue;
+    }
+    const auto quarter = [&](int j, __m128i part) __attribute__((always_inline)) {
+      if (i + j < kSums) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + (i + j) / kVectors * stride + (i + j) % kVectors * 16), part);
+      }
+    };
+    quarter(0, _mm512_castsi512_si128(codes));
+    quarter(1, _mm512_extracti32x4_epi32(codes, 1));
+    quarter(2, _mm512_extracti32x4_epi32(codes, 2));
+    quarter(3, _mm512_extracti32x4_epi32(codes, 3));
+  }
+}
+
+// True when store_codes applies. Everything else goes through finish_sums, which is not inlined: a call (memcpy of a partial row) inside the
+// tile makes the compiler spill accumulators in the main loop.
+NK_INLINE bool is_packed(const Tile& t, int width) { return t.requant != nullptr && t.requant->bounded && t.columns == width; }
+
+// True when store_row applies, likewise.
 NK_INLINE bool is_plain(const Tile& t, int width) {
   return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == width;
 }
@@ -96,6 +167,23 @@ NK_INLINE void store_dyadic16(const Requant& q, __m512i acc, int64_t channel, co
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_or_si512(even, _mm512_slli_epi64(odd, 32))));
 }
 
+// Rows of sums (stride kWidth, a multiple of 16) to whole rows of floats.
+template <int kWidth>
+NK_INLINE void finish_floats(const Tile& t, const int32_t* sums) {
+  const Requant q = *t.requant;  // a copy: stores of floats may alias it
+  float* out = static_cast<float*>(t.out);
+  const float* residual = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) : nullptr;
+  NK_UNROLL(1)
+  for (int row = 0; row < t.rows; ++row) {
+    NK_UNROLL(4)
+    for (int v = 0; v < kWidth; v += 16) {
+      const int64_t at = row * t.out_stride + v;
+      const __m512i acc = _mm512_loadu_si512(sums + row * kWidth + v);
+      store_floats16(q, acc, t.channel + v, residual == nullptr ? nullptr : residual + at, out + at);
+    }
+  }
+}
+
 // Rows of sums (stride kWidth, a multiple of 16) to any output.
 template <int kWidth>
 __attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
@@ -104,6 +192,7 @@ __attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
   const size_t columns = static_cast<size_t>(t.columns);
   alignas(64) uint8_t codes[kWidth], r_codes[kWidth] = {};
   alignas(64) float floats[kWidth], r_floats[kWidth] = {};
+  if (q.out_f32 && t.columns == kWidth) return finish_floats<kWidth>(t, sums);
   for (int row = 0; row < t.rows; ++row) {
     const int64_t at = row * t.out_stride;
     if (q.residual == Residual::kU8) memcpy(r_codes, static_cast<const uint8_t*>(t.residual) + at, columns);

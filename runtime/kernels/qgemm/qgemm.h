@@ -37,9 +37,9 @@ struct Requant {
   bool out_f32 = false;
   Residual residual = Residual::kNone;
   bool has_flo = false, has_fhi = false;
-  // lo = 0, hi = 255 and no sum can leave the range of int32 once scaled: Layer::build proves it. Codes are then what saturating packs make of
-  // the rounded value, and no clamp is needed before.
-  bool packs_clamp = false;
+  // Codes (not dyadic), and no sum can leave the range of int32 once scaled: Layer::build proves it. The rounded value may then be narrowed by
+  // saturating packs before it is clamped; with packs_clamp, lo = 0 and hi = 255 besides, no clamp is needed.
+  bool bounded = false, packs_clamp = false;
   int32_t zero = 0, lo = 0, hi = 255;
   float code_lo = 0, code_hi = 255;  // lo - zero, hi - zero
   float flo = 0, fhi = 0;

@@ -42,17 +42,17 @@ std::string rule(const Geometry& g, const Weights& weights, const Kernels& kerne
   return winograd[0];
 }
 
-// Requant::packs_clamp. A sum is below 2^31 in magnitude (GemmOp proves it), so the scaled value is below 2^31 * |mult| + |bias| + 255 * |r_mult|;
+// Requant::bounded. A sum is below 2^31 in magnitude (GemmOp proves it), so the scaled value is below 2^31 * |mult| + |bias| + 255 * |r_mult|;
 // half the range of int32 leaves room for the roundings of those operations.
-bool packs_clamp(const Requant& q, int64_t channels) {
-  if (q.dyadic || q.out_f32 || q.lo != 0 || q.hi != 255) return false;
+bool bounded(const Requant& q, int64_t channels) {
+  if (q.dyadic || q.out_f32) return false;
   const double residual = q.residual == Residual::kNone ? 0.0 : 255.0 * std::fabs(static_cast<double>(q.r_mult));
-  bool bounded = true;
+  bool all = true;
   for (int64_t c = 0; c < channels; ++c) {
     const double most = 2147483648.0 * std::fabs(static_cast<double>(q.mult[c])) + std::fabs(static_cast<double>(q.bias[c])) + residual;
-    bounded = bounded && most < 1073741824.0;
+    all = all && most < 1073741824.0;
   }
-  return bounded;
+  return all;
 }
 
 }  // namespace
@@ -86,7 +86,8 @@ const Kernels* kernels_of(Isa isa) {
 Status Layer::build(const Geometry& geometry, const Weights& weights, const Requant& requant, Isa isa, int threads) {
   g_ = geometry;
   q_ = requant;
-  q_.packs_clamp = packs_clamp(q_, g_.out_channels);
+  q_.bounded = bounded(q_, g_.out_channels);
+  q_.packs_clamp = q_.bounded && q_.lo == 0 && q_.hi == 255;
   const Kernels* kernels = kernels_of(isa);
   if (kernels == nullptr) return error(Code::kUnsupported, "no integer kernels for %s in this build", isa_name(isa));
   key_ = layer_key(g_, weights);

@@ -66,10 +66,8 @@ void tile(const Tile& t) {
     }
     return;
   }
-  if (is_plain(t, kWidth)) {
-    NK_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) store_row<kVectors>(t, r, acc[r]);
-    return;
+  if (is_packed(t, kWidth)) {
+    return t.requant->residual == Residual::kU8 ? store_codes<kVectors, kRows, true>(t, acc) : store_codes<kVectors, kRows, false>(t, acc);
   }
   alignas(64) int32_t sums[kRows * kWidth];
   NK_UNROLL(16)

@@ -20,7 +20,6 @@ class SoftmaxOp final : public Op {
     NETSUKE_TRY(args.attrs.get_or("log", int64_t{0}, &log_));
     NETSUKE_TRY(read_output_quant(args.attrs, &quant_));
     kernels_ = &softmax_kernels(args.isa);
-    unary_ = &unary_kernels(args.isa);
     kernel_ = std::string(log_ ? "log_softmax_" : "softmax_") + (quant_.on ? "u8_" : "f32_") + kernels_->name;
     return Status();
   }
@@ -64,27 +63,23 @@ class SoftmaxOp final : public Op {
     const int64_t base = r / l.inner * l.n * l.inner + r % l.inner;
     const float* x = args.in[0].as<float>() + base;
     if (l.inner == 1 && !quant_.on) return kernels_->row(x, args.out[0].as<float>() + base, l.n, log_ != 0);
-    if (l.inner == 1) {
-      kernels_->row(x, buffer, l.n, log_ != 0);
-      return unary_->quantize(buffer, args.out[0].as<uint8_t>() + base, l.n, quant_.scale, quant_.zero);
-    }
+    if (l.inner == 1) return kernels_->row_u8(x, buffer, args.out[0].as<uint8_t>() + base, l.n, log_ != 0, quant_.scale, quant_.zero);
     for (int64_t i = 0; i < l.n; ++i) buffer[i] = x[i * l.inner];
-    kernels_->row(buffer, buffer, l.n, log_ != 0);
     if (!quant_.on) {
+      kernels_->row(buffer, buffer, l.n, log_ != 0);
       float* y = args.out[0].as<float>() + base;
       for (int64_t i = 0; i < l.n; ++i) y[i * l.inner] = buffer[i];
       return;
     }
     uint8_t* y = args.out[0].as<uint8_t>() + base;
     uint8_t* codes = reinterpret_cast<uint8_t*>(buffer);  // a code is written after its float was read
-    unary_->quantize(buffer, codes, l.n, quant_.scale, quant_.zero);
+    kernels_->row_u8(buffer, buffer, codes, l.n, log_ != 0, quant_.scale, quant_.zero);
     for (int64_t i = 0; i < l.n; ++i) y[i * l.inner] = codes[i];
   }
 
   int64_t axis_ = 0, log_ = 0;
   OutputQuant quant_;
   const SoftmaxKernels* kernels_ = nullptr;
-  const UnaryKernels* unary_ = nullptr;
   std::string kernel_;
 };
 

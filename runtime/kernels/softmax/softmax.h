@@ -10,6 +10,8 @@ namespace netsuke {
 
 struct SoftmaxKernels {
   void (*row)(const float* x, float* y, int64_t n, bool log);  // y may be x
+  // Quantized (numerics.md section 2); y may be x and is overwritten.
+  void (*row_u8)(const float* x, float* y, uint8_t* codes, int64_t n, bool log, float scale, int32_t zero);
   const char* name;
 };
 NETSUKE_KERNEL_TABLES(SoftmaxKernels, softmax_kernels)
