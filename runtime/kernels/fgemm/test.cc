@@ -143,7 +143,7 @@ void check_to_bf16() {
   std::vector<float> x = {1.0f, -0.0f, 0.0f, 1e-40f, -1e-39f, NAN, INFINITY, -INFINITY, 3.4e38f, float_of(0x3f808000), float_of(0x3f818000), float_of(0x3f808001),
                           float_of(0x007f8000), float_of(0x007f7fff), float_of(0x7f7f8000), float_of(0x7f800001)};
   while (x.size() < 700) x.push_back(float_of(random.next() << 8 ^ random.next()));
-  for (int64_t channels : {1, 2, 7, 20, 100, 700}) {
+  for (int64_t channels : {1, 2, 3, 5, 7, 20, 100, 700}) {
     const int64_t rows = 700 / channels, words = (channels + 1) / 2;
     std::vector<uint32_t> expected(static_cast<size_t>(rows * words)), out(expected.size());
     uint32_t least = 255;
