@@ -30,6 +30,7 @@ constexpr int kMaxRows = 12;      // rows of the tallest tile
 constexpr int kMaxPanels = 2;     // panels of B that one tile reads side by side
 constexpr int64_t kGroupBytes = 64;
 constexpr int64_t kSlackBytes = 64;  // readable behind every operand
+constexpr int64_t kStreamedResult = int64_t{1} << 20;  // elements, 4 MB: results of products as large are written past the caches
 
 struct Tile {
   const uint8_t* const* a;    // one base address per row
@@ -56,6 +57,7 @@ struct Finish {
   const float* mult;          // [16]
   const float* bias;          // [16] or null
   float* const* out;          // one address per row
+  bool stream = false;        // out is larger than caches: written past them where the table can; `streamed` then ends a task
 };
 
 // codes[i] = clamp(rne(x[i] / scale), lo, hi) + zero, or floor(x[i] / scale + noise) with a seed; scale[i % period].
@@ -97,6 +99,7 @@ struct Winograd {
   // Sums of 16 channels, m[position * stride + channel], to the tile's y[pixel][16] (4 x 4), or to a window's y[tap][16] (3 x 3, 2 x 2).
   void (*output)(const int32_t* m, int64_t stride, int32_t* y, bool add);
   void (*window)(const int32_t* m, int64_t stride, int32_t* y);
+  void (*add)(const int32_t* y, int64_t* total);  // total[16] += y[16]
 };
 
 // The quantized L1 normalization of [rows][columns] u8 codes (norm.cc), one number a column in every array.
@@ -150,12 +153,15 @@ struct BatchNorm {
 
 struct Table {
   const char* name;
-  int rows;                   // of the tallest u8 tile; kS16 tiles have at most 6
-  int panels;                 // of the widest u8 tile; kS16 tiles have one
+  int rows;                   // of the tallest u8 tile
+  int panels;                 // of the widest u8 tile
+  int rows_s16;               // of the tallest kS16 tile
+  bool pair_s16;              // kS16 tiles without a chain take a second panel
   bool dot;                   // u8 x s8 products need no 16-bit bound
   void (*tile_u8)(const Tile&);
   void (*tile_s16)(const Tile&);
   void (*finish)(const Finish&);
+  void (*streamed)();           // other threads see streamed results from here on
   void (*quantize)(const Quantize&, int64_t begin, int64_t end);  // begin a multiple of 64
   // top[c] = max over rows of the bits of |x[row][c]|: NaN and Inf are larger than every number.
   void (*absmax)(const float* x, int64_t rows, int64_t columns, uint32_t* top);
@@ -165,8 +171,8 @@ struct Table {
   void (*interleave4)(const uint8_t* const src[4], uint8_t zero, uint8_t* dst);
   Norm norm;
   BatchNorm batch_norm;
-  Winograd winograd;            // empty where direct products of 8 bits are as fast (VNNI: four to one of 16 bits)
-  Winograd winograd_two;        // stride 2
+  Winograd winograd;
+  Winograd winograd_two;        // stride 2; empty where direct products of 8 bits are as fast (VNNI: two to one of 16 bits)
 };
 
 extern const Table train_kernels_portable;

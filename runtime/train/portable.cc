@@ -90,6 +90,8 @@ void finish(const Finish& f) {
   }
 }
 
+void streamed() {}
+
 void quantize(const Quantize& q, int64_t begin, int64_t end) {
   float noise[kNoiseBlock];
   for (int64_t i = begin; i < end; ++i) {
@@ -175,7 +177,7 @@ void norm_gradient(const uint8_t* __restrict gradient, const uint8_t* __restrict
 
 }  // namespace
 
-const Table train_kernels_portable = {"portable", 6, 2, true, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
+const Table train_kernels_portable = {"portable", 6, 2, 6, false, true, tile_u8, tile_s16, finish, streamed, quantize, absmax, transpose16, interleave4,
                                       kNorm, kBatchNorm, kWinograd, kWinogradTwo};
 
 }  // namespace train

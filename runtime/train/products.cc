@@ -75,13 +75,14 @@ void Trainer::times(int64_t* prepare, int64_t* multiply) {
 void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
   const Stopwatch watch(&tiles_ns_);
   const int64_t rows = p.images * p.pixels_h * p.pixels_w, panels = panels_of(p.columns);
-  const int64_t tall = p.lane == Lane::kU8 ? table_.rows : 6;
+  const int64_t tall = p.lane == Lane::kU8 ? table_.rows : table_.rows_s16;
   const int most = p.lane == Lane::kU8 ? table_.panels : 1;
   int64_t groups = 0;
   for (int32_t g : p.run_groups) groups += g;
   // A panel of B stays in the caches for a task's rows; enough tasks for every thread.
   const int64_t wanted = std::max<int64_t>(1, rows / (4 * pool_.threads()));
   const int64_t block = (std::min<int64_t>(wanted, 384) + tall - 1) / tall * tall;
+  const bool stream = rows * p.columns >= kStreamedResult;
   pool_.parallel_for((rows + block - 1) / block, [&](int64_t task, int) {
     std::vector<const uint8_t*> a(static_cast<size_t>(block));
     std::vector<float*> out(static_cast<size_t>(block));
@@ -118,7 +119,7 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
           for (int r = 0; r < tile_rows; ++r) to[r] = out[static_cast<size_t>(i + r)] + at;
           if (!p.chain) {
             const float* added = bias != nullptr ? offset + v * kWidth : nullptr;
-            table_.finish({sums + v * kWidth, kWide, tile_rows, columns, corr + v * kWidth, scale + v * kWidth, added, to});
+            table_.finish({sums + v * kWidth, kWide, tile_rows, columns, corr + v * kWidth, scale + v * kWidth, added, to, stream});
             continue;
           }
           for (int r = 0; r < tile_rows; ++r) {
@@ -129,6 +130,7 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
         }
       }
     }
+    if (stream) table_.streamed();
   });
 }
 

@@ -23,8 +23,8 @@ inline std::vector<float> batch_norm_results(const BatchNorm& loops, const std::
   const float* at = numbers.data();
   const BatchNormColumns n = {columns, at, at + many, at + 2 * many, at + 3 * many, at + 4 * many, rows == 64};
   const auto keep = [&](const std::vector<float>& v) { out.insert(out.end(), v.begin(), v.end()); };
-  std::vector<float> sum(many, 0.5f), other(many, -0.5f), y(x.size()), dz(x.size()), room(x.size() + 8);
-  float* aligned = room.data() + (32 - reinterpret_cast<uintptr_t>(room.data()) % 32) % 32 / 4;  // where results may be streamed
+  std::vector<float> sum(many, 0.5f), other(many, -0.5f), y(x.size()), dz(x.size()), room(x.size() + 16);
+  float* aligned = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / 4;  // where results may be streamed
   loops.moments(x.data(), rows, columns, x.data(), sum.data(), other.data());
   keep(sum), keep(other);
   for (const bool relu : {false, true}) {

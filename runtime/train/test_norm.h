@@ -59,8 +59,8 @@ inline void compare_norm_counts(const Norm& loops, const NormCase& t) {
 
 inline void compare_norm_passes(const Norm& loops, const NormCase& t, bool exact) {
   const auto size = static_cast<size_t>(t.columns);
-  std::vector<float> room(t.codes.size() + 8), at(exact ? t.gain : t.offset);
-  float* out = room.data() + (32 - reinterpret_cast<uintptr_t>(room.data()) % 32) % 32 / 4;  // where results may be streamed
+  std::vector<float> room(t.codes.size() + 16), at(exact ? t.gain : t.offset);
+  float* out = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / 4;  // where results may be streamed
   std::vector<int32_t> total(size, 1), dot(size, 2), want_total(total), want_dot(dot);
   loops.apply(t.codes.data(), t.rows, t.n, out);
   bool same = true;

@@ -42,13 +42,13 @@ inline void compare_tile(const Table& table, Lane lane, int64_t a_max, int64_t b
     tile.acc = got.data();
     (lane == Lane::kU8 ? table.tile_u8 : table.tile_s16)(tile);
     CHECK(expected == got);
-    if (lane == Lane::kU8 && table.panels > 1) {
+    if (lane == Lane::kU8 ? table.panels > 1 : table.pair_s16 && !chain) {
       tile.b = b.data() + 15 * 64;
       tile.acc = expected.data() + kWidth;
-      train_kernels_portable.tile_u8(tile);
+      (lane == Lane::kU8 ? train_kernels_portable.tile_u8 : train_kernels_portable.tile_s16)(tile);
       std::vector<int32_t> both(expected.size(), 7);
       tile.b = b.data(), tile.b_next = b.data() + 15 * 64, tile.acc = both.data();
-      table.tile_u8(tile);
+      (lane == Lane::kU8 ? table.tile_u8 : table.tile_s16)(tile);
       CHECK(expected == both);
     }
     float y[2][12 * 16] = {};
@@ -73,7 +73,7 @@ inline void compare_tiles(const Table& table) {
     const int64_t ranges[][2] = {{15, 7}, {63, 31}, {62, 31}, {30, 15}, {127, 63}, {255, 64}, {254, 3}};
     for (const auto& range : ranges) compare_tile(table, Lane::kU8, range[0], range[1], false, rows, rng);
     if (table.dot) compare_tile(table, Lane::kU8, 255, 127, false, rows, rng);
-    if (rows > 6) continue;
+    if (rows > table.rows_s16) continue;
     compare_tile(table, Lane::kS16, 255, 128, false, rows, rng);
     for (const int64_t top : {32767, 16383, 2047}) compare_tile(table, Lane::kS16, top, top, true, rows, rng);
   }

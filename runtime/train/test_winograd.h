@@ -115,6 +115,18 @@ void compare_sums(const int (&data)[P][P], const int (&matrix)[P][N], const Wino
   }
 }
 
+// A tile whose channels are no multiple of 32.
+inline void compare_sixteen(const Table& table, std::mt19937& rng) {
+  std::vector<uint8_t> bytes(36 * 48);
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(rng());
+  const uint8_t* pixel[36];
+  for (int i = 0; i < 36; ++i) pixel[i] = bytes.data() + i * 48;
+  std::vector<int16_t> got(36 * 64, 7), expected(got);
+  train_kernels_portable.winograd.input({pixel, 48, 3, nullptr, expected.data(), 64});
+  table.winograd.input({pixel, 48, 3, nullptr, got.data(), 64});
+  CHECK(got == expected);
+}
+
 inline void compare_winograd(const Table& table) {
   const Winograd &w = table.winograd, &two = table.winograd_two;
   if (w.input == nullptr) return;
@@ -123,8 +135,10 @@ inline void compare_winograd(const Table& table) {
   compare_pairs(kG4, w.gradient_pairs, false, rng);
   compare_pairs(kG3, w.weight_pairs, true, rng);
   compare_input(kBt, w.input, rng);
+  compare_sixteen(table, rng);
   compare_sums(kBt, kG3, w, rng);
   compare_sums(kBt, kG4, w, rng);
+  if (two.input == nullptr) return;
   compare_pairs(kBtTwo, two.input_pairs, false, rng);
   compare_pairs(kG4Two, two.gradient_pairs, false, rng);
   compare_pairs(kG2, two.weight_pairs, true, rng);

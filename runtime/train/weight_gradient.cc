@@ -45,7 +45,7 @@ Status Trainer::weight_group(const Conv& c, const Image& x, const Padded& pad, c
                              int64_t span, const float* mult, float* dw) {
   const int64_t np = batch_pad(c.n), size = element_bytes(lane), positions = g.h * g.w, panels = panels_of(g.c);
   const int64_t groups = groups_of(np, lane), padded = panels * kWidth, rows = c.kh * c.kw * x.c;
-  const int64_t tall = lane == Lane::kU8 ? table_.rows : 6;
+  const int64_t tall = lane == Lane::kU8 ? table_.rows : table_.rows_s16;
   const int64_t most = lane == Lane::kU8 ? table_.panels : 1;
   NETSUKE_TRY(reserve(&a_, planar_bytes(x, pad)));
   NETSUKE_TRY(reserve(&b_, gradient_bytes(g, lane)));

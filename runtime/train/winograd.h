@@ -44,8 +44,25 @@ inline void addresses(int side, const uint8_t* image, int64_t h, int64_t w, int6
   }
 }
 
-// As many rows of tiles as six at a time need, of nearly equal height.
-inline int rows_at(int64_t left) { return static_cast<int>((left + (left + 5) / 6 - 1) / ((left + 5) / 6)); }
+constexpr int kPair = 2;  // panels of one visit
+// Bytes between positions beyond what they hold: strides of powers of two would put all 36 of a tile into the same sets of a cache.
+constexpr int64_t kLine = 64;
+
+// Sums of `count` rows of A with two panels: [rows][2 * 16], as many rows at a time as `tall` ones need, of nearly equal height.
+inline void multiply_pair(const Table& table, const uint8_t* const* a, int64_t offset, int64_t count, int32_t groups, int64_t a_step,
+                          const uint8_t* b, int64_t b_panel, int64_t panels, int32_t* to) {
+  const int64_t tall = table.rows_s16;
+  const bool both = panels > 1 && table.pair_s16;
+  for (int64_t i = 0; i < count;) {
+    const int64_t left = count - i, visits = (left + tall - 1) / tall;
+    const int rows = static_cast<int>((left + visits - 1) / visits);
+    for (int64_t p = 0; p < (both ? 1 : panels); ++p) {
+      table.tile_s16({a + i, &offset, nullptr, &groups, 1, b + p * b_panel, both ? b + b_panel : nullptr, rows, 0, to + i * kPair * kWidth + p * kWidth,
+                      kPair * kWidth, true, a_step});
+    }
+    i += rows;
+  }
+}
 
 }  // namespace train
 }  // namespace netsuke

@@ -11,7 +11,6 @@ namespace {
 
 constexpr int64_t kInt32 = 2147483647;
 constexpr int64_t kSpan = 256;  // tiles of one visit of the weight gradient: operands stay in the caches
-constexpr int kPair = 2;  // panels of one visit
 
 }  // namespace
 
@@ -68,9 +67,10 @@ Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, 
   const std::vector<int64_t> ends = spans_of_tiles(c, x, g);
   int64_t span = 0;
   for (size_t i = 0; i < ends.size(); ++i) span = std::max(span, ends[i] - (i == 0 ? 0 : ends[i - 1]));
-  const int64_t pairs = (span + 1) / 2, sources = static_cast<int64_t>(phases.size());
+  const int64_t pairs = (span + 1) / 2 | 1, sources = static_cast<int64_t>(phases.size());
   const int64_t a_panels = c.o / kWidth, b_panels = c.c / kWidth, threads = pool_.threads();
-  const int64_t a_position = a_panels * pairs * kWidth, b_position = sources * b_panels * pairs * kWidth, m_bytes = positions * kPair * kWidth * kWidth * 4;
+  const int64_t a_position = (a_panels * pairs + 1) * kWidth, b_position = (sources * b_panels * pairs + 1) * kWidth;
+  const int64_t m_position = kPair * kWidth * kWidth + kLine / 4, m_bytes = positions * m_position * 4;
   const bool several = ends.size() > 1, small = c.n * oh * ow <= kInt32 / std::max<int64_t>(1, x.top() * g.top());
   const int64_t total_bytes = several ? c.o * 9 * c.c * 8 : 0;
   NETSUKE_TRY(reserve(&a_, positions * a_position * 4 + kSlackBytes));
@@ -112,41 +112,34 @@ Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, 
     pool_.parallel_for(a_panels * sources * blocks, [&](int64_t task, int thread) {
       auto* m = reinterpret_cast<int32_t*>(sums_.data() + thread * m_bytes);
       const int64_t pa = task / blocks / sources, source = task / blocks % sources, pb = task % blocks * kPair;
-      const int64_t together = std::min<int64_t>(kPair, b_panels - pb), none = 0;
+      const int64_t together = std::min<int64_t>(kPair, b_panels - pb);
       const WinogradPhase& phase = phases[static_cast<size_t>(source)];
       const auto groups = static_cast<int32_t>(used);
       for (int at = 0; at < positions; ++at) {
         size_t begin, end;
         phases_at(phases, side, at, &begin, &end);
         if (static_cast<size_t>(source) < begin || static_cast<size_t>(source) >= end) {
-          memset(m + at * kPair * kWidth * kWidth, 0, kPair * kWidth * kWidth * 4);
+          memset(m + at * m_position, 0, kPair * kWidth * kWidth * 4);
           continue;
         }
         const auto* rows_a = reinterpret_cast<const uint8_t*>(a + at * a_position + pa * pairs * kWidth);
         const uint8_t* row[kWidth];
         for (int i = 0; i < kWidth; ++i) row[i] = rows_a + 4 * i;
-        for (int64_t p = 0; p < together; ++p) {
-          const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (source * b_panels + pb + p) * pairs * kWidth);
-          for (int i = 0; i < kWidth;) {
-            const int rows = rows_at(kWidth - i);
-            table_.tile_s16({row + i, &none, nullptr, &groups, 1, panel_b, nullptr, rows, 0, m + ((at * kPair + p) * kWidth + i) * kWidth, kWidth, true, 64});
-            i += rows;
-          }
-        }
+        const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (source * b_panels + pb) * pairs * kWidth);
+        multiply_pair(table_, row, 0, kWidth, groups, kGroupBytes, panel_b, pairs * kGroupBytes, together, m + at * m_position);
       }
       for (int64_t p = 0; p < together; ++p) {
         for (int64_t i = 0; i < kWidth; ++i) {
           alignas(64) int32_t window[9 * kWidth];
-          kernels.window(m + (p * kWidth + i) * kWidth, kPair * kWidth * kWidth, window);
+          kernels.window(m + i * kPair * kWidth + p * kWidth, m_position, window);
           const int64_t o = pa * kWidth + i;
           for (int t = 0; t < side * side; ++t) {
             const int tap = phase.taps[t];
             if (tap < 0) continue;
             const int64_t to = (o * 9 + tap) * c.c + (pb + p) * kWidth;
             const int32_t* sum = window + t * kWidth;
-            if (several) {
-              for (int64_t k = 0; k < kWidth; ++k) total[to + k] = (first ? 0 : total[to + k]) + sum[k];
-            }
+            if (several && first) memset(total + to, 0, kWidth * sizeof(int64_t));
+            if (several) kernels.add(sum, total + to);
             if (!last) continue;
             for (int64_t k = 0; k < kWidth; ++k) {
               const float whole = !several ? static_cast<float>(sum[k]) : small ? static_cast<float>(static_cast<int32_t>(total[to + k])) : static_cast<float>(total[to + k]);

@@ -197,7 +197,11 @@ void finish(const Finish& f) {
   }
 }
 
+void streamed() {}  // halves of a line apart would leave buffers half full: nothing is
+
+#include "train/scales.inc"
 #include "train/quantize_avx2.inc"
+#include "train/quantize.inc"
 
 void absmax(const float* x, int64_t rows, int64_t columns, uint32_t* top) {
   const __m256i number = _mm256_set1_epi32(0x7FFFFFFF);
@@ -250,13 +254,14 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) {
 #include "train/winograd.inc"
 #include "train/norm_avx2.inc"
 #include "train/norm.inc"
+#define NT_STREAM_BYTES 32
 #define NT_STREAM(to, v) _mm256_stream_ps(to, (__m256)(v))
 #define NT_STREAMED() _mm_sfence()  // such stores are seen by other threads in any order until then
 #include "train/batch_norm.inc"
 
 }  // namespace
 
-const Table train_kernels_avx2 = {"x86_avx2", 6, 1, false, tile_u8, tile_s16, finish, quantize, absmax, transpose16, interleave4,
+const Table train_kernels_avx2 = {"x86_avx2", 6, 1, 6, false, false, tile_u8, tile_s16, finish, streamed, quantize, absmax, transpose16, interleave4,
                                   kNorm, kBatchNorm, kWinograd, kWinogradTwo};
 
 }  // namespace train

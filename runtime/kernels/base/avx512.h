@@ -125,6 +125,7 @@ inline void mask_storeu_epi8(void* p, simde__mmask16 mask, simde__m128i a) {
 #undef _mm512_srai_epi32
 #define _mm512_srai_epi32 netsuke_simde::srai_epi32
 #define _mm512_srav_epi64 netsuke_simde::srav_epi64
+#define _mm512_stream_ps(to, v) simde_mm512_storeu_ps(to, v)
 #define _mm512_cvtepi32_ps netsuke_simde::cvtepi32_ps
 #define _mm512_cvtps_epi32 netsuke_simde::cvtps_epi32
 #define _mm512_cvtepu8_epi32 netsuke_simde::cvtepu8_epi32
