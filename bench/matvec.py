@@ -139,8 +139,8 @@ def sessions(
 
 
 def agree(found: dict[str, Session], weights: Array, x: Array) -> tuple[dict[str, float], list[str]]:
-    """Relative error of each result against the float product, and a sentence on every engine that is no rival because it
-    answers something else: a result of another shape, or one no nearer to the product than zeros are."""
+    """Relative error of each result against the float product, and a sentence on every engine that is no rival: its
+    result has another shape, or is no nearer to the product than zeros are."""
     exact = x @ weights.T
     size = float(np.linalg.norm(exact))
     errors: dict[str, float] = {}
@@ -154,7 +154,7 @@ def agree(found: dict[str, Session], weights: Array, x: Array) -> tuple[dict[str
         if error < 1.0:
             errors[name] = error
         else:  # NaN too
-            wrong.append(f"{name}: M = {len(x)}: its result is off by {error:.2f} of the product's size; zeros are by 1")
+            wrong.append(f"{name}: M = {len(x)}: its error is {error:.2f} of the product; that of zeros is 1")
     return errors, wrong
 
 
