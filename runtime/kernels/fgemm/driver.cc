@@ -1,5 +1,5 @@
-// Packing, and the loops around the register tile. Tried without gain: prefetching the next panel's K block during the tiles of
-// this one (1 to 3 % slower on Zen 3 from 56x56 to 7x7 layers; the hardware prefetcher follows the panels).
+// Packing, and the loops around the register tile. The next panel's K block is prefetched during the tiles of this one where the kernels
+// say so: ResNet-18 takes 9.0 ms instead of 10.4 in bfloat16, 16.3 instead of 18.3 in float32 on Zen 5 (on Zen 3 it was 1 to 3 % slower).
 #include <cstring>
 
 #include "kernels/fgemm/fgemm.h"
@@ -7,11 +7,9 @@
 namespace netsuke {
 namespace {
 
-// 96 rows: the rows of one K block (96 KiB) stay in the second-level cache while all panels pass over them.
+// 96 rows: the rows of one K block (96 KiB and more) stay in the second-level cache while all panels pass over them.
 constexpr int64_t kRowBlock = 96;
 constexpr int64_t kFewRows = 20;  // at least in a block, where blocks are made for threads
-// A panel of one K block takes 16 KiB, half of the first-level cache.
-constexpr int64_t kPanelFloats = 4096;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -34,8 +32,8 @@ bool next_block(const FgemmJob& job, int64_t depth, KBlock* block) {
     block->taps = 1;
     block->channels = job.channels - block->channel < size ? job.channels - block->channel : size;
   } else {
-    const int64_t left = job.taps - block->tap, most = depth / job.channels;
-    block->taps = left < most ? left : most;
+    const int64_t left = job.taps - block->tap, parts = ceil_div(job.taps, depth / job.channels), size = ceil_div(job.taps, parts);
+    block->taps = left < size ? left : size;
     block->channels = job.channels;
   }
   return true;
@@ -62,7 +60,15 @@ void run_panels(const FgemmJob& job, FgemmTile tile, int64_t rows, int64_t panel
     tile.cols = job.cols - col < panels * nr ? job.cols - col : panels * nr;
     tile.b = b + col * k + k_before * kernels.lanes * tile.vectors;
     tile.bias = bias == nullptr ? nullptr : bias + col;
-    const int64_t tiles = ceil_div(rows, max_rows(job, tile.vectors));
+    const int64_t tiles = ceil_div(rows, max_rows(job, tile.vectors)), steps = tile.taps * tile.channels;
+    // The same K block of the next panels: the first tile of a panel would else wait for weights beyond the second-level cache.
+    const int64_t bytes = steps * kernels.lanes * tile.vectors * static_cast<int64_t>(sizeof(float));
+    tile.ahead = reinterpret_cast<uintptr_t>(tile.b);
+    tile.ahead_step = 0;
+    if (tiles > 1 && steps > 0 && panel + panels < panel_end) {
+      tile.ahead += static_cast<uintptr_t>(tile.panel_stride * static_cast<int64_t>(sizeof(float)));
+      tile.ahead_step = ceil_div(bytes, tiles * steps);
+    }
     for (int64_t i = 0; i < tiles; ++i) {  // heights differ by at most one: no nearly empty tile at the end
       const int64_t begin = rows * i / tiles, end = rows * (i + 1) / tiles;
       tile.rows = static_cast<int>(end - begin);
@@ -70,6 +76,7 @@ void run_panels(const FgemmJob& job, FgemmTile tile, int64_t rows, int64_t panel
       tile.c = c + begin * job.ldc + col;
       tile.r = r == nullptr ? nullptr : r + begin * job.ldr + col;
       (job.bf16 ? kernels.tile_bf16 : kernels.tile)(tile);
+      tile.ahead += static_cast<uintptr_t>(steps * tile.ahead_step);
     }
     panel += panels;
   }
@@ -168,7 +175,7 @@ void fgemm_task(const FgemmJob& job, int64_t task, void* scratch) {
   tile.hi = job.hi;
   tile.first = true;
   // One row of tiles uses each b value once: nothing to keep in cache, so K is not cut.
-  const int64_t depth = rows <= max_rows(job, kernels.vectors) ? k : kPanelFloats / nr;
+  const int64_t depth = rows <= max_rows(job, kernels.vectors) ? k : kernels.panel_floats / nr;
   KBlock block = {0, 0, 0, 0};
   if (k == 0) {
     tile.last = true;

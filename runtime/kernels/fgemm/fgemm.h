@@ -35,6 +35,9 @@ struct FgemmTile {
   int64_t cols;           // columns to write
   bool first, last;       // start from 0 / finish with scale, bias, residual and clamp
   bool flush;             // tile_bf16: sums may become subnormal and must then be flushed to zero
+  // Address of weights that later tiles read; kernels that prefetch go ahead_step bytes further with each step of K. May point anywhere.
+  uintptr_t ahead;
+  int64_t ahead_step;
 };
 
 struct FgemmKernels {
@@ -42,6 +45,7 @@ struct FgemmKernels {
   int vectors;        // vectors in a full panel: nr = lanes * vectors
   int max_rows[5];    // largest tile height for 1 ... 4 vectors
   int max_pair_rows[5];  // the same for tile_bf16
+  int64_t panel_floats;  // of b that one K block of a panel takes, about
   int max_panels[4];  // panels that one tile of 1 ... 3 rows spans, so that enough sums are in flight
   void (*tile)(const FgemmTile& tile);
   // The same loops where every "float" of a and b is a pair of bfloat16, channel 2i in the low half: see numerics.md section 8.

@@ -3,6 +3,8 @@
 #define NETSUKE_TABLE avx512bf16
 #define NETSUKE_ROWS 12
 #define NETSUKE_VECTORS 2
+#define NETSUKE_PREFETCH
+#define NETSUKE_PANEL_FLOATS 32768
 #define NETSUKE_NAME "x86_avx512bf16_12x32"
 #define NETSUKE_BF16_INSTRUCTION
 #include "kernels/fgemm/fgemm.h"

@@ -40,11 +40,13 @@ void tile(const Tile& t) {
     for (int r = 0; r < kRows; ++r) acc[r][v] = start;
   }
   const uint8_t* b = static_cast<const uint8_t*>(t.b);
+  uintptr_t ahead = t.ahead;
   for (int64_t run = 0; run < t.runs; ++run) {
     const A* a[kRows];
     NK_UNROLL(16)
     for (int r = 0; r < kRows; ++r) a[r] = static_cast<const A*>(t.a[r]) + t.run_offset[run];
-    for (int64_t k = 0; k < t.groups; ++k, b += 64 * kVectors) {
+    for (int64_t k = 0; k < t.groups; ++k, b += 64 * kVectors, ahead += static_cast<uintptr_t>(t.ahead_step)) {
+      __builtin_prefetch(reinterpret_cast<const void*>(ahead), 0, 2);
       __m512i w[kVectors];
       NK_UNROLL(4)
       for (int v = 0; v < kVectors; ++v) w[v] = _mm512_loadu_si512(b + 64 * v);
