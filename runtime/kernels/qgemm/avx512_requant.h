@@ -122,22 +122,6 @@ NK_INLINE void store_codes(const Tile& t, const __m512i (&acc)[kRows][kVectors])
 // tile makes the compiler spill accumulators in the main loop.
 NK_INLINE bool is_packed(const Tile& t, int width) { return t.requant != nullptr && t.requant->bounded && t.columns == width; }
 
-// True when store_row applies, likewise.
-NK_INLINE bool is_plain(const Tile& t, int width) {
-  return t.requant != nullptr && !t.requant->dyadic && !t.requant->out_f32 && t.columns == width;
-}
-
-template <int kVectors>
-NK_INLINE void store_row(const Tile& t, int64_t row, const __m512i (&acc)[kVectors]) {
-  const int64_t at = row * t.out_stride;
-  uint8_t* out = static_cast<uint8_t*>(t.out) + at;
-  const uint8_t* r = t.requant->residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) + at : nullptr;
-  NK_UNROLL(4)
-  for (int v = 0; v < kVectors; ++v) {
-    store_codes16(*t.requant, acc[v], t.channel + 16 * v, r == nullptr ? nullptr : r + 16 * v, out + 16 * v);
-  }
-}
-
 // Section 5 for the eight 64-bit lanes of p, e in [1, 62]: (p + half - 1 + odd) >> e with odd the lowest bit of p >> e.
 NK_INLINE __m512i shift_rne8(__m512i p, __m512i e) {
   const __m512i one = _mm512_set1_epi64(1);

@@ -124,16 +124,17 @@ struct WinogradProduct {
   int64_t init_stride;      // between positions
   int32_t* m;               // [position][tile][width]
   int positions, tiles;
-  uintptr_t ahead;          // as in Tile: what is read after this call, ahead_step bytes for each group of each position
+  uintptr_t ahead;          // as in Tile: what is read after this call, ahead_step bytes for each group of each position; 0: nothing
   int64_t ahead_step;
 };
 
-// One tile's M, one panel of channels, to outputs.
+// M of neighbouring tiles of one row, one panel of channels, to outputs.
 struct WinogradOutput {
-  const int32_t* m;        // position 0
+  const int32_t* m;        // the first tile, position 0
   int64_t m_stride;        // between positions
   const int32_t* init;
-  int rows, columns;       // outputs inside the image
+  int tiles;
+  int rows, columns;       // outputs inside the image, of all tiles
   int64_t image_width;     // outputs of a row of the image
   Tile tile;               // columns, requant, channel, out (first output), out_stride, residual
 };

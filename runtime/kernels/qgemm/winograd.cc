@@ -15,6 +15,7 @@ constexpr int64_t kMaxTiles = 48;           // per block
 constexpr int64_t kTilesAlone = 24;         // the same for one thread, 1 to 3 % faster
 constexpr int64_t kTilesAtOnce = 4;         // transformed by a task where blocks are shared
 constexpr int64_t kRegisterBytes = 64;      // channels of V are padded to the widest register
+constexpr size_t kNear = 128 << 10;         // of U that is not fetched ahead: it stays in L2
 constexpr int64_t kVPad = 64;               // bytes between positions of V: at multiples of 4 KiB all of a tile's would share a few sets of L1
 
 // Neighbouring tiles from left to right, then down, then of the next image.
@@ -22,8 +23,10 @@ struct Place {
   int64_t tx, ty, image;
 };
 
-void next(int64_t tiles_x, int64_t tiles_y, Place* p) {
-  if (++p->tx < tiles_x) return;
+// Past `run` tiles of a row.
+void next(int64_t tiles_x, int64_t tiles_y, int64_t run, Place* p) {
+  p->tx += run;
+  if (p->tx < tiles_x) return;
   p->tx = 0;
   if (++p->ty < tiles_y) return;
   p->ty = 0;
@@ -192,7 +195,7 @@ void Winograd::transform(const Blocks& b, const Extent& e, int64_t first, int64_
       in.row_stride = in_ * c;
     }
     input_(in);
-    next(b.tiles_x, b.tiles_y, &p);
+    next(b.tiles_x, b.tiles_y, 1, &p);
   }
 }
 
@@ -209,15 +212,18 @@ void Winograd::store(const Blocks& b, const Extent& e, int64_t tile0, int64_t ti
   o.tile.requant = &q_;
   o.tile.channel = channel;
   o.tile.out_stride = g_.out_channels;
-  for (int64_t t = 0; t < tiles; ++t) {
+  for (int64_t t = 0; t < tiles;) {
+    const int64_t run = std::min(tiles - t, b.tiles_x - p.tx);
     const int64_t at = (((p.image * e.oh + p.ty * out_) * e.ow + p.tx * out_) * g_.out_channels + channel) * element;
     o.m = m + t * set_->width;
+    o.tiles = static_cast<int>(run);
     o.rows = static_cast<int>(std::min<int64_t>(out_, e.oh - p.ty * out_));
-    o.columns = static_cast<int>(std::min<int64_t>(out_, e.ow - p.tx * out_));
+    o.columns = static_cast<int>(std::min(run * out_, e.ow - p.tx * out_));
     o.tile.out = static_cast<uint8_t*>(out) + at;
     o.tile.residual = residual == nullptr ? nullptr : static_cast<const uint8_t*>(residual) + at;
     output_(o);
-    next(b.tiles_x, b.tiles_y, &p);
+    t += run;
+    next(b.tiles_x, b.tiles_y, run, &p);
   }
 }
 
@@ -262,7 +268,7 @@ void Winograd::multiply(const Blocks& b, const Extent& e, int64_t block, int64_t
   p.m = m;
   p.positions = in_ * in_;
   const int64_t panel_bytes = p.positions * position_bytes_;
-  p.ahead_step = ceil_div(position_bytes_, calls * groups_);
+  p.ahead_step = packed_.bytes() > kNear ? ceil_div(position_bytes_, calls * groups_) : 0;
   for (int64_t panel = panel0; panel < panel1; ++panel) {
     p.b = packed_.data() + panel * panel_bytes;
     p.init = start_.data() + (narrow_ ? panel * p.positions * set_->width : 0);

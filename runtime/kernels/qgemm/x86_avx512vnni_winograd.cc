@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kWinogradWidth = 32;
 
-// Outputs that are not PlainCodes.
+// Outputs that winograd_codes does not take.
 NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
   Tile one = t;
   const int64_t at = row * t.out_stride * (t.requant->out_f32 ? 4 : 1);
@@ -16,35 +16,57 @@ NK_INLINE void finish_row(const Tile& t, int64_t row, const int32_t* sums) {
   finish_sums<kWinogradWidth>(one, sums);
 }
 
-#define NK_MEMBER inline __attribute__((always_inline))
-
-// Codes of a whole panel: the constants of 16 channels stay in registers for all pixels of a tile. The same operations as store_codes16.
-struct PlainCodes {
-  static NK_MEMBER bool applies(const Tile& t) { return is_plain(t, kWinogradWidth); }
-  NK_MEMBER PlainCodes(const Tile& t, int c)
-      : mult(_mm512_loadu_ps(t.requant->mult + t.channel + c)), bias(_mm512_loadu_ps(t.requant->bias + t.channel + c)),
-        lo(_mm512_set1_ps(t.requant->code_lo)), hi(_mm512_set1_ps(t.requant->code_hi)), r_mult(_mm512_set1_ps(t.requant->r_mult)),
-        zero(_mm512_set1_epi32(t.requant->zero)), r_zero(_mm512_set1_epi32(t.requant->r_zero)), out(static_cast<uint8_t*>(t.out)),
-        residual(t.requant->residual == Residual::kU8 ? static_cast<const uint8_t*>(t.residual) : nullptr) {}
-  template <typename Vector>
-  NK_MEMBER void store(int64_t at, Vector sum) const {
-    __m512 v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sum), mult), bias);
-    if (residual != nullptr) {
-      const __m512i r = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual + at)));
-      v = _mm512_add_ps(v, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(r, r_zero)), r_mult));
-    }
-    v = _mm512_min_ps(_mm512_max_ps(v, lo), hi);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + at), _mm512_cvtepi32_epi8(_mm512_add_epi32(_mm512_cvtps_epi32(v), zero)));
-  }
-  __m512 mult, bias, lo, hi, r_mult;
-  __m512i zero, r_zero;
-  uint8_t* out;
-  const uint8_t* residual;
-};
-
 #define WINOGRAD_BITS 512
-#define WINOGRAD_PLAIN PlainCodes
 #include "kernels/qgemm/winograd.inc"
+
+// Codes of whole panels, 16 channels of four pixels at a time. Constants stay in registers for all tiles.
+template <int kOut, bool kResidual>
+void winograd_codes(const WinogradOutput& o) {
+  const Requant& q = *o.tile.requant;
+  const CodePack pack = code_pack(q);
+  const __m512i r_zero = _mm512_set1_epi32(q.r_zero);
+  const __m512 r_mult = _mm512_set1_ps(q.r_mult);
+  const int64_t right = o.tile.out_stride, down = o.image_width * right, m_stride = o.m_stride;
+  const int tiles = o.tiles, rows = o.rows;
+  for (int c = 0; c < kWinogradWidth; c += 16) {
+    const __m512 mult = _mm512_loadu_ps(q.mult + o.tile.channel + c), bias = _mm512_loadu_ps(q.bias + o.tile.channel + c);
+    const wi start = *reinterpret_cast<const wi_any*>(o.init + c);
+    const int32_t* m = o.m + c;
+    uint8_t* out = static_cast<uint8_t*>(o.tile.out) + c;
+    const uint8_t* residual = static_cast<const uint8_t*>(o.tile.residual) + (kResidual ? c : 0);
+    int columns = o.columns;
+    for (int t = 0; t < tiles; ++t, m += kWinogradWidth, columns -= kOut, out += kOut * right, residual += kResidual ? kOut * right : 0) {
+      const bool whole = rows == kOut && columns >= kOut;
+      winograd_sums<kOut>(m, m_stride, start, [&](int n, const wi* sums) NK_LAMBDA_INLINE {
+        __m512 scaled[4];
+        NK_UNROLL(4)
+        for (int k = 0; k < 4; ++k) {
+          const int i = (n + k) % kOut, j = (n + k) / kOut;
+          scaled[k] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[k]), mult), bias);
+          if (kResidual && (whole || (i < rows && j < columns))) {
+            const __m128i r = _mm_loadu_si128(reinterpret_cast<const __m128i*>(residual + i * down + j * right));
+            const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(r), r_zero));
+            scaled[k] = _mm512_add_ps(scaled[k], _mm512_mul_ps(f, r_mult));
+          }
+        }
+        const __m512i codes = codes64(pack, scaled);
+        const __m128i quarters[4] = {_mm512_castsi512_si128(codes), _mm512_extracti32x4_epi32(codes, 1), _mm512_extracti32x4_epi32(codes, 2),
+                                     _mm512_extracti32x4_epi32(codes, 3)};
+        NK_UNROLL(4)
+        for (int k = 0; k < 4; ++k) {
+          const int i = (n + k) % kOut, j = (n + k) / kOut;
+          if (whole || (i < rows && j < columns)) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i * down + j * right), quarters[k]);
+        }
+      });
+    }
+  }
+}
+
+template <int kOut>
+void winograd_store(const WinogradOutput& o) {
+  if (!is_packed(o.tile, kWinogradWidth)) return winograd_output<kOut>(o);
+  o.tile.requant->residual == Residual::kU8 ? winograd_codes<kOut, true>(o) : winograd_codes<kOut, false>(o);
+}
 
 // F(2x2) over 8-bit lanes, 64 channels at a time. 128 added to the codes of two rows and two columns adds 128 to every position.
 void winograd_input_bytes(const WinogradInput& in) {
@@ -82,10 +104,11 @@ NK_INLINE __m512i winograd_dot(__m512i acc, __m512i x, __m512i w, int16_t) { ret
 
 // kTiles x 32 channels, one position after the other without a call for each. Rows at one stride need 4 addresses instead of 12: with one a row
 // the compiler keeps some in vector registers. 98 to 100 % of what vpdpbusd and vpdpwssd allow from 128 channels on.
-template <typename A, int kTiles>
+template <typename A, int kTiles, bool kAhead>
 void winograd_product(const WinogradProduct& p) {
   int32_t* m = p.m;
-  const int64_t stride = p.channels * static_cast<int64_t>(sizeof(A)), groups = p.groups;
+  const int64_t stride = p.channels * static_cast<int64_t>(sizeof(A)), groups = p.groups, ahead_step = p.ahead_step;
+  uintptr_t ahead = p.ahead;
   for (int position = 0; position < p.positions; ++position, m += kTiles * kWinogradWidth) {
     const uint8_t* a[4];  // of rows 0, 3, 6, 9: the others are one or two strides behind
     NK_UNROLL(4)
@@ -101,6 +124,10 @@ void winograd_product(const WinogradProduct& p) {
     }
     NK_UNROLL(2)
     for (int64_t k = 0; k < groups; ++k, b += 128) {
+      if (kAhead) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+        ahead += static_cast<uintptr_t>(ahead_step);
+      }
       const __m512i w0 = _mm512_loadu_si512(b), w1 = _mm512_loadu_si512(b + 64);
       NK_UNROLL(16)
       for (int r = 0; r < kTiles; ++r) {
@@ -121,15 +148,19 @@ void winograd_product(const WinogradProduct& p) {
   }
 }
 
-template <typename A>
+template <typename A, bool kAhead>
 struct Products {
   void (*fn[12])(const WinogradProduct&);
   template <int... kTiles>
-  static constexpr Products make(Numbers<kTiles...>) { return {{winograd_product<A, kTiles + 1>...}}; }
+  static constexpr Products make(Numbers<kTiles...>) { return {{winograd_product<A, kTiles + 1, kAhead>...}}; }
 };
 
-constexpr auto kProducts = Products<int16_t>::make(Count<12>::Type());
-constexpr auto kNarrowProducts = Products<uint8_t>::make(Count<12>::Type());
+template <typename A>
+void winograd_products(const WinogradProduct& p) {
+  static constexpr auto kNear = Products<A, false>::make(Count<12>::Type());
+  static constexpr auto kFar = Products<A, true>::make(Count<12>::Type());
+  (p.ahead_step == 0 ? kNear.fn : kFar.fn)[p.tiles - 1](p);
+}
 
 }  // namespace
 
@@ -143,10 +174,10 @@ void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input4_x86_avx512vnni(const WinogradInput& in) { winograd_input<6>(in); }
 void winograd_input2_x86_avx512vnni(const WinogradInput& in) { winograd_input<4>(in); }
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in) { winograd_input_bytes(in); }
-void winograd_product_x86_avx512vnni(const WinogradProduct& p) { kProducts.fn[p.tiles - 1](p); }
-void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p) { kNarrowProducts.fn[p.tiles - 1](p); }
-void winograd_output4_x86_avx512vnni(const WinogradOutput& out) { winograd_output<4>(out); }
-void winograd_output2_x86_avx512vnni(const WinogradOutput& out) { winograd_output<2>(out); }
+void winograd_product_x86_avx512vnni(const WinogradProduct& p) { winograd_products<int16_t>(p); }
+void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p) { winograd_products<uint8_t>(p); }
+void winograd_output4_x86_avx512vnni(const WinogradOutput& out) { winograd_store<4>(out); }
+void winograd_output2_x86_avx512vnni(const WinogradOutput& out) { winograd_store<2>(out); }
 
 }  // namespace qgemm
 }  // namespace netsuke
