@@ -37,6 +37,19 @@ def test_masks_hide_words_and_never_padding() -> None:
     assert 0.15 < (words >= 0).sum() / (ids != t.PAD).sum() < 0.25
 
 
+def test_the_words_of_a_passage_are_those_of_its_topic_and_its_mood() -> None:
+    made = t.passages(2000, 5)
+    assert made.ids.shape == (2000, t.LENGTH)
+    assert made.ids.min() >= 2
+    assert made.ids.max() < t.PASSAGE_WORDS
+    group = (made.ids - 2) // t.GROUP_WORDS
+    told = (group == made.topic[:, None]) | (group == t.GROUPS + made.mood[:, None])
+    assert 1 - t.STRAY - 0.01 < told.mean() < 1 - t.STRAY / 2  # a stray word may fall into one of the two groups
+    assert np.array_equal(made.ids, t.passages(2000, 5).ids)
+    for labels in (made.topic, made.mood):
+        assert np.bincount(labels, minlength=t.GROUPS).min() > 400
+
+
 def test_a_translation_is_a_function_of_its_source() -> None:
     made = t.translations(2000, 0)
     seen: dict[tuple[int, ...], tuple[int, ...]] = {}

@@ -3,9 +3,12 @@
     clause     DET NOUN VERB [not] [ADVERB] ADJECTIVE [and ADJECTIVE]      adjectives of a clause share their polarity
     sentence   clause, or clause but clause                                 nouns of a sentence share their topic
 
-The sentiment of a sentence is that of its last clause, "not" turning it round: no bag of words tells it. Its tone is
-the polarity of the last clause's adjectives, whatever "not" does. A translation puts the verb first, and the adjectives
-behind their noun, which takes an article that agrees with it. Word 0 pads.
+The sentiment of a sentence is that of its last clause, "not" turning it round: no bag of words tells it. A
+translation puts the verb first, and the adjectives behind their noun, which takes an article that agrees with it.
+Word 0 pads.
+
+A passage is a bag of words about one of four topics in one of four moods, which nothing but the company of its words
+tells: what a network may learn from plain text before it sees a label.
 """
 
 from __future__ import annotations
@@ -34,16 +37,15 @@ LENGTH = 16  # two clauses of at most eight words, "but" between them cut to fit
 
 @dataclass(frozen=True)
 class Sentences:
-    """ids [N, LENGTH], sentiment [N] and tone [N] in 0, 1 and topic [N] in 0 .. TOPICS - 1."""
+    """ids [N, LENGTH], sentiment [N] in 0, 1 and topic [N] in 0 .. TOPICS - 1."""
 
     ids: Ids
     sentiment: Ids
     topic: Ids
-    tone: Ids
 
 
-def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int], int, int]:
-    """Words, at most `most` of them, the polarity that they say, and that of the adjectives."""
+def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int], int]:
+    """Words, at most `most` of them, and the polarity that they say."""
     good, turned = int(rng.integers(2)), bool(rng.integers(2))
     adjectives = (GOOD if good else BAD) + rng.permutation(ADJECTIVES)[:2]
     words = [DETERMINER + int(rng.integers(DETERMINERS)), NOUN + topic * NOUNS + int(rng.integers(NOUNS))]
@@ -53,28 +55,52 @@ def _clause(rng: np.random.Generator, topic: int, most: int) -> tuple[list[int],
     words.append(int(adjectives[0]))
     if rng.random() < 0.5 and len(words) + 2 <= most:
         words += [AND, int(adjectives[1])]
-    return words, good ^ int(turned), good
+    return words, good ^ int(turned)
 
 
 def sentences(count: int, seed: int = 0) -> Sentences:
     """`count` sentences drawn with the seed."""
     rng = generator(seed, "data.toy_text")
     ids = np.zeros((count, LENGTH), np.int64)
-    sentiment, topics, tones = (np.zeros(count, np.int64) for _ in range(3))
+    sentiment, topics = np.zeros(count, np.int64), np.zeros(count, np.int64)
     for row in range(count):
         topic = int(rng.integers(TOPICS))
-        words, said, tone = _clause(rng, topic, 8)
+        words, said = _clause(rng, topic, 8)
         if rng.random() < 0.5:
-            more, said, tone = _clause(rng, topic, LENGTH - len(words) - 1)
+            more, said = _clause(rng, topic, LENGTH - len(words) - 1)
             words = [*words, BUT, *more]
-        ids[row, : len(words)], sentiment[row], topics[row], tones[row] = words, said, topic, tone
-    return Sentences(ids, sentiment, topics, tones)
+        ids[row, : len(words)], sentiment[row], topics[row] = words, said, topic
+    return Sentences(ids, sentiment, topics)
 
 
 def masked(ids: Ids, seed: int, share: float = 0.2) -> tuple[Ids, Ids]:
     """(ids with a share of the words replaced by MASK, the words at those places and -100 elsewhere)."""
     hidden = (generator(seed, "data.toy_text.mask").random(ids.shape) < share) & (ids != PAD)
     return np.where(hidden, MASK, ids), np.where(hidden, ids, -100)
+
+
+GROUPS, GROUP_WORDS = 4, 20  # topics, moods, and the words of each
+STRAY = 0.1  # words of a passage that belong to any group
+PASSAGE_WORDS = 2 + 2 * GROUPS * GROUP_WORDS  # PAD, MASK, the words of the topics, those of the moods
+
+
+@dataclass(frozen=True)
+class Passages:
+    """ids [N, LENGTH], topic [N] and mood [N] in 0 .. GROUPS - 1."""
+
+    ids: Ids
+    topic: Ids
+    mood: Ids
+
+
+def passages(count: int, seed: int = 0) -> Passages:
+    """`count` passages drawn with the seed: half of the words are the topic's, half the mood's."""
+    rng = generator(seed, "data.toy_text.passages")
+    topic, mood = rng.integers(GROUPS, size=count), rng.integers(GROUPS, size=count)
+    shape = (count, LENGTH)
+    group = np.where(rng.random(shape) < 0.5, topic[:, None], GROUPS + mood[:, None])
+    group = np.where(rng.random(shape) < STRAY, rng.integers(2 * GROUPS, size=shape), group)
+    return Passages(2 + group * GROUP_WORDS + rng.integers(GROUP_WORDS, size=shape), topic, mood)
 
 
 # The second language: the same number of words behind an offset of its own, and one article a gender.

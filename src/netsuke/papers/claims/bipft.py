@@ -2,11 +2,10 @@
 
 Paper: pre-training the binary network itself, with rank-one estimates of what signs take from attention, lifts GLUE
 by 15.4 points above binary networks fine-tuned without it. Checked: a two-layer one-bit encoder learns to fill in
-masked words of toy sentences, then two tasks from 60 labelled sentences each, about which words plain text tells
-something: the topic (nouns of one topic stand together) and the tone of the last clause (so do adjectives of one
-polarity). Exact: projections and MLPs of the compiled network are one-bit layers; the residual estimates were trained.
-Statistical: at least 3 points above the same network and fine-tuning without pre-training, on both tasks. Reported:
-the sentiment, which "not" turns round and of which plain text tells nothing.
+masked words of 8,000 toy passages, then two tasks from 40 labelled ones each: their topic and their mood, four of each,
+known by the company of words alone. Exact: projections and MLPs of the compiled network are one-bit layers; the
+residual estimates were trained. Statistical: at least 10 points above the same network and fine-tuning without
+pre-training, on both tasks.
 """
 
 from __future__ import annotations
@@ -18,8 +17,29 @@ from typing import Any
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 from netsuke.papers.claims import _text
 
-PRETRAIN, FINE, LABELLED = 800, 150, 60
-TASKS = {"sentiment": 2, "topic": 4, "tone": 2}
+PRETRAIN, FINE, LABELLED = 3000, 150, 40
+TASKS = ("topic", "mood")
+
+
+def _passages(count: int, seed: int, task: str = "topic") -> tuple[Any, Any]:
+    """ids [count, 16] and the labels of a task."""
+    import torch
+
+    from netsuke.data.toy_text import passages
+
+    made = passages(count, seed)
+    return torch.from_numpy(made.ids), torch.from_numpy(getattr(made, task))
+
+
+def _network(seed: int) -> Any:
+    """The float encoder with random weights."""
+    import torch
+
+    from netsuke.data.toy_text import GROUPS, PASSAGE_WORDS
+    from netsuke.models.text_classifier import TextClassifier
+
+    torch.manual_seed(seed)
+    return TextClassifier(PASSAGE_WORDS, 64, _text.HEADS, 2, _text.LENGTH, GROUPS)
 
 
 def _masked(ids: Any, seed: int) -> Callable[[int], tuple[Any, Any]]:
@@ -41,34 +61,35 @@ def _pretrained(model: Any, seed: int) -> tuple[Any, float]:
     """The encoder after masked language modelling, and the share of hidden words it fills in."""
     import torch
 
-    from netsuke.data.toy_text import WORDS
+    from netsuke.data.toy_text import PASSAGE_WORDS
     from netsuke.methods.binarize import bipft
     from netsuke.methods.binarize._fit import Training, fit
 
-    ids, _ = _text.tensors(8000, seed + 50)
-    head = torch.nn.Linear(64, WORDS)
+    ids, _ = _passages(8000, seed + 50)
+    head = torch.nn.Linear(64, PASSAGE_WORDS)
     pair = torch.nn.ModuleList([model, head])
 
     def loss(_: Any, x: Any, y: Any) -> Any:
         return bipft.pretraining_loss(model, head, x, y)
 
     fit(pair, _masked(ids, seed), Training(PRETRAIN), loss)
-    x, y = _masked(_text.tensors(_text.TEST, _text.HELD_OUT)[0], 7)(0)
+    x, y = _masked(_passages(_text.TEST, _text.HELD_OUT)[0], 7)(0)
     with torch.no_grad():
         right = (head(model.tokens(x)).argmax(-1) == y)[y >= 0]
     return model, float(right.float().mean())
 
 
 def _fine_tuned(model: Any, task: str, seed: int) -> Any:
-    """A copy with a new head, trained on few labelled sentences."""
+    """A copy with a new head, trained on few labelled passages."""
     import torch
 
+    from netsuke.data.toy_text import GROUPS
     from netsuke.methods.binarize._fit import Training, fit
 
     torch.manual_seed(seed)
     tuned = copy.deepcopy(model)
-    tuned.head = torch.nn.Linear(64, TASKS[task])
-    x, y = _text.tensors(LABELLED, seed + 2000, task)
+    tuned.head = torch.nn.Linear(64, GROUPS)
+    x, y = _passages(LABELLED, seed + 2000, task)
     return fit(tuned, _text.batches(x, y, seed), Training(FINE, 1e-3))
 
 
@@ -78,7 +99,7 @@ def measure(context: Context, seed: int) -> Outcome:
     from netsuke.nn.binary_attention import RankOneScores
     from netsuke.nn.binary_layers import freeze
 
-    start = bipft.apply(_text.network(seed), bipft.Config())
+    start = bipft.apply(_network(seed), bipft.Config())
     trained, filled = _pretrained(copy.deepcopy(start), seed)
     moved = [
         bool((a.qp.map.weight != b.qp.map.weight).any())
@@ -87,7 +108,7 @@ def measure(context: Context, seed: int) -> Outcome:
     ]
     figures = {"masked_words_filled_in": filled}
     for task in TASKS:
-        x, y = _text.tensors(_text.TEST, _text.HELD_OUT, task)
+        x, y = _passages(_text.TEST, _text.HELD_OUT, task)
         tuned = _fine_tuned(trained, task, seed)
         figures[f"top1_{task}"] = _text.top1(tuned, x, y)
         figures[f"top1_{task}_without"] = _text.top1(_fine_tuned(start, task, seed), x, y)
@@ -112,12 +133,12 @@ CLAIM = register(
         baseline="the same network and fine-tuning from random weights",
         measure=measure,
         compares=(
-            Compare("top1_tone", "top1_tone_without", 0.03),
-            Compare("top1_topic", "top1_topic_without", 0.03),
+            Compare("top1_topic", "top1_topic_without", 0.10),
+            Compare("top1_mood", "top1_mood_without", 0.10),
             Compare("engine_agreement", "", 0.99),
         ),
         seeds=(0, 1),
-        minutes=4,
+        minutes=10,
         methods=("binarize/bipft",),
     )
 )
