@@ -21,7 +21,7 @@ constexpr int64_t kElements = int64_t{1} << 15;  // of a task: its codes stay in
 
 // Elements, 4 MB: results as large are written past the caches, in order, which saves reading what they overwrite (0.28 ns an element instead of
 // 0.39). A ReLU behind that reads 4 MB back loses as much as this gains, with 8 MB and more both are faster.
-constexpr int64_t kStreamed = int64_t{1} << 20;
+constexpr int64_t kStreamed = int64_t{1} << 22;
 
 // Rows in tasks of whole blocks of noise; rows of few channels are taken together.
 struct Tasks {
