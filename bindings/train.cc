@@ -138,6 +138,27 @@ void absmax(Trainer& t, const Array& x, int64_t columns, const Out& top) {
   without_gil([&] { return t.absmax(values, count / most, columns, groups, out); });
 }
 
+uint8_t* bools(const Out& y, int64_t count) {
+  if (y.dtype() != nb::dtype<uint8_t>() || static_cast<int64_t>(y.size()) != count) invalid("a mask is uint8, one for each value");
+  return static_cast<uint8_t*>(y.data());
+}
+
+void outside(Trainer& t, const Array& x, float low, float high, const Out& y) {
+  const auto count = static_cast<int64_t>(x.size());
+  const auto* values = floats<const float>(x, count, "x");
+  auto* to = bools(y, count);
+  without_gil([&] { return t.outside(values, count, low, high, to); });
+}
+
+void settle_gradient(Trainer& t, const Out& dx, const std::optional<Out>& outside, const Array& factor) {
+  const auto count = static_cast<int64_t>(dx.size()), samples = static_cast<int64_t>(factor.size());
+  if (samples < 1 || count % samples != 0) invalid("dx is not a whole number of values for each factor");
+  const auto* factors = floats<const float>(factor, samples, "factor");
+  const uint8_t* mask = outside ? bools(*outside, count) : nullptr;
+  auto* to = floats<float>(dx, count, "dx");
+  without_gil([&] { return t.settle_gradient(to, mask, factors, samples, count / samples); });
+}
+
 void minmax(Trainer& t, const Array& x, const Out& out) {
   const auto count = static_cast<int64_t>(x.size());
   const auto* values = floats<const float>(x, count, "x");
@@ -378,6 +399,8 @@ void bind_training(nb::module_& m) {
       .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
       .def("quantize", &quantize, "x"_a, "scale"_a, "zero"_a, "lo"_a, "hi"_a, "seed"_a.none(), "out"_a)
       .def("absmax", &absmax, "x"_a, "columns"_a, "top"_a)
+      .def("outside", &outside, "x"_a, "low"_a, "high"_a, "y"_a)
+      .def("settle_gradient", &settle_gradient, "dx"_a, "outside"_a.none(), "factor"_a)
       .def("empty_f32", [](Trainer&, const std::vector<size_t>& shape, bool last) { return tensor_of<float>(shape, last); }, "shape"_a, "last"_a = false)
       .def("empty_u8", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<uint8_t>(shape); }, "shape"_a)
       .def("minmax", &minmax, "x"_a, "out"_a)

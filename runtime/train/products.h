@@ -110,6 +110,11 @@ class Trainer {
   // groups > 1: x is that many matrices, each with a row of `top` of its own.
   Status absmax(const float* x, int64_t rows, int64_t columns, int64_t groups, float* top);
 
+  // y[i] = x[i] > high or x[i] < low, 1 or 0.
+  Status outside(const float* x, int64_t count, float low, float high, uint8_t* y);
+  // dx [samples][each]: 0 where `outside` (or null) says so, the rest times the sample's factor.
+  Status settle_gradient(float* dx, const uint8_t* outside, const float* factor, int64_t samples, int64_t each);
+
   // Smallest and largest of x; a NaN shows as one of them.
   Status minmax(const float* x, int64_t count, float* out);
   // scale[row] = max|w[row]| / top (1 for zeros), codes rne(w / scale) of [rows][columns]: docs/numerics.md section 7.

@@ -60,7 +60,9 @@ class Products(Protocol):
     def quantize(
         self, x: Tensor, scale: Tensor, zero: int, lo: int, hi: int, seed: tuple[int, int] | None, *, wide: bool = False
     ) -> Tensor: ...
-    def absmax(self, x: Tensor) -> Tensor: ...
+    def absmax(self, x: Tensor, samples: int = 0) -> Tensor: ...
+    def outside(self, x: Tensor, low: float, high: float) -> Tensor: ...
+    def settle_gradient(self, dx: Tensor, outside: Tensor | None, factor: Tensor) -> None: ...
     def minmax(self, x: Tensor) -> tuple[float, float]: ...
     def forward(self, window: Window, x: QTensor, w: QTensor, mult: Tensor, bias: Tensor | None) -> Tensor: ...
     def input_gradient(self, window: Window, x: tuple[int, ...], g: QTensor, w: QTensor, mult: float) -> Tensor: ...
@@ -134,11 +136,21 @@ class Kernels:
         self.call("quantize", x, scale, zero, float(lo), float(hi), None if seed is None else list(seed), out)
         return out
 
-    def absmax(self, x: Tensor) -> Tensor:
-        """max |x| of every channel of [..., C]; NaN and Inf show."""
-        out = torch.empty(x.shape[-1])
+    def absmax(self, x: Tensor, samples: int = 0) -> Tensor:
+        """max |x| of every channel of [..., C]; NaN and Inf show. samples: [samples, C], of each sample alone."""
+        out = torch.empty(samples, x.shape[-1]) if samples else torch.empty(x.shape[-1])
         self.call("absmax", x, x.shape[-1], out)
         return out
+
+    def outside(self, x: Tensor, low: float, high: float) -> Tensor:
+        """bool like x: x > high or x < low."""
+        out = self.empty(x.shape, torch.uint8)
+        self.call("outside", x, low, high, out)
+        return out.view(torch.bool)
+
+    def settle_gradient(self, dx: Tensor, outside: Tensor | None, factor: Tensor) -> None:
+        """dx [N, ...] in place: 0 where `outside`, the rest times factor f32 [N]."""
+        self.call("settle_gradient", dx, None if outside is None else outside.view(torch.uint8), factor)
 
     def minmax(self, x: Tensor) -> tuple[float, float]:
         """Smallest and largest value; a NaN shows as one of them."""
@@ -195,9 +207,20 @@ class Simulation:
         codes = stochastic.quantize(x.detach().cpu().numpy(), scale.cpu().numpy(), lo, hi, seed) + zero
         return torch.from_numpy(codes.astype(np.int16 if wide else np.uint8)).to(x.device)
 
-    def absmax(self, x: Tensor) -> Tensor:
-        """max |x| of every channel."""
-        return x.abs().reshape(-1, x.shape[-1]).amax(0)
+    def absmax(self, x: Tensor, samples: int = 0) -> Tensor:
+        """max |x| of every channel, of each sample alone where `samples`."""
+        found = x.abs().reshape(samples or 1, -1, x.shape[-1]).amax(1)
+        return found if samples else found[0]
+
+    def outside(self, x: Tensor, low: float, high: float) -> Tensor:
+        """bool like x: x > high or x < low."""
+        return (x > high) | (x < low)
+
+    def settle_gradient(self, dx: Tensor, outside: Tensor | None, factor: Tensor) -> None:
+        """dx [N, ...] in place: 0 where `outside`, the rest times factor f32 [N]."""
+        dx.mul_(factor.to(dx.device).view(-1, *(1,) * (dx.ndim - 1)))
+        if outside is not None:
+            dx.masked_fill_(outside, 0)
 
     def minmax(self, x: Tensor) -> tuple[float, float]:
         """Smallest and largest value; NaN for both where there is one."""

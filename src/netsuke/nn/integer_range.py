@@ -48,6 +48,6 @@ def least_error(x: Tensor, low: float, high: float, before: Range, bits: int, sc
     return before if len(errors) > OCTAVES and errors[best] >= GAIN * errors[-1] else ranges[best]
 
 
-def outside(x: Tensor, scale: float, zero: int, top: int) -> Tensor:
-    """bool, where codes 0 to `top` clip x: nothing of the gradient passes there."""
-    return (x > (top - zero + 0.5) * scale) | (x < (-zero - 0.5) * scale)
+def clipping(scale: float, zero: int, top: int) -> Range:
+    """Codes 0 to `top` clip what is below or above; nothing of the gradient passes there."""
+    return (-zero - 0.5) * scale, (top - zero + 0.5) * scale

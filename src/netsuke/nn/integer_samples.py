@@ -25,20 +25,23 @@ from netsuke.nn.qtensor import QTensor, check_finite, shift_exponents
 OCTAVES = 7
 
 
-def octaves(g: Tensor, where: str) -> Tensor:
-    """e [N] u8 for dY f32 [N, ...]; all zero where no sample needs it. Raises UsageError for NaN or Inf."""
-    low, high = g.reshape(len(g), -1).aminmax(dim=1)
-    largest = torch.maximum(-low, high)
+def octaves(ranges: Tensor, where: str) -> Tensor:
+    """e [N] u8 from the largest |dY| f32 [N, C]; all zero where none needs it. Raises UsageError for NaN or Inf."""
+    largest = ranges.amax(1)
     check_finite(largest, where)
     if not bool(largest.any()):
-        return torch.zeros(len(g), dtype=torch.uint8)
+        return torch.zeros(len(largest), dtype=torch.uint8)
     return shift_exponents(largest, OCTAVES + 1)[0]
+
+
+def factors(e: Tensor, sign: int = 1) -> Tensor:
+    """2^(sign e) f32 [N]."""
+    return torch.ldexp(torch.ones(len(e)), sign * e.to(torch.int32))
 
 
 def scaled(g: Tensor, e: Tensor, sign: int = 1) -> Tensor:
     """g[n] 2^(sign e[n]), exact: nothing grows beyond the largest value of g."""
-    factor = torch.ldexp(torch.ones(len(e)), sign * e.to(torch.int32))
-    return g * factor.view(-1, *(1,) * (g.ndim - 1)).to(g.device)
+    return g * factors(e, sign).view(-1, *(1,) * (g.ndim - 1)).to(g.device)
 
 
 def weight_gradient(

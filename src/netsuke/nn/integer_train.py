@@ -30,8 +30,8 @@ from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_master import channels_last, set_up_master, settle
 from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Kernels, Window, products
-from netsuke.nn.integer_range import Range, following, least_error, outside
-from netsuke.nn.integer_samples import octaves, scaled, weight_gradient
+from netsuke.nn.integer_range import Range, clipping, following, least_error
+from netsuke.nn.integer_samples import factors, octaves, scaled, weight_gradient
 from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
 
 _SMALLEST = 2.0**-126
@@ -78,6 +78,10 @@ def shared_exponent(largest: float, bits: int, chain: int = 1) -> tuple[Tensor, 
     return torch.ldexp(torch.ones(1), torch.tensor(exponent)), min(top, limit)
 
 
+def _zero_where(dx: Tensor | None, clipped: Tensor | None) -> Tensor | None:
+    return dx if dx is None or clipped is None else dx.masked_fill_(clipped, 0)
+
+
 class _Product(torch.autograd.Function):
     """y from x and the master weights; backward in integers. `layer` carries configuration and buffers."""
 
@@ -103,9 +107,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g = gradients[0].contiguous()
         need_x, need_w, need_bias = ctx.needs_input_grad[:3]
-        dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w)
-        if ctx.clipped is not None and dx is not None:
-            dx.masked_fill_(ctx.clipped, 0)
+        dx, dw = ctx.layer.gradients(g, ctx.q, ctx.w, need_x, need_w, ctx.clipped)
         if ctx.layer.controller is not None and dw is not None:
             dw = ctx.layer.controller(ctx.layer, g.numel() // g.shape[-1], dw)
         db = g.reshape(-1, g.shape[-1]).sum(0) if ctx.has_bias and need_bias else None
@@ -187,7 +189,7 @@ class IntegerLayer(nn.Module):
         """bool like x, where its codes clip it; None where they do not by design."""
         if not self.config.clips:
             return None
-        return outside(x.detach(), float(q.scale), q.zero, q.hi)
+        return products(self.config.products).outside(x.detach(), *clipping(float(q.scale), q.zero, q.hi))
 
     def _fixed_point(self, x: Tensor, bits: int) -> QTensor:
         kit = products("kernels")
@@ -196,14 +198,14 @@ class IntegerLayer(nn.Module):
         scale, top = shared_exponent(float(ranges.max()), bits, self.config.chain)
         return QTensor(kit.quantize(x.detach(), scale, 0, -top, top, None, wide=True), scale, 0, -top, top)
 
-    def quantize_gradient(self, g: Tensor, w: QTensor) -> QTensor | None:
-        """dY f32 [N, OH, OW, O] -> codes; None when all of it is zero.
+    def quantize_gradient(self, g: Tensor, w: QTensor, ranges: Tensor | None = None) -> QTensor | None:
+        """dY f32 [N, OH, OW, O] -> codes; None when all of it is zero. ranges: its channels' largest, where known.
 
         `scale` is per channel and holds everything: the value of a code is `scale[o] * (code - zero)`; `exponents` say
         how scale[o] * s_w[o] relates to the largest one.
         """
         config, kit = self.config, products(self.config.products)
-        ranges = kit.absmax(g)
+        ranges = kit.absmax(g) if ranges is None else ranges
         check_finite(ranges, self.where)
         if not bool(ranges.any()):
             return None
@@ -226,17 +228,20 @@ class IntegerLayer(nn.Module):
         return QTensor(kit.quantize(g, scale, top, -top, top, seed), scale, top, 0, 2 * top, exponents)
 
     def gradients(
-        self, g: Tensor, q: QTensor, w: QTensor, need_x: bool, need_w: bool
+        self, g: Tensor, q: QTensor, w: QTensor, need_x: bool, need_w: bool, clipped: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """dX [N, H, W, C] and dW in the shape of the weights."""
+        """dX [N, H, W, C], 0 where `clipped`, and dW in the shape of the weights."""
         config, kit, window = self.config, products(self.config.products), self.window
         x_shape, w_shape = tuple(q.codes.shape), tuple(w.codes.shape)
         if config.gradient == "float":
-            return self._float_gradients(g, q, w, need_x, need_w)
-        e = octaves(g, self.where) if config.scales_samples else None
-        if e is not None:
-            g = scaled(g, e)
-        gq = self.quantize_gradient(g, w)
+            dx, dw = self._float_gradients(g, q, w, need_x, need_w)
+            return _zero_where(dx, clipped), dw
+        e = ranges = None
+        if config.scales_samples:
+            ranges = kit.absmax(g, len(g))
+            e = octaves(ranges, self.where)
+            g, ranges = scaled(g, e), scaled(ranges, e).amax(0)
+        gq = self.quantize_gradient(g, w, ranges)
         if gq is None:
             return torch.zeros(x_shape) if need_x else None, torch.zeros_like(self.weight) if need_w else None
         if self.probe is not None:
@@ -244,9 +249,13 @@ class IntegerLayer(nn.Module):
         dx = dw = None
         if need_x and config.gradient == "channel":
             dx = self._float_gradients((gq.codes.float() - gq.zero) * gq.scale, q, w, True, False)[0]
+            dx = _zero_where(dx, clipped)
         elif need_x:
             dx = kit.input_gradient(window, x_shape, gq, w, self._base(gq, w))
-            dx = dx if e is None else scaled(dx, e, -1)
+            if e is not None:
+                kit.settle_gradient(dx, clipped, factors(e, -1))
+            else:
+                _zero_where(dx, clipped)
         if need_w:
             mult = (q.scale.double() * gq.scale.double()).float().expand(w_shape[0]).contiguous()
             if e is None:
