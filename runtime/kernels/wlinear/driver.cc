@@ -35,8 +35,11 @@ void copy_part(const float* x, int64_t k, float* out) {
   std::fill(out + k, out + (k + kWBlock - 1) / kWBlock * kWBlock, 0.0f);
 }
 
-// One row is multiplied with two panels at a time where that leaves all threads busy.
-int64_t panels_a_task(int64_t rows, int64_t panels, int threads) { return rows == 1 && panels >= 8 * threads ? 2 : 1; }
+// One row is multiplied with up to four panels at a time where that leaves all threads busy.
+int64_t panels_a_task(int64_t rows, int64_t panels, int threads) {
+  if (rows != 1) return 1;
+  return panels >= 16 * threads ? 4 : panels >= 8 * threads ? 2 : 1;
+}
 
 // Rows of one task: enough panels keep all threads busy with all rows; else rows are cut too.
 int64_t rows_a_task(int64_t rows, int64_t panels, int threads) {
