@@ -87,10 +87,15 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
     std::vector<const uint8_t*> a(static_cast<size_t>(block));
     std::vector<float*> out(static_cast<size_t>(block));
     const int64_t m0 = task * block, count = std::min(block, rows - m0);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t m = m0 + i, x = m % p.pixels_w, y = m / p.pixels_w % p.pixels_h, n = m / p.pixels_w / p.pixels_h;
-      a[static_cast<size_t>(i)] = p.a + n * p.a_image + y * p.a_row + x * p.a_pixel;
-      out[static_cast<size_t>(i)] = p.out + n * p.out_image + y * p.out_row + x * p.out_pixel;
+    // Counted, not divided: three divisions a row take as long as its products with 16 channels.
+    int64_t x = m0 % p.pixels_w, y = m0 / p.pixels_w % p.pixels_h, n = m0 / p.pixels_w / p.pixels_h;
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+      a[i] = p.a + n * p.a_image + y * p.a_row + x * p.a_pixel;
+      out[i] = p.out + n * p.out_image + y * p.out_row + x * p.out_pixel;
+      if (++x == p.pixels_w) {
+        x = 0;
+        if (++y == p.pixels_h) y = 0, ++n;
+      }
     }
     constexpr int kWide = kMaxPanels * kWidth;
     alignas(64) int32_t sums[kMaxRows * kWide];

@@ -163,8 +163,11 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
     auto* m = reinterpret_cast<int32_t*>(a_.data() + thread * scratch + v_bytes);
     int32_t* sums = m + m_bytes / 4;
     std::vector<const uint8_t*> row(static_cast<size_t>(count));
+    struct Place { int64_t image, y, x; };  // of a tile's first output
+    std::vector<Place> places(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) {
       const int64_t t = t0 + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
+      places[static_cast<size_t>(i)] = {n * w.oh, 4 * ty, 4 * tx};
       for (int64_t s = 0; s < sources; ++s) {
         const WinogradPhase& from = w.sources[static_cast<size_t>(s)];
         const uint8_t* pixel[36];
@@ -204,12 +207,12 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
             int32_t* tile = whole ? one : sums + (p * each + i) * 16 * kWidth;
             kernels.output(m + i * kPair * kWidth + p * kWidth, m_position, tile, span > 0);
             if (!last) continue;
-            const int64_t t = t0 + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
+            const Place& place = places[static_cast<size_t>(i)];
             float* to[16];
             bool inside = stream;
             for (int r = 0; r < 16; ++r) {
-              const int64_t oy = (4 * ty + r / 4) * w.spread + into.y, ox = (4 * tx + r % 4) * w.spread + into.x;
-              to[r] = oy < w.oh && ox < w.ow ? y + ((n * w.oh + oy) * w.ow + ox) * w.columns + column : nowhere;
+              const int64_t oy = (place.y + r / 4) * w.spread + into.y, ox = (place.x + r % 4) * w.spread + into.x;
+              to[r] = oy < w.oh && ox < w.ow ? y + ((place.image + oy) * w.ow + ox) * w.columns + column : nowhere;
               inside = inside && to[r] != nowhere;
             }
             table_.finish({tile, kWidth, 16, kWidth, none, mult + column, bias != nullptr ? bias + column : nullptr, to, inside});
