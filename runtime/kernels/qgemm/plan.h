@@ -62,7 +62,7 @@ class Algorithm {
 std::unique_ptr<Algorithm> make_gemm();        // gemm.cc: any layer
 std::unique_ptr<Algorithm> make_depthwise();   // depthwise.cc
 bool depthwise_applies(const Geometry& g, const Kernels& kernels);
-// Ways of Winograd that are exact for the layer, "winograd4", "winograd2" or "winograd2_narrow", the fastest as a rule first.
+// Ways of Winograd that are exact for the layer, "winograd4", "winograd2", "winograd3_narrow" or "winograd2_narrow", the fastest as a rule first.
 std::vector<std::string> winograd_ways(const Geometry& g, const Weights& weights, const Kernels& kernels);  // winograd_exact.cc
 std::unique_ptr<Algorithm> make_winograd(const std::string& way);                                           // winograd.cc
 std::unique_ptr<Algorithm> make_bitserial(Isa isa);  // bitserial.cc

@@ -168,11 +168,14 @@ struct Kernels {
   // kPicked, for other layers whose weights allow it (pack.cc: pick_panels); null likewise.
   const TileSet* picked_set = nullptr;
   PickedPackFn picked_pack = nullptr;
-  // F(2x2) over 8-bit lanes for layers whose codes and weights are narrow enough (winograd_exact.cc), of at least winograd_narrow_least channels in
-  // and out. The set is kU8x4 or kS8x4; outputs go through winograd_output2. Null where 8-bit lanes gain nothing.
+  // F(2x2) and, while in * out <= winograd3_most, F(3x3) over 8-bit lanes for layers whose codes and weights are narrow enough
+  // (winograd_exact.cc), of at least winograd_narrow_least channels in and out. The set is kU8x4 or kS8x4; outputs of F(2x2) go through
+  // winograd_output2. Null where 8-bit lanes gain nothing.
   const TileSet* winograd_narrow_set = nullptr;
-  int64_t winograd_narrow_least = 0;
+  int64_t winograd_narrow_least = 0, winograd3_most = 0;
+  void (*winograd_input3_narrow)(const WinogradInput& in) = nullptr;
   void (*winograd_input_narrow)(const WinogradInput& in) = nullptr;
+  void (*winograd_output3)(const WinogradOutput& out) = nullptr;
   // All positions in one call, of at most as many tiles as winograd_set or winograd_narrow_set has rows. Null: position by position.
   void (*winograd_product)(const WinogradProduct& p) = nullptr;
   void (*winograd_product_narrow)(const WinogradProduct& p) = nullptr;

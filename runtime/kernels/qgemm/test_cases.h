@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/choices.h"
 #include "kernels/qgemm/plan.h"
 
 namespace netsuke {
@@ -266,13 +267,17 @@ inline void check_bits(Isa isa, int count, uint32_t seed) {
 }
 
 // F(2x2) over 8-bit lanes, codes and weights at the edges of what fits: codes to 63 and weights to +-14 always, 15 by the weights' signs.
-inline void check_narrow_winograd(Isa isa, int count, uint32_t seed) {
+// F(3x3): codes to 7 and weights of +-1, 2 by their signs.
+inline void check_narrow_winograd(int out, Isa isa, int count, uint32_t seed) {
   Cases cases(seed);
+  const int64_t hi = out == 2 ? 63 : 7, w_most = out == 2 ? 14 : 1;
+  const std::string way = "winograd" + std::to_string(out) + "_narrow";
+  set_choices({{"*", way}});
   int taken = 0;
   for (int i = 0; i < count && check_failures() < 10; ++i) {
     Case c = cases.square3();
-    const int64_t most = cases.one_in(2) ? 14 : cases.pick(1, 15), style = cases.pick(0, 3);
-    c.g.x_hi = static_cast<int32_t>(cases.one_in(2) ? 63 : cases.pick(1, 64));
+    const int64_t most = cases.one_in(2) ? w_most : cases.pick(1, w_most + 1), style = cases.pick(0, 3);
+    c.g.x_hi = static_cast<int32_t>(cases.one_in(2) ? hi : cases.pick(1, hi + 1));
     c.g.x_zero = static_cast<int32_t>(cases.one_in(2) ? 0 : cases.pick(0, c.g.x_hi));
     for (int8_t& v : c.w) v = static_cast<int8_t>(style == 0 ? most : style == 1 ? -most : style == 2 ? (cases.one_in(2) ? most : -most) : cases.pick(-most, most));
     const bool corners = cases.one_in(2);  // all V at their extremes
@@ -282,9 +287,9 @@ inline void check_narrow_winograd(Isa isa, int count, uint32_t seed) {
     weights.w = c.w.data();
     Layer layer;
     if (!CHECK(layer.build(c.g, weights, c.q, isa, 1).ok())) return;
-    const bool narrow = layer.kernel_name().find("_winograd2_narrow_") != std::string::npos;
+    const bool narrow = layer.kernel_name().find("_" + way + "_") != std::string::npos;
     taken += narrow;
-    if (c.g.x_hi > 63 || (most == 15 && style < 2)) CHECK(!narrow);
+    if (c.g.x_hi > hi || (most > w_most && style < 2)) CHECK(!narrow);
     check_case(&c, isa, 1 + i % 3);
   }
   CHECK(taken > count / 2);

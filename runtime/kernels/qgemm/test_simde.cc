@@ -10,6 +10,8 @@
 #define winograd_input2_x86_avx512vnni winograd_input2_simde
 #define winograd_output4_x86_avx512vnni winograd_output4_simde
 #define winograd_output2_x86_avx512vnni winograd_output2_simde
+#define winograd_input3_narrow_x86_avx512vnni winograd_input3_narrow_simde
+#define winograd_output3_x86_avx512vnni winograd_output3_simde
 #define winograd_input_narrow_x86_avx512vnni winograd_input_narrow_simde
 #define winograd_product_x86_avx512vnni winograd_product_simde
 #define winograd_product_narrow_x86_avx512vnni winograd_product_narrow_simde
@@ -19,7 +21,6 @@
 //
 #include "kernels/qgemm/x86_avx512vnni_winograd.cc"
 //
-#include "base/choices.h"
 #include "kernels/qgemm/test_cases.h"
 
 int main(int argc, char** argv) {
@@ -37,7 +38,6 @@ int main(int argc, char** argv) {
   qgemm::override_kernels_for_test(Isa::kAvx512Vnni, &other);
   qgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 60, 8);
   other.winograd_narrow_least = 1;
-  set_choices({{"*", "winograd2_narrow"}});
-  qgemm::check_narrow_winograd(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 40, 9);
+  for (int out : {2, 3}) qgemm::check_narrow_winograd(out, Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 40, 9);
   return check_result();
 }

@@ -90,8 +90,9 @@ Status Winograd::build(const Geometry& g, const Weights& weights, const Requant&
   kernels_ = &kernels;
   set_ = narrow_ ? kernels.winograd_narrow_set : kernels.winograd_set;
   product_ = narrow_ ? kernels.winograd_product_narrow : kernels.winograd_product;
-  input_ = narrow_ ? kernels.winograd_input_narrow : out_ == 4 ? kernels.winograd_input4 : kernels.winograd_input2;
-  output_ = out_ == 4 ? kernels.winograd_output4 : kernels.winograd_output2;
+  input_ = out_ == 4 ? kernels.winograd_input4 : kernels.winograd_input2;
+  if (narrow_) input_ = out_ == 3 ? kernels.winograd_input3_narrow : kernels.winograd_input_narrow;
+  output_ = out_ == 3 ? kernels.winograd_output3 : out_ == 4 ? kernels.winograd_output4 : kernels.winograd_output2;
   groups_ = ceil_div(g.in_channels, group_of(set_->layout));
   channels_ = round_up(g.in_channels, kRegisterBytes / element_);
   panels_ = ceil_div(g.out_channels, set_->width);
@@ -129,7 +130,8 @@ void Winograd::pack(const Weights& weights) {
           sum += from[i];
         }
         // What V holds at a position beyond its value: the set's zero of it (winograd_exact.cc).
-        const int32_t extra = zero_shift(set_->layout, position == in_ + 1 ? 4 * g_.x_zero : 128);
+        const int32_t zero = position == in_ + 1 ? 4 * g_.x_zero : 0, offset = out_ == 2 && position == in_ + 1 ? 0 : 128;
+        const int32_t extra = zero_shift(set_->layout, zero + offset);
         if (narrow_) start_[static_cast<size_t>((panel * in_ * in_ + position) * width + o % width)] -= extra * sum;
       }
     }
@@ -318,7 +320,7 @@ void Winograd::run(const Extent& e, const uint8_t* x, const void* residual, void
 }  // namespace
 
 std::unique_ptr<Algorithm> make_winograd(const std::string& way) {
-  return std::make_unique<Winograd>(way == "winograd4" ? 4 : 2, way == "winograd2_narrow");
+  return std::make_unique<Winograd>(way[8] - '0', way.size() > 9);  // winograd<out> or winograd<out>_narrow
 }
 
 }  // namespace qgemm

@@ -23,7 +23,14 @@
 //                         sum to 0, so that a zero point is felt there only.
 //   Z = A^T M A = 4 * sum, exact modulo 2^32: |sum| < 2^29 brings it back.
 //
-// A code takes 16 products of 8 bits instead of 36, 2.25 times fewer.
+// Four outputs take 16 products of 8 bits instead of 36, 2.25 times fewer.
+//
+// F(3x3, 3x3) over 8-bit lanes, for codes up to 7 (3 bits) and ternary weights, 3.24 times fewer:
+//
+//   B^T has rows (2 -1 -2 1 0) (0 -2 -1 1 0) (0 2 -3 1 0) (0 -1 0 1 0) (0 2 -1 -2 1): |V| <= 18 * 7 = 126, kept plus 128 everywhere. Only the
+//   second row does not sum to 0 but to -2: the zero point is felt at (1, 1), 4 times.
+//   U' has rows (3 0 0) (-3 -3 -3) (-1 1 -1) (1 2 4) (0 0 6), |U| <= 81 * max|w|; A^T (1 1 1 1 0) (0 1 -1 2 0) (0 1 1 4 1).
+//   Z = 36 * sum: the inverse of 9 modulo 2^32, then a shift by two.
 #include "kernels/qgemm/winograd.h"
 
 #include <algorithm>
@@ -32,8 +39,9 @@ namespace netsuke {
 namespace qgemm {
 namespace {
 
-// Rows of U' for F(4, 3) and F(2, 3).
+// Rows of U' for F(4, 3), F(3, 3) and F(2, 3).
 constexpr int kU4[6][3] = {{6, 0, 0}, {-1, -1, -1}, {-1, 1, -1}, {1, 2, 4}, {1, -2, 4}, {0, 0, 6}};
+constexpr int kU3[5][3] = {{3, 0, 0}, {-3, -3, -3}, {-1, 1, -1}, {1, 2, 4}, {0, 0, 6}};
 constexpr int kU2[4][3] = {{2, 0, 0}, {1, 1, 1}, {1, -1, 1}, {0, 0, 2}};
 
 template <int kIn>
@@ -75,14 +83,14 @@ int64_t largest_sum(const Geometry& g, const Weights& weights) {
 }
 
 // Whether codes and weights fit 8-bit lanes (above).
-bool fits_bytes(const Geometry& g, const Weights& weights) {
-  if (g.x_hi > 63) return false;
-  alignas(64) int16_t taps[9 * kWinogradLanes], u[16 * kWinogradLanes];
+bool fits_bytes(int out, const Geometry& g, const Weights& weights) {
+  if (g.x_hi > (out == 2 ? 63 : 7)) return false;
+  alignas(64) int16_t taps[9 * kWinogradLanes], u[25 * kWinogradLanes] = {};
   int least = 0, most = 0;
   for (int64_t o = 0; o < g.out_channels; ++o) {
     for (int64_t c = 0; c < g.in_channels; c += kWinogradLanes) {
       gather_weights(g, weights, o, c, taps);
-      transform_weights(2, taps, u);
+      transform_weights(out, taps, u);
       for (int16_t v : u) {
         least = std::min<int>(least, v);
         most = std::max<int>(most, v);
@@ -97,6 +105,8 @@ bool fits_bytes(const Geometry& g, const Weights& weights) {
 void transform_weights(int out, const int16_t* g, int16_t* u) {
   if (out == 4) {
     transform(kU4, g, u);
+  } else if (out == 3) {
+    transform(kU3, g, u);
   } else {
     transform(kU2, g, u);
   }
@@ -117,20 +127,21 @@ void gather_weights(const Geometry& g, const Weights& weights, int64_t o, int64_
 //   14x14, 256       78      159      156-187   U of F(4x4) is 8 times the weights, of F(2x2) 3.6 times: F(2x2) is taken
 //    7x7,  512       77       96       95       direct is taken: 6 MB more for 0.3 ms a layer breaks the memory promise
 //   32x32,  16       72       --       68       direct is taken
-// The same on one Zen 5 core with VNNI (vpdpbusd 500, vpdpwssd 250 in L1); the last column needs narrow codes:
-//                  direct   F(4x4)   F(2x2) over 8 bits
-//   56x56,  64      470      680      785
-//   28x28, 128      490      810      925
-//   14x14, 256      500       --     1005
-//    7x7,  512      500       --      825   16 tiles for 12.25
+// The same on one Zen 5 core with VNNI (vpdpbusd 500, vpdpwssd 250 in L1); the last two need narrow codes:
+//                  direct   F(4x4)   F(2x2) over 8 bits   F(3x3) over 8 bits
+//   56x56,  64      470      690      825                 1035
+//   28x28, 128      490      840      960                 1145
+//   14x14, 256      500       --     1030                 1280
+//    7x7,  512      500       --      845                   --    16 tiles for 12.25, F(3x3) 9 for 5.4
 // F(2x2) over 16 bits gains nothing with VNNI: vpdpwssd multiplies half as many pairs as vpdpbusd.
 std::vector<std::string> winograd_ways(const Geometry& g, const Weights& weights, const Kernels& kernels) {
   std::vector<std::string> ways;
   const bool shape = g.kh == 3 && g.kw == 3 && g.stride_h == 1 && g.stride_w == 1 && g.dil_h == 1 && g.dil_w == 1 && g.groups == 1;
   if (!shape) return ways;
   const int64_t channels = std::min(g.in_channels, g.out_channels), size = g.in_channels * g.out_channels, largest = largest_sum(g, weights);
-  const bool narrow = kernels.winograd_narrow_set != nullptr && channels >= kernels.winograd_narrow_least;
-  if (narrow && largest < (int64_t{1} << 29) && fits_bytes(g, weights)) ways.push_back("winograd2_narrow");
+  const bool narrow = kernels.winograd_narrow_set != nullptr && channels >= kernels.winograd_narrow_least && largest < (int64_t{1} << 29);
+  if (narrow && size <= kernels.winograd3_most && fits_bytes(3, g, weights)) ways.push_back("winograd3_narrow");
+  if (narrow && fits_bytes(2, g, weights)) ways.push_back("winograd2_narrow");
   if (kernels.winograd_set == nullptr || channels < kernels.winograd_least) return ways;
   if (size <= kernels.winograd4_most && largest < (int64_t{1} << 25)) {
     ways.push_back("winograd4");

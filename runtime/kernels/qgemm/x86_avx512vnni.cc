@@ -19,6 +19,8 @@ void winograd_input4_x86_avx512vnni(const WinogradInput& in);
 void winograd_input2_x86_avx512vnni(const WinogradInput& in);
 void winograd_output4_x86_avx512vnni(const WinogradOutput& out);
 void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
+void winograd_input3_narrow_x86_avx512vnni(const WinogradInput& in);
+void winograd_output3_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in);
 void winograd_product_x86_avx512vnni(const WinogradProduct& p);
 void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p);
@@ -139,7 +141,10 @@ const Kernels NK_TABLE_NAME = {kSets,
                                nullptr,  // 8-bit products cost no more for wide codes
                                &kSets[0],
                                64,  // 32 channels: half of the input's vectors is empty, F(4x4) is 1.09 times faster
+                               256 * 256,  // 7x7 outputs leave most of 3x3 tiles of 9x9 unused, and U is larger
+                               winograd_input3_narrow_x86_avx512vnni,
                                winograd_input_narrow_x86_avx512vnni,
+                               winograd_output3_x86_avx512vnni,
                                winograd_product_x86_avx512vnni,
                                winograd_product_narrow_x86_avx512vnni};
 

@@ -43,7 +43,7 @@ void winograd_codes(const WinogradOutput& o) {
         for (int k = 0; k < 4; ++k) {
           const int i = (n + k) % kOut, j = (n + k) / kOut;
           scaled[k] = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[k]), mult), bias);
-          if (kResidual && (whole || (i < rows && j < columns))) {
+          if (kResidual && n + k < kOut * kOut && (whole || (i < rows && j < columns))) {
             const __m128i r = _mm_loadu_si128(reinterpret_cast<const __m128i*>(residual + i * down + j * right));
             const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(r), r_zero));
             scaled[k] = _mm512_add_ps(scaled[k], _mm512_mul_ps(f, r_mult));
@@ -55,7 +55,8 @@ void winograd_codes(const WinogradOutput& o) {
         NK_UNROLL(4)
         for (int k = 0; k < 4; ++k) {
           const int i = (n + k) % kOut, j = (n + k) / kOut;
-          if (whole || (i < rows && j < columns)) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i * down + j * right), quarters[k]);
+          const bool inside = n + k < kOut * kOut && (whole || (i < rows && j < columns));
+          if (inside) _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i * down + j * right), quarters[k]);
         }
       });
     }
@@ -68,10 +69,45 @@ void winograd_store(const WinogradOutput& o) {
   o.tile.requant->residual == Residual::kU8 ? winograd_codes<kOut, true>(o) : winograd_codes<kOut, false>(o);
 }
 
-// F(2x2) over 8-bit lanes, 64 channels at a time. 128 added to the codes of two rows and two columns adds 128 to every position.
+typedef uint8_t wb __attribute__((vector_size(64), may_alias));
+typedef uint8_t wb_loaded __attribute__((vector_size(64), aligned(1), may_alias));
+
+// B^T d for F(3, 3), modulo 2^8.
+NK_INLINE void forward(const wb (&d)[5], wb (&t)[5]) {
+  const wb e = d[3] - d[1], f = d[0] - d[2], g = d[1] - d[2];
+  t[0] = f + f + e;
+  t[1] = e - d[1] - d[2];
+  t[2] = d[3] - d[2] + g + g;
+  t[3] = e;
+  t[4] = d[4] - d[2] - e - e;
+}
+
+// F(3x3) over 8-bit lanes, 64 channels at a time.
+void winograd_input3_bytes(const WinogradInput& in) {
+  const wb middle = (wb){} + static_cast<uint8_t>(128);
+  for (int64_t c = 0; c < in.channels; c += 64) {
+    wb half[5][5];
+    NK_UNROLL(5)
+    for (int j = 0; j < 5; ++j) {
+      wb d[5], t[5];
+      NK_UNROLL(5)
+      for (int i = 0; i < 5; ++i) d[i] = *reinterpret_cast<const wb_loaded*>(in.x + i * in.row_stride + j * in.pixel_stride + c);
+      forward(d, t);
+      NK_UNROLL(5)
+      for (int i = 0; i < 5; ++i) half[i][j] = t[i];
+    }
+    NK_UNROLL(5)
+    for (int i = 0; i < 5; ++i) {
+      wb t[5];
+      forward(half[i], t);
+      NK_UNROLL(5)
+      for (int j = 0; j < 5; ++j) *reinterpret_cast<wb*>(static_cast<uint8_t*>(in.v) + (i * 5 + j) * in.v_stride + c) = t[j] + middle;
+    }
+  }
+}
+
+// F(2x2) over 8-bit lanes. 128 added to the codes of two rows and two columns adds 128 to every position.
 void winograd_input_bytes(const WinogradInput& in) {
-  typedef uint8_t wb __attribute__((vector_size(64), may_alias));
-  typedef uint8_t wb_loaded __attribute__((vector_size(64), aligned(1), may_alias));
   const wb middle = (wb){} + static_cast<uint8_t>(128);
   for (int64_t c = 0; c < in.channels; c += 64) {
     wb half[4][4];
@@ -166,6 +202,8 @@ void winograd_products(const WinogradProduct& p) {
 
 void winograd_input4_x86_avx512vnni(const WinogradInput& in);
 void winograd_input2_x86_avx512vnni(const WinogradInput& in);
+void winograd_input3_narrow_x86_avx512vnni(const WinogradInput& in);
+void winograd_output3_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in);
 void winograd_product_x86_avx512vnni(const WinogradProduct& p);
 void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p);
@@ -173,6 +211,8 @@ void winograd_output4_x86_avx512vnni(const WinogradOutput& out);
 void winograd_output2_x86_avx512vnni(const WinogradOutput& out);
 void winograd_input4_x86_avx512vnni(const WinogradInput& in) { winograd_input<6>(in); }
 void winograd_input2_x86_avx512vnni(const WinogradInput& in) { winograd_input<4>(in); }
+void winograd_input3_narrow_x86_avx512vnni(const WinogradInput& in) { winograd_input3_bytes(in); }
+void winograd_output3_x86_avx512vnni(const WinogradOutput& out) { winograd_store<3>(out); }
 void winograd_input_narrow_x86_avx512vnni(const WinogradInput& in) { winograd_input_bytes(in); }
 void winograd_product_x86_avx512vnni(const WinogradProduct& p) { winograd_products<int16_t>(p); }
 void winograd_product_narrow_x86_avx512vnni(const WinogradProduct& p) { winograd_products<uint8_t>(p); }
