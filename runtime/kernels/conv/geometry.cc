@@ -56,10 +56,17 @@ Status conv_geometry(const ConvAttrs& attrs, int64_t kh, int64_t kw, const Shape
 void conv_pointers(const void* context, int64_t row, int64_t count, const float** out) {
   const ConvPointers& c = *static_cast<const ConvPointers*>(context);
   const ConvGeometry& g = c.g;
+  const int64_t right = g.dw * c.pixel, down = g.dh * g.w * c.pixel;
   int64_t ox = row % g.ow, oy = row / g.ow % g.oh, n = row / g.ow / g.oh;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t y0 = oy * g.sh - g.top, x0 = ox * g.sw - g.left;
-    for (int64_t ky = 0; ky < g.kh; ++ky) {
+    // Most windows lie inside: a third of the instructions, 3 % of a 3x3 layer with 64 channels.
+    const bool inside = y0 >= 0 && y0 + (g.kh - 1) * g.dh < g.h && x0 >= 0 && x0 + (g.kw - 1) * g.dw < g.w;
+    const int64_t first = ((n * g.h + y0) * g.w + x0) * c.pixel;
+    for (int64_t ky = 0; inside && ky < g.kh; ++ky) {
+      for (int64_t kx = 0; kx < g.kw; ++kx) *out++ = c.x + (first + ky * down + kx * right);
+    }
+    for (int64_t ky = 0; !inside && ky < g.kh; ++ky) {
       const int64_t y = y0 + ky * g.dh;
       const bool row_inside = y >= 0 && y < g.h;
       const float* line = c.x + (n * g.h + (row_inside ? y : 0)) * g.w * c.pixel;
@@ -97,12 +104,10 @@ void conv_row_pointers(const void* context, int64_t row, int64_t count, const fl
     // Where the window begins in a row of x or of the copied edges.
     const bool inner = ox >= e.left && ox < e.right;
     const int64_t at = inner ? ox * g.sw - g.left : (ox < e.left ? ox * g.sw : e.left_pixels + (ox - e.right) * g.sw);
+    const int64_t width = inner ? g.w : e.pixels, y0 = oy * g.sh - g.top, down = g.dh * width * c.pixel;
     const float* from = inner ? c.x : c.border;
-    const int64_t width = inner ? g.w : e.pixels;
-    for (int64_t ky = 0; ky < g.kh; ++ky) {
-      const int64_t y = oy * g.sh - g.top + ky * g.dh;
-      *out++ = y >= 0 && y < g.h ? from + ((n * g.h + y) * width + at) * c.pixel : c.zero;
-    }
+    int64_t offset = ((n * g.h + y0) * width + at) * c.pixel;
+    for (int64_t ky = 0, y = y0; ky < g.kh; ++ky, y += g.dh, offset += down) *out++ = y >= 0 && y < g.h ? from + offset : c.zero;
     if (++ox == g.ow) {
       ox = 0;
       if (++oy == g.oh) {

@@ -137,12 +137,18 @@ float float_of(uint32_t bits) {
   return v;
 }
 
-// The conversion: rounding, ties, overflow to infinity, NaN, subnormals, odd channels.
-void check_to_bf16() {
+// The conversion: rounding, ties, overflow to infinity, NaN, subnormals, odd channels. Without `between`, floats that round up to the smallest
+// normal bfloat16: the conversion instruction does not take them.
+void check_to_bf16(bool between) {
   TestRandom random(21);
   std::vector<float> x = {1.0f, -0.0f, 0.0f, 1e-40f, -1e-39f, NAN, INFINITY, -INFINITY, 3.4e38f, float_of(0x3f808000), float_of(0x3f818000), float_of(0x3f808001),
                           float_of(0x007f8000), float_of(0x007f7fff), float_of(0x7f7f8000), float_of(0x7f800001)};
   while (x.size() < 700) x.push_back(float_of(random.next() << 8 ^ random.next()));
+  for (float& v : x) {
+    uint32_t b;
+    std::memcpy(&b, &v, 4);
+    if (!between && (b & 0x7fffffff) >= 0x007f8000 && (b & 0x7fffffff) < 0x00800000) v = float_of(0x807f7fff);
+  }
   for (int64_t channels : {1, 2, 3, 5, 7, 20, 100, 700}) {
     const int64_t rows = 700 / channels, words = (channels + 1) / 2;
     std::vector<uint32_t> expected(static_cast<size_t>(rows * words)), out(expected.size());
@@ -160,6 +166,7 @@ void check_to_bf16() {
       CHECK(out == expected);
     };
     for (const FgemmKernels* kernels : kernels_here()) same(*kernels);
+    for (Isa isa : testable_isas()) same(fgemm_bf16_kernels(isa));
   }
 }
 
@@ -245,7 +252,8 @@ int main() {
   check_problem(random_problem(&random, 30, 70, 2, 600, 1));   // K blocks inside a tap
   check_problem(random_problem(&random, 31, 33, 3, 17, 3));    // groups
   check_problem(random_problem(&random, 5, 9, 1, 0, 1));       // nothing to sum
-  check_to_bf16();
+  check_to_bf16(true);
+  check_to_bf16(false);
   check_hardware_flush();
   for (const FgemmKernels* kernels : kernels_here()) CHECK(bf16_follows(*kernels));
   FgemmKernels wrong = fgemm_kernels_portable;  // the check must notice
