@@ -29,25 +29,30 @@ NK_INLINE __m512 scale16(const Requant& q, __m512i acc, int64_t channel) {
   return _mm512_add_ps(t, _mm512_loadu_ps(q.bias + channel));
 }
 
-NK_INLINE void store_codes16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
+// Codes of 16 sums, one a lane; residual is used where `with` says so.
+NK_INLINE __m512i codes16(const Requant& q, __m512i acc, int64_t channel, __m512i residual, bool with) {
   __m512 t = scale16(q, acc, channel);
-  if (residual != nullptr) {
-    const __m512i r = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual)));
-    const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(r, _mm512_set1_epi32(q.r_zero)));
+  if (with) {
+    const __m512 f = _mm512_cvtepi32_ps(_mm512_sub_epi32(residual, _mm512_set1_epi32(q.r_zero)));
     t = _mm512_add_ps(t, _mm512_mul_ps(f, _mm512_set1_ps(q.r_mult)));
   }
   t = _mm512_max_ps(t, _mm512_set1_ps(q.code_lo));
   t = _mm512_min_ps(t, _mm512_set1_ps(q.code_hi));
-  const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(t), _mm512_set1_epi32(q.zero));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(code));
+  return _mm512_add_epi32(_mm512_cvtps_epi32(t), _mm512_set1_epi32(q.zero));
 }
 
-NK_INLINE void store_floats16(const Requant& q, __m512i acc, int64_t channel, const float* residual, float* out) {
+NK_INLINE void store_codes16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
+  const bool with = residual != nullptr;
+  const __m512i r = with ? _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual))) : acc;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(codes16(q, acc, channel, r, with)));
+}
+
+NK_INLINE __m512 floats16(const Requant& q, __m512i acc, int64_t channel, __m512 residual, bool with) {
   __m512 t = scale16(q, acc, channel);
-  if (residual != nullptr) t = _mm512_add_ps(t, _mm512_loadu_ps(residual));
+  if (with) t = _mm512_add_ps(t, residual);
   if (q.has_flo) t = _mm512_max_ps(t, _mm512_set1_ps(q.flo));
   if (q.has_fhi) t = _mm512_min_ps(t, _mm512_set1_ps(q.fhi));
-  _mm512_storeu_ps(out, t);
+  return t;
 }
 
 // Four vectors of scaled sums to 64 codes: a to d one after the other. Packs put quarters of a, b, c and d into each 128-bit lane, hence the
@@ -118,8 +123,8 @@ NK_INLINE void store_codes(const Tile& t, const __m512i (&acc)[kRows][kVectors])
   }
 }
 
-// True when store_codes applies. Everything else goes through finish_sums, which is not inlined: a call (memcpy of a partial row) inside the
-// tile makes the compiler spill accumulators in the main loop.
+// True when store_codes applies. Everything else goes through finish_sums, which is not inlined: its loops inside the tile would make the
+// compiler spill accumulators in the main loop.
 NK_INLINE bool is_packed(const Tile& t, int width) { return t.requant != nullptr && t.requant->bounded && t.columns == width; }
 
 // Section 5 for the eight 64-bit lanes of p, e in [1, 62]: (p + half - 1 + odd) >> e with odd the lowest bit of p >> e.
@@ -141,59 +146,37 @@ NK_INLINE __m512i dyadic8(const Requant& q, __m512i acc, __m512i m, __m512i e, _
   return _mm512_min_epi64(_mm512_max_epi64(v, _mm512_set1_epi64(q.lo)), _mm512_set1_epi64(q.hi));
 }
 
-NK_INLINE void store_dyadic16(const Requant& q, __m512i acc, int64_t channel, const uint8_t* residual, uint8_t* out) {
+NK_INLINE __m512i dyadic16(const Requant& q, __m512i acc, int64_t channel, __m512i r, bool with) {
   const __m512i m = _mm512_loadu_si512(q.m + channel), e = _mm512_loadu_si512(q.e + channel);
-  const bool with = residual != nullptr;
-  const __m512i r = with ? _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(residual))) : acc;
   const __m512i even = dyadic8(q, acc, m, _mm512_and_si512(e, _mm512_set1_epi64(0xffffffff)), r, with);
   const __m512i odd = dyadic8(q, _mm512_srli_epi64(acc, 32), _mm512_srli_epi64(m, 32), _mm512_srli_epi64(e, 32),
                               _mm512_srli_epi64(r, 32), with);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(_mm512_or_si512(even, _mm512_slli_epi64(odd, 32))));
+  return _mm512_or_si512(even, _mm512_slli_epi64(odd, 32));
 }
 
-// Rows of sums (stride kWidth, a multiple of 16) to whole rows of floats.
-template <int kWidth>
-NK_INLINE void finish_floats(const Tile& t, const int32_t* sums) {
-  const Requant q = *t.requant;  // a copy: stores of floats may alias it
-  float* out = static_cast<float*>(t.out);
-  const float* residual = q.residual == Residual::kF32 ? static_cast<const float*>(t.residual) : nullptr;
-  NK_UNROLL(1)
-  for (int row = 0; row < t.rows; ++row) {
-    NK_UNROLL(4)
-    for (int v = 0; v < kWidth; v += 16) {
-      const int64_t at = row * t.out_stride + v;
-      const __m512i acc = _mm512_loadu_si512(sums + row * kWidth + v);
-      store_floats16(q, acc, t.channel + v, residual == nullptr ? nullptr : residual + at, out + at);
-    }
-  }
-}
-
-// Rows of sums (stride kWidth, a multiple of 16) to any output.
+// Rows of sums (stride kWidth, a multiple of 16) to any output. Masks take the ends of rows: GCC 12 makes rep movs of copies of a few bytes,
+// half of the time of a layer with 24 channels.
 template <int kWidth>
 __attribute__((noinline)) void finish_sums(const Tile& t, const int32_t* sums) {
   if (t.requant == nullptr) return requantize_tile(t, sums, kWidth);
-  const Requant& q = *t.requant;
-  const size_t columns = static_cast<size_t>(t.columns);
-  alignas(64) uint8_t codes[kWidth], r_codes[kWidth] = {};
-  alignas(64) float floats[kWidth], r_floats[kWidth] = {};
-  if (q.out_f32 && t.columns == kWidth) return finish_floats<kWidth>(t, sums);
-  for (int row = 0; row < t.rows; ++row) {
-    const int64_t at = row * t.out_stride;
-    if (q.residual == Residual::kU8) memcpy(r_codes, static_cast<const uint8_t*>(t.residual) + at, columns);
-    if (q.residual == Residual::kF32) memcpy(r_floats, static_cast<const float*>(t.residual) + at, columns * 4);
-    for (int v = 0; v < kWidth; v += 16) {
-      const __m512i acc = _mm512_loadu_si512(sums + row * kWidth + v);
+  const Requant q = *t.requant;  // a copy: what is stored may alias it
+  const int64_t columns = t.columns, channel = t.channel, stride = t.out_stride, rows = t.rows;
+  for (int64_t row = 0; row < rows; ++row, sums += kWidth) {
+    for (int64_t v = 0; v < columns; v += 16) {
+      const __m512i acc = _mm512_loadu_si512(sums + v);
+      const __mmask16 inside = static_cast<__mmask16>(columns - v >= 16 ? 0xffff : (1u << (columns - v)) - 1);
+      const int64_t at = row * stride + v;
       if (q.out_f32) {
-        store_floats16(q, acc, t.channel + v, q.residual == Residual::kF32 ? r_floats + v : nullptr, floats + v);
-      } else {
-        const uint8_t* r = q.residual == Residual::kU8 ? r_codes + v : nullptr;
-        q.dyadic ? store_dyadic16(q, acc, t.channel + v, r, codes + v) : store_codes16(q, acc, t.channel + v, r, codes + v);
+        const bool with = q.residual == Residual::kF32;
+        const __m512 r = with ? _mm512_maskz_loadu_ps(inside, static_cast<const float*>(t.residual) + at) : _mm512_setzero_ps();
+        _mm512_mask_storeu_ps(static_cast<float*>(t.out) + at, inside, floats16(q, acc, channel + v, r, with));
+        continue;
       }
-    }
-    if (q.out_f32) {
-      memcpy(static_cast<float*>(t.out) + at, floats, columns * 4);
-    } else {
-      memcpy(static_cast<uint8_t*>(t.out) + at, codes, columns);
+      const bool with = q.residual == Residual::kU8;
+      const __m128i bytes = with ? _mm_maskz_loadu_epi8(inside, static_cast<const uint8_t*>(t.residual) + at) : _mm_setzero_si128();
+      const __m512i r = _mm512_cvtepu8_epi32(bytes);
+      const __m512i code = q.dyadic ? dyadic16(q, acc, channel + v, r, with) : codes16(q, acc, channel + v, r, with);
+      _mm_mask_storeu_epi8(static_cast<uint8_t*>(t.out) + at, inside, _mm512_cvtepi32_epi8(code));
     }
   }
 }
