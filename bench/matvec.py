@@ -90,7 +90,12 @@ def openvino_low(w: Array, scale: Array, group: int, bits: int, x: Array, *, dyn
     config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
     config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = group if dynamic else 0
     request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
-    return Session(lambda: [request.infer([x])[0]], 1)
+
+    # The tensor reads this array's memory: where it was freed, sessions answered nonsense now and then.
+    def run(_kept: Array = packed) -> list[Any]:
+        return [request.infer([x])[0]]
+
+    return Session(run, 1)
 
 
 def openvino_float(w: Array, x: Array) -> Session:

@@ -13,7 +13,9 @@ from netsuke.measure.subject import Prepared
 
 def _kind(kernel: str, op: str) -> str:
     """Which arithmetic limit a layer is held against."""
-    if op.startswith("q"):
+    if op in ("bconv", "blinear"):
+        return "bit"
+    if op.startswith("q") or kernel.startswith("wlinear_a8"):
         return "int8"
     return "bf16" if "bf16" in kernel else "f32"
 
