@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ from netsuke.nn.integer_probe import Probe
 from netsuke.nn.integer_products import Kernels, Window, products
 from netsuke.nn.integer_range import Range, clipping, following, least_error
 from netsuke.nn.integer_samples import factors, octaves, scaled, weight_gradient
-from netsuke.nn.qtensor import QTensor, affine, check_finite, shift_exponents
+from netsuke.nn.qtensor import QTensor, affine, check_finite, on_host, shift_exponents
 
 _SMALLEST = 2.0**-126
 _INT32 = 2**31 - 1
@@ -198,6 +199,7 @@ class IntegerLayer(nn.Module):
         scale, top = shared_exponent(float(ranges.max()), bits, self.config.chain)
         return QTensor(kit.quantize(x.detach(), scale, 0, -top, top, None, wide=True), scale, 0, -top, top)
 
+    @np.errstate(over="ignore")  # an infinity, as torch has it
     def quantize_gradient(self, g: Tensor, w: QTensor, ranges: Tensor | None = None) -> QTensor | None:
         """dY f32 [N, OH, OW, O] -> codes; None when all of it is zero. ranges: its channels' largest, where known.
 
@@ -207,20 +209,21 @@ class IntegerLayer(nn.Module):
         config, kit = self.config, products(self.config.products)
         ranges = kit.absmax(g) if ranges is None else ranges
         check_finite(ranges, self.where)
-        if not bool(ranges.any()):
+        found = on_host(ranges)
+        if not found.any():
             return None
         if config.gradient == "dfp":
             return self._fixed_point(g, config.gradient_bits)
-        top = 2 ** (config.gradient_bits - 1) - 1
-        weighted = ranges * w.scale
+        top, weights, exponents = 2 ** (config.gradient_bits - 1) - 1, on_host(w.scale), None
         if config.gradient == "channel":
-            exponents, scale = None, torch.where(ranges > 0, ranges / top, torch.ones_like(ranges))
+            steps = np.where(found > 0, found / np.float32(top), np.float32(1))
         else:
             groups = config.groups if config.gradient == "shift" else 1
-            exponents, largest = shift_exponents(weighted, groups)
-            base = torch.tensor(largest / top, dtype=torch.float32).clamp_min(_SMALLEST)
-            scale = torch.ldexp(base.expand(len(exponents)), -exponents.to(torch.int32)) / w.scale
-        scale = scale.clamp_min(_SMALLEST)
+            exponents, largest = shift_exponents(torch.from_numpy(found * weights), groups)
+            base = max(np.float32(largest / top), np.float32(_SMALLEST))
+            steps = np.ldexp(base, -on_host(exponents).astype(np.int32)) / weights
+            exponents = exponents.to(g.device)
+        scale = torch.from_numpy(np.maximum(steps, np.float32(_SMALLEST))).to(g.device)
         seed = None
         if config.stochastic:
             seed = (config.seed, (self.index << 40) + int(self.draws))
