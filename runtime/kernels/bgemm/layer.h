@@ -39,6 +39,7 @@ class Layer {
  private:
   struct Blocks;
   struct Task;
+  struct Dropped;
   Blocks blocks(const Extent& e, int threads) const;
   void pack(const uint64_t* w);
   void write_taps(const uint64_t* w, int64_t unit);
@@ -48,7 +49,7 @@ class Layer {
   void run_task(const Blocks& b, const Extent& e, const Task& task) const;
   void choose(const uint64_t* w, Isa isa);
   int32_t valid_taps(const Extent& e, int64_t m, int64_t range[4]) const;
-  void drop_padding(int64_t unit, const int64_t range[4], int32_t* count) const;
+  void bits_outside(int64_t unit, const int64_t range[4], int32_t* sums) const;
   void sum_ones(int64_t unit, int rows, int columns, int32_t* count) const;
   bool zero_padded() const { return pad_value_ == 0 && !f_.zero_one && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
   // Blocks of 64 outputs are whole words of the packed output.
