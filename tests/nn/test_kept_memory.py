@@ -41,18 +41,19 @@ def faults(block=40 << 20):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(block // 4)
         counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    return min(counts)
+    return counts
 
-found = [faults(), memory.keep_memory(), faults(), memory.keep_memory(), memory.keep_memory(False), faults()]
-print((40 << 20) // resource.getpagesize(), *map(int, found))
+found = [min(faults()), memory.keep_memory(), min(faults()), memory.keep_memory(), memory.keep_memory(False)]
+print((40 << 20) // resource.getpagesize(), *map(int, found), faults()[0])
 """
 
 
 @needs_glibc
 def test_large_blocks_are_used_again_and_given_back() -> None:
     """Fewest page faults of a tensor that glibc maps anew by default, of 16 in turn: an aligned block wants a few
-    bytes more than the hole its like left, so that some of the first still grow the heap. In a process of its own:
-    blocks of other threads than the first come from arenas of 64 MB, which glibc gives back all the same."""
+    bytes more than the hole its like left, so that some of the first still grow the heap. The first alone tells whether
+    memory went back: a hole inside the heap, its pages gone, may serve the others. In a process of its own: blocks of
+    other threads than the first come from arenas of 64 MB, which glibc gives back all the same."""
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     pages, before, kept, during, again, off, after = map(int, done.stdout.split())
     if before < pages // 2:
