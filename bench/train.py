@@ -118,6 +118,7 @@ def variants(
         "torch bfloat16": lambda: step(network(name), x, y, bfloat16=True),
     }
     if name == "vgg":
+        makers["one-bit fused"] = lambda: step(one_bit_fqt.apply(network(name)), x, y, fused=True)
         makers["one-bit"] = lambda: step(one_bit_fqt.apply(network(name)), x, y)
     for w in bits:
         makers |= {

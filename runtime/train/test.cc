@@ -255,6 +255,7 @@ int main() {
     check_three_by_three(isa, 3, 9, 7, 1, true);
     check_three_by_three(isa, 20, 15, 16, 1, false);
     check_three_by_three(isa, 1, 4, 300, 1, true);  // one row of tiles is too long for a span
+    check_three_by_three(isa, 2, 8, 300, 1, true);  // eight spans: three threads take whole ones
     check_three_by_three(isa, 3, 9, 8, 2, true);
     check_three_by_three(isa, 2, 16, 15, 2, true);
   }

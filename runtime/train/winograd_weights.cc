@@ -59,97 +59,149 @@ std::vector<int64_t> Trainer::spans_of_tiles(const Conv& c, const Codes& x, cons
   return ends;
 }
 
+namespace {
+
+// What a pass over the spans needs: operands of one span, sums of one block of windows, int64 totals over spans. A worker that takes whole
+// spans has its own of each.
+struct Workspace {
+  uint32_t *a, *b;  // [position][panel][pair][16 channels of two tiles]
+  int32_t* m;       // [position][16][2 * 16]
+  int64_t* total;   // [o][tap][c]
+};
+
+struct WeightPass {
+  const Conv& c;
+  const Codes &x, &g;
+  const Table& table;
+  const Winograd& kernels;
+  std::vector<WinogradPhase> phases;
+  int side, points, positions;
+  int64_t pairs, sources, a_panels, b_panels, blocks, a_position, b_position, m_position;
+  const uint8_t *zero_x, *zero_g;
+  bool several;
+  const float* mult;
+  float* dw;
+
+  // Two tiles of x and of dY, from tile t0 + 2 * pair of a span of `count` on.
+  void transform(const Workspace& to, int64_t t0, int64_t count, int64_t pair) const {
+    const auto* xs = static_cast<const uint8_t*>(x.data);
+    const auto* gs = static_cast<const uint8_t*>(g.data);
+    const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4;
+    const uint8_t* in[2][36];
+    const uint8_t* out[2][16];
+    for (int64_t s = 0; s < sources; ++s) {
+      const WinogradPhase& phase = phases[static_cast<size_t>(s)];
+      for (int i = 0; i < 2; ++i) {
+        const int64_t t = t0 + 2 * pair + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
+        if (t >= t0 + count) {
+          std::fill(in[i], in[i] + positions, zero_x);
+          std::fill(out[i], out[i] + 16, zero_g);
+          continue;
+        }
+        const int64_t y0 = 4 * c.stride_h * ty + phase.y, x0 = 4 * c.stride_w * tx + phase.x;
+        addresses(points, xs + n * c.h * c.w * c.c, c.h, c.w, c.c, c.stride_h, y0, x0, zero_x, in[i]);
+        addresses(4, gs + n * oh * ow * c.o, oh, ow, c.o, 1, 4 * ty, 4 * tx, zero_g, out[i]);
+      }
+      kernels.input_pairs({in[0], in[1], c.c, static_cast<uint8_t>(x.zero), {1, 1}, to.b + (s * b_panels * pairs + pair) * kWidth, b_position, pairs * kWidth});
+    }
+    kernels.gradient_pairs({out[0], out[1], c.o, static_cast<uint8_t>(g.zero), {1, 1}, to.a + pair * kWidth, a_position, pairs * kWidth});
+  }
+
+  int64_t tasks() const { return a_panels * sources * blocks; }
+
+  // One panel of outputs, one phase and two panels of inputs of a span: added to the totals, or to dW where the span is all there is.
+  void multiply(const Workspace& in, int64_t count, bool first, int64_t task) const {
+    const int64_t pa = task / blocks / sources, source = task / blocks % sources, pb = task % blocks * kPair;
+    const int64_t together = std::min<int64_t>(kPair, b_panels - pb);
+    const auto groups = static_cast<int32_t>((count + 1) / 2);
+    for (int at = 0; at < positions; ++at) {
+      size_t begin, end;
+      phases_at(phases, side, at, &begin, &end);
+      if (static_cast<size_t>(source) < begin || static_cast<size_t>(source) >= end) {
+        memset(in.m + at * m_position, 0, kPair * kWidth * kWidth * 4);
+        continue;
+      }
+      const auto* rows_a = reinterpret_cast<const uint8_t*>(in.a + at * a_position + pa * pairs * kWidth);
+      const uint8_t* row[kWidth];
+      for (int i = 0; i < kWidth; ++i) row[i] = rows_a + 4 * i;
+      const auto* panel_b = reinterpret_cast<const uint8_t*>(in.b + at * b_position + (source * b_panels + pb) * pairs * kWidth);
+      multiply_pair(table, row, 0, kWidth, groups, kGroupBytes, panel_b, pairs * kGroupBytes, together, in.m + at * m_position);
+    }
+    for (int64_t p = 0; p < together; ++p) {
+      for (int64_t i = 0; i < kWidth; ++i) {
+        alignas(64) int32_t window[9 * kWidth];
+        kernels.window(in.m + i * kPair * kWidth + p * kWidth, m_position, window);
+        for (int t = 0; t < side * side; ++t) {
+          const int tap = phases[static_cast<size_t>(source)].taps[t];
+          const int64_t o = pa * kWidth + i, to = (o * 9 + tap) * c.c + (pb + p) * kWidth;
+          if (tap >= 0) keep(in, window + t * kWidth, o, to, first);
+        }
+      }
+    }
+  }
+
+  void keep(const Workspace& in, const int32_t* sum, int64_t o, int64_t to, bool first) const {
+    if (several && first) memset(in.total + to, 0, kWidth * sizeof(int64_t));
+    if (several) return kernels.add(sum, in.total + to);
+    for (int64_t k = 0; k < kWidth; ++k) dw[to + k] = static_cast<float>(sum[k]) * mult[o];
+  }
+};
+
+// Threads that take whole spans, each with totals of its own, hand no operands to each other: 64 channels of 32x32 take 4.4 instead of 5.0 ms
+// with two (Zen 5). Totals that leave the caches, or spans too few for every thread, cost more than that.
+bool takes_spans(size_t spans, int64_t threads, int64_t total_bytes) {
+  return threads > 1 && static_cast<int64_t>(spans) >= 2 * threads && total_bytes <= int64_t{3} << 19;
+}
+
+}  // namespace
+
 Status Trainer::winograd_weights(const Conv& c, const Codes& x, const Codes& g, const float* mult, float* dw) {
   const int side = c.stride_h == 1 ? 3 : 2, points = side + 3, positions = points * points;
-  const Winograd& kernels = side == 3 ? table_.winograd : table_.winograd_two;
-  const std::vector<WinogradPhase> phases = phases_of(c);
-  const int64_t oh = c.oh(), ow = c.ow(), th = (oh + 3) / 4, tw = (ow + 3) / 4;
   const std::vector<int64_t> ends = spans_of_tiles(c, x, g);
   int64_t span = 0;
   for (size_t i = 0; i < ends.size(); ++i) span = std::max(span, ends[i] - (i == 0 ? 0 : ends[i - 1]));
-  const int64_t pairs = (span + 1) / 2 | 1, sources = static_cast<int64_t>(phases.size());
-  const int64_t a_panels = c.o / kWidth, b_panels = c.c / kWidth, threads = pool_.threads();
-  const int64_t a_position = (a_panels * pairs + 1) * kWidth, b_position = (sources * b_panels * pairs + 1) * kWidth;
-  const int64_t m_position = kPair * kWidth * kWidth + kLine / 4, m_bytes = positions * m_position * 4;
-  const bool several = ends.size() > 1, small = c.n * oh * ow <= kInt32 / std::max<int64_t>(1, x.top() * g.top());
-  const int64_t total_bytes = several ? c.o * 9 * c.c * 8 : 0;
-  NETSUKE_TRY(reserve(&a_, positions * a_position * 4 + kSlackBytes));
-  NETSUKE_TRY(reserve(&b_, positions * b_position * 4 + kSlackBytes));
-  NETSUKE_TRY(reserve(&sums_, threads * m_bytes));
-  NETSUKE_TRY(reserve(&wide_, std::max<int64_t>(64, total_bytes)));
-  auto* a = reinterpret_cast<uint32_t*>(a_.data());
-  auto* b = reinterpret_cast<uint32_t*>(b_.data());
-  auto* total = reinterpret_cast<int64_t*>(wide_.data());
   const std::vector<uint8_t> zero_x(static_cast<size_t>(c.c), static_cast<uint8_t>(x.zero)), zero_g(static_cast<size_t>(c.o), static_cast<uint8_t>(g.zero));
-  const auto* xs = static_cast<const uint8_t*>(x.data);
-  const auto* gs = static_cast<const uint8_t*>(g.data);
+  std::vector<WinogradPhase> phases = phases_of(c);
+  const int64_t pairs = (span + 1) / 2 | 1, sources = static_cast<int64_t>(phases.size()), a_panels = c.o / kWidth, b_panels = c.c / kWidth;
+  const WeightPass pass = {c, x, g, table_, side == 3 ? table_.winograd : table_.winograd_two, std::move(phases), side, points, positions, pairs, sources,
+                           a_panels, b_panels, (b_panels + kPair - 1) / kPair, (a_panels * pairs + 1) * kWidth, (sources * b_panels * pairs + 1) * kWidth,
+                           kPair * kWidth * kWidth + kLine / 4, zero_x.data(), zero_g.data(), ends.size() > 1, mult, dw};
+  const int64_t threads = pool_.threads(), totals = c.o * 9 * c.c;
+  const bool alone = takes_spans(ends.size(), threads, totals * 8);
+  const int64_t workers = alone ? threads : 1;
+  const int64_t a_bytes = positions * pass.a_position * 4 + kSlackBytes, b_bytes = positions * pass.b_position * 4 + kSlackBytes;
+  NETSUKE_TRY(reserve(&a_, workers * a_bytes));
+  NETSUKE_TRY(reserve(&b_, workers * b_bytes));
+  NETSUKE_TRY(reserve(&sums_, threads * positions * pass.m_position * 4));
+  NETSUKE_TRY(reserve(&wide_, std::max<int64_t>(64, pass.several ? workers * totals * 8 : 0)));
+  auto* total = reinterpret_cast<int64_t*>(wide_.data());
+  const auto workspace = [&](int64_t worker, int64_t thread) {
+    return Workspace{reinterpret_cast<uint32_t*>(a_.data() + worker * a_bytes), reinterpret_cast<uint32_t*>(b_.data() + worker * b_bytes),
+                     reinterpret_cast<int32_t*>(sums_.data()) + thread * positions * pass.m_position, total + worker * totals};
+  };
   const Stopwatch watch(&tiles_ns_);
-  int64_t t0 = 0;
-  for (size_t visit = 0; visit < ends.size(); t0 = ends[visit], ++visit) {
-    const int64_t count = ends[visit] - t0, used = (count + 1) / 2;
-    const bool first = visit == 0, last = visit + 1 == ends.size();
-    pool_.parallel_for(used, [&](int64_t pair, int) {
-      const uint8_t* in[2][36];
-      const uint8_t* out[2][16];
-      for (int64_t s = 0; s < sources; ++s) {
-        const WinogradPhase& phase = phases[static_cast<size_t>(s)];
-        for (int i = 0; i < 2; ++i) {
-          const int64_t t = t0 + 2 * pair + i, tx = t % tw, ty = t / tw % th, n = t / tw / th;
-          if (t >= t0 + count) {
-            std::fill(in[i], in[i] + positions, zero_x.data());
-            std::fill(out[i], out[i] + 16, zero_g.data());
-            continue;
-          }
-          const int64_t y0 = 4 * c.stride_h * ty + phase.y, x0 = 4 * c.stride_w * tx + phase.x;
-          addresses(points, xs + n * c.h * c.w * c.c, c.h, c.w, c.c, c.stride_h, y0, x0, zero_x.data(), in[i]);
-          addresses(4, gs + n * oh * ow * c.o, oh, ow, c.o, 1, 4 * ty, 4 * tx, zero_g.data(), out[i]);
-        }
-        kernels.input_pairs({in[0], in[1], c.c, static_cast<uint8_t>(x.zero), {1, 1}, b + (s * b_panels * pairs + pair) * kWidth, b_position, pairs * kWidth});
-      }
-      kernels.gradient_pairs({out[0], out[1], c.o, static_cast<uint8_t>(g.zero), {1, 1}, a + pair * kWidth, a_position, pairs * kWidth});
-    });
-    const int64_t blocks = (b_panels + kPair - 1) / kPair;
-    pool_.parallel_for(a_panels * sources * blocks, [&](int64_t task, int thread) {
-      auto* m = reinterpret_cast<int32_t*>(sums_.data() + thread * m_bytes);
-      const int64_t pa = task / blocks / sources, source = task / blocks % sources, pb = task % blocks * kPair;
-      const int64_t together = std::min<int64_t>(kPair, b_panels - pb);
-      const WinogradPhase& phase = phases[static_cast<size_t>(source)];
-      const auto groups = static_cast<int32_t>(used);
-      for (int at = 0; at < positions; ++at) {
-        size_t begin, end;
-        phases_at(phases, side, at, &begin, &end);
-        if (static_cast<size_t>(source) < begin || static_cast<size_t>(source) >= end) {
-          memset(m + at * m_position, 0, kPair * kWidth * kWidth * 4);
-          continue;
-        }
-        const auto* rows_a = reinterpret_cast<const uint8_t*>(a + at * a_position + pa * pairs * kWidth);
-        const uint8_t* row[kWidth];
-        for (int i = 0; i < kWidth; ++i) row[i] = rows_a + 4 * i;
-        const auto* panel_b = reinterpret_cast<const uint8_t*>(b + at * b_position + (source * b_panels + pb) * pairs * kWidth);
-        multiply_pair(table_, row, 0, kWidth, groups, kGroupBytes, panel_b, pairs * kGroupBytes, together, m + at * m_position);
-      }
-      for (int64_t p = 0; p < together; ++p) {
-        for (int64_t i = 0; i < kWidth; ++i) {
-          alignas(64) int32_t window[9 * kWidth];
-          kernels.window(m + i * kPair * kWidth + p * kWidth, m_position, window);
-          const int64_t o = pa * kWidth + i;
-          for (int t = 0; t < side * side; ++t) {
-            const int tap = phase.taps[t];
-            if (tap < 0) continue;
-            const int64_t to = (o * 9 + tap) * c.c + (pb + p) * kWidth;
-            const int32_t* sum = window + t * kWidth;
-            if (several && first) memset(total + to, 0, kWidth * sizeof(int64_t));
-            if (several) kernels.add(sum, total + to);
-            if (!last) continue;
-            for (int64_t k = 0; k < kWidth; ++k) {
-              const float whole = !several ? static_cast<float>(sum[k]) : small ? static_cast<float>(static_cast<int32_t>(total[to + k])) : static_cast<float>(total[to + k]);
-              dw[to + k] = whole * mult[o];
-            }
-          }
-        }
-      }
-    });
+  pool_.parallel_for(alone ? workers : 0, [&](int64_t worker, int) {
+    const Workspace mine = workspace(worker, worker);
+    for (auto visit = static_cast<size_t>(worker); visit < ends.size(); visit += static_cast<size_t>(workers)) {
+      const int64_t t0 = visit == 0 ? 0 : ends[visit - 1], count = ends[visit] - t0;
+      for (int64_t pair = 0; pair < (count + 1) / 2; ++pair) pass.transform(mine, t0, count, pair);
+      for (int64_t task = 0; task < pass.tasks(); ++task) pass.multiply(mine, count, visit == static_cast<size_t>(worker), task);
+    }
+  });
+  for (size_t visit = 0; !alone && visit < ends.size(); ++visit) {
+    const int64_t t0 = visit == 0 ? 0 : ends[visit - 1], count = ends[visit] - t0;
+    pool_.parallel_for((count + 1) / 2, [&](int64_t pair, int thread) { pass.transform(workspace(0, thread), t0, count, pair); });
+    pool_.parallel_for(pass.tasks(), [&](int64_t task, int thread) { pass.multiply(workspace(0, thread), count, visit == 0, task); });
   }
+  if (!pass.several) return Status();
+  const bool small = c.n * c.oh() * c.ow() <= kInt32 / std::max<int64_t>(1, x.top() * g.top());  // totals fit 32 bits, which convert faster
+  pool_.parallel_for(c.o, [&](int64_t o, int) {
+    for (int64_t at = o * 9 * c.c; at < (o + 1) * 9 * c.c; ++at) {
+      int64_t sum = total[at];
+      for (int64_t worker = 1; worker < workers; ++worker) sum += total[worker * totals + at];
+      dw[at] = (small ? static_cast<float>(static_cast<int32_t>(sum)) : static_cast<float>(sum)) * mult[o];
+    }
+  });
   return Status();
 }
 

@@ -30,6 +30,7 @@ GRADIENTS = ("pruned", "per-sample", "float")
 PRUNING = ("random", "largest")
 _GRAD: Any = importlib.import_module("torch.nn.grad")  # untyped
 _COUNTERS = 65535  # products of the fast kernels' 16-bit counters
+_BELOW_ONE = 1 - 2.0**-24  # the largest f32 below 1
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class _OneBit(torch.autograd.Function):
         low, high = products(layer.config.products).minmax(rows)
         ctx.all_inside = low > -1 and high < 1  # so it mostly is: no mask for the weights' gradient then
         ctx.layer, ctx.signs, ctx.weights, ctx.rows, ctx.alpha = layer, signs, weights, rows, alpha
-        ctx.inside = x.abs() < 1
+        ctx.outside = products(layer.config.products).outside(x, -_BELOW_ONE, _BELOW_ONE)
         return kit.convolve(layer.window, signs, weights, alpha)
 
     @staticmethod
@@ -228,12 +229,14 @@ class _OneBit(torch.autograd.Function):
         g, layer = gradients[0].contiguous(), ctx.layer
         if layer.config.gradient == "float":
             dx, dw = layer.float_gradients(g, ctx.signs, ctx.rows, ctx.alpha)
+            dx = dx.contiguous()
         else:
             dx, dw = layer.gradients(g, ctx.signs, ctx.weights, ctx.rows, ctx.alpha)
         if not ctx.all_inside:
             dw = dw * (ctx.rows.abs() < 1)
         dw = dw.permute(0, 3, 1, 2) if layer.weight.ndim == 4 else dw.reshape(layer.weight.shape)
-        return dx.mul_(ctx.inside), dw, None
+        products(layer.config.products).settle_gradient(dx, ctx.outside, torch.ones(len(dx)))
+        return dx, dw, None
 
 
 class OneBitLayer(nn.Module):
