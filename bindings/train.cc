@@ -16,68 +16,14 @@
 #include <unordered_map>
 
 #include "bindings.h"
-#include "train/products.h"
+#include "train_arrays.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
 
-using netsuke::Status;
-using netsuke::train::Codes;
-using netsuke::train::Conv;
 using netsuke::train::Trainer;
-using Array = nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig>;
-using Out = nb::ndarray<nb::device::cpu, nb::c_contig>;
-
-void invalid(const std::string& message) { netsuke_check(Status(netsuke::Code::kInvalidArgument, message)); }
-
-template <typename T, typename A>
-T* floats(const A& array, int64_t size, const char* name) {
-  if (array.dtype() != nb::dtype<float>()) invalid(std::string(name) + " must be float32");
-  if (static_cast<int64_t>(array.size()) != size) {
-    invalid(std::string(name) + " has " + std::to_string(array.size()) + " values, expected " + std::to_string(size));
-  }
-  return static_cast<T*>(array.data());
-}
-
-// Codes with (zero, lo, hi): u8 or s8, or s16.
-Codes codes(const Array& array, int64_t size, const std::vector<int32_t>& range, bool weights, const char* name) {
-  const bool wide = array.dtype() == nb::dtype<int16_t>();
-  const bool narrow = weights ? array.dtype() == nb::dtype<int8_t>() : array.dtype() == nb::dtype<uint8_t>();
-  if (!wide && !narrow) invalid(std::string(name) + (weights ? " must be int8 or int16" : " must be uint8 or int16"));
-  if (static_cast<int64_t>(array.size()) != size) {
-    invalid(std::string(name) + " has " + std::to_string(array.size()) + " values, expected " + std::to_string(size));
-  }
-  if (range.size() != 3) invalid(std::string(name) + " needs (zero, lo, hi)");
-  return {array.data(), range[0], range[1], range[2], wide};
-}
-
-// [n, h, w, c, o, kh, kw, stride_h, stride_w, top, left, bottom, right, dilation_h, dilation_w, groups]
-Conv conv_of(const std::vector<int64_t>& v) {
-  if (v.size() != 16) invalid("a layer is 16 numbers");
-  for (int64_t i : v) {
-    if (i < 0 || i > (int64_t{1} << 31)) invalid("a size of the layer is out of range");
-  }
-  for (int i : {7, 8, 13, 14, 15}) {
-    if (v[static_cast<size_t>(i)] < 1) invalid("strides, dilations and groups must be positive");
-  }
-  return {v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]};
-}
-
-int64_t inputs(const Conv& c) { return c.n * c.h * c.w * c.c; }
-int64_t outputs(const Conv& c) { return c.n * c.oh() * c.ow() * c.o; }
-int64_t weights(const Conv& c) { return c.o * c.kh * c.kw * (c.c / c.groups); }
-
-template <typename Body>
-void without_gil(const Body& body) {
-  Status status;
-  {
-    const nb::gil_scoped_release release;
-    status = body();
-  }
-  netsuke_check(status);
-}
 
 void forward(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, const Array& w,
              const std::vector<int32_t>& w_range, const Array& mult, const std::optional<Array>& bias, const Out& y) {
@@ -166,15 +112,6 @@ void minmax(Trainer& t, const Array& x, const Out& out) {
   without_gil([&] { return t.minmax(values, count, to); });
 }
 
-template <typename T, typename A>
-T* typed(const A& array, int64_t size, const char* name) {
-  if (array.dtype() != nb::dtype<std::remove_const_t<T>>()) invalid(std::string(name) + " has the wrong element type");
-  if (static_cast<int64_t>(array.size()) != size) {
-    invalid(std::string(name) + " has " + std::to_string(array.size()) + " values, expected " + std::to_string(size));
-  }
-  return static_cast<T*>(array.data());
-}
-
 void weight_codes(Trainer& t, const Array& w, int32_t top, const Out& codes, const Out& scale) {
   const auto count = static_cast<int64_t>(w.size()), rows = static_cast<int64_t>(scale.size());
   if (rows < 1 || count % rows != 0) invalid("weights are not a whole number of rows");
@@ -182,87 +119,6 @@ void weight_codes(Trainer& t, const Array& w, int32_t top, const Out& codes, con
   auto* to = typed<int8_t>(codes, count, "codes");
   auto* steps = floats<float>(scale, rows, "scale");
   without_gil([&] { return t.weight_codes(values, rows, count / rows, top, to, steps); });
-}
-
-// f32 [n, c, h, w] in the channels_last format, as rows of c.
-template <typename T, typename A>
-T* planes(const A& x, int64_t* rows, int64_t* columns, const char* name) {
-  if (x.dtype() != nb::dtype<float>() || x.ndim() != 4) invalid(std::string(name) + " must be float32 [n, c, h, w]");
-  int64_t stride = 1;
-  for (const size_t axis : {1, 3, 2, 0}) {
-    if (x.shape(axis) != 1 && x.stride(axis) != stride) invalid(std::string(name) + " must be in the channels_last format");
-    stride *= static_cast<int64_t>(x.shape(axis));
-  }
-  if (stride == 0) invalid(std::string(name) + " is empty");
-  const int64_t c = static_cast<int64_t>(x.shape(1)), r = stride / c;
-  if (*columns != 0 && (r != *rows || c != *columns)) invalid(std::string(name) + " has another shape than x");
-  *rows = r, *columns = c;
-  return static_cast<T*>(x.data());
-}
-using Strided = nb::ndarray<nb::ro, nb::device::cpu>;
-using StridedOut = nb::ndarray<nb::device::cpu>;
-
-bool l1_norm(Trainer& t, const Strided& x, const Array& weight, const Array& bias, double eps, int32_t top, const Out& codes, const StridedOut& y,
-             const Out& numbers, const Out& statistics) {
-  int64_t rows = 0, columns = 0;
-  const auto* from = planes<const float>(x, &rows, &columns, "x");
-  auto* to = planes<float>(y, &rows, &columns, "y");
-  const netsuke::train::L1NormLayer layer = {rows, columns, floats<const float>(weight, columns, "weight"), floats<const float>(bias, columns, "bias"), eps, top};
-  auto* kept = typed<uint8_t>(codes, rows * columns, "codes");
-  auto* made = typed<double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
-  auto* found = floats<float>(statistics, 2 * columns, "statistics");
-  bool finite = false;
-  without_gil([&] { return t.l1_norm(layer, from, kept, to, made, found, &finite); });
-  return finite;
-}
-
-bool l1_norm_gradient(Trainer& t, const Strided& dy, const Array& codes, const Array& numbers, int32_t top, int32_t groups,
-                      const std::optional<std::pair<uint64_t, uint64_t>>& seed, const Out& q_codes, const StridedOut& dx, const Out& sums) {
-  int64_t rows = 0, columns = 0;
-  const auto* g = planes<const float>(dy, &rows, &columns, "dy");
-  auto* to = planes<float>(dx, &rows, &columns, "dx");
-  const netsuke::train::Seed noise = seed ? netsuke::train::Seed{seed->first, seed->second} : netsuke::train::Seed{};
-  const netsuke::train::L1NormGradient gradient = {top, groups, seed ? &noise : nullptr};
-  const auto* v = typed<const uint8_t>(codes, rows * columns, "codes");
-  const auto* n = typed<const double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
-  auto* q = typed<uint8_t>(q_codes, rows * columns, "q_codes");
-  auto* out = floats<float>(sums, 3 * columns, "sums");
-  bool finite = false;
-  without_gil([&] { return t.l1_norm_gradient(rows, columns, g, v, n, gradient, q, to, out, &finite); });
-  return finite;
-}
-
-netsuke::train::BatchNormLayer batch_norm_of(const Array& x, const std::optional<Array>& weight, const std::optional<Array>& bias, double eps, bool relu,
-                                             const Out& numbers) {
-  const auto count = static_cast<int64_t>(x.size()), columns = static_cast<int64_t>(numbers.size()) / 2;
-  if (columns < 1 || count < 1 || count % columns != 0) invalid("x is not a whole number of rows");
-  return {count / columns, columns, weight ? floats<const float>(*weight, columns, "weight") : nullptr,
-          bias ? floats<const float>(*bias, columns, "bias") : nullptr, eps, relu};
-}
-
-void batch_norm(Trainer& t, const Array& x, const std::optional<Array>& residual, const std::optional<Array>& weight, const std::optional<Array>& bias,
-                double eps, bool relu, const Out& y, const Out& affine, const Out& moments, const Out& ends) {
-  const auto layer = batch_norm_of(x, weight, bias, eps, relu, affine);
-  const int64_t count = layer.rows * layer.columns;
-  const auto* from = floats<const float>(x, count, "x");
-  const float* add = residual ? floats<const float>(*residual, count, "residual") : nullptr;
-  auto *to = floats<float>(y, count, "y"), *numbers = floats<float>(affine, 2 * layer.columns, "affine"), *range = floats<float>(ends, 2, "ends");
-  auto* both = typed<double>(moments, 2 * layer.columns, "moments");
-  without_gil([&] { return t.batch_norm(layer, from, add, to, numbers, both, range); });
-}
-
-void batch_norm_gradient(Trainer& t, const Array& x, const Array& dy, const std::optional<Array>& y, const std::optional<Array>& weight, double eps,
-                         bool relu, const Out& affine, const Out& moments, const std::optional<Out>& dz, const std::optional<Out>& dx,
-                         const Out& dweight, const Out& dbias) {
-  const auto layer = batch_norm_of(x, weight, std::nullopt, eps, relu, affine);
-  const int64_t count = layer.rows * layer.columns, columns = layer.columns;
-  const auto *from = floats<const float>(x, count, "x"), *g = floats<const float>(dy, count, "dy");
-  const float* out = y ? floats<const float>(*y, count, "y") : nullptr;
-  const auto *numbers = floats<float>(affine, 2 * columns, "affine");
-  const auto* both = typed<double>(moments, 2 * columns, "moments");
-  auto *z = dz ? floats<float>(*dz, count, "dz") : nullptr, *to = dx ? floats<float>(*dx, count, "dx") : nullptr;
-  auto *dw = floats<float>(dweight, columns, "dweight"), *db = floats<float>(dbias, columns, "dbias");
-  without_gil([&] { return t.batch_norm_gradient(layer, from, g, out, numbers, both, z, to, dw, db); });
 }
 
 int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
@@ -352,8 +208,8 @@ struct Borrowed {
 };
 
 // last: shape is [n, c, h, w] and its memory [n, h, w, c].
-template <typename T>
-nb::ndarray<nb::pytorch, T> tensor_of(const std::vector<size_t>& shape, bool last = false) {
+template <typename T, typename Framework = nb::pytorch>
+nb::ndarray<Framework, T> tensor_of(const std::vector<size_t>& shape, bool last = false) {
   if (last && shape.size() != 4) invalid("channels come last in tensors of four axes only");
   size_t bytes = sizeof(T);
   for (size_t size : shape) {
@@ -368,10 +224,10 @@ nb::ndarray<nb::pytorch, T> tensor_of(const std::vector<size_t>& shape, bool las
     shelf().give(b->data, b->bytes);
     delete b;
   });
-  if (!last) return nb::ndarray<nb::pytorch, T>(data, shape.size(), shape.data(), owner);
+  if (!last) return nb::ndarray<Framework, T>(data, shape.size(), shape.data(), owner);
   const auto c = static_cast<int64_t>(shape[1]), row = c * static_cast<int64_t>(shape[3]);
   const int64_t strides[] = {row * static_cast<int64_t>(shape[2]), 1, row, c};
-  return nb::ndarray<nb::pytorch, T>(data, 4, shape.data(), owner, strides);
+  return nb::ndarray<Framework, T>(data, 4, shape.data(), owner, strides);
 }
 
 // GOMP_parallel of an OpenMP library that this process has loaded already; every OpenMP runtime in use exports that name.
@@ -392,8 +248,9 @@ std::unique_ptr<Trainer> make(int threads, const std::string& isa, const std::st
 }  // namespace
 
 void bind_training(nb::module_& m) {
-  nb::class_<Trainer>(m, "Trainer")
-      .def_static("make", &make, "threads"_a, "isa"_a, "openmp"_a = "")
+  nb::class_<Trainer> trainer(m, "Trainer");
+  bind_norms(trainer);
+  trainer.def_static("make", &make, "threads"_a, "isa"_a, "openmp"_a = "")
       .def("forward", &forward, "layer"_a, "x"_a, "x_range"_a, "w"_a, "w_range"_a, "mult"_a, "bias"_a.none(), "y"_a)
       .def("input_gradient", &input_gradient, "layer"_a, "g"_a, "g_range"_a, "exponents"_a.none(), "w"_a, "w_range"_a, "mult"_a, "dx"_a)
       .def("weight_gradient", &weight_gradient, "layer"_a, "x"_a, "x_range"_a, "g"_a, "g_range"_a, "mult"_a, "dw"_a)
@@ -402,15 +259,11 @@ void bind_training(nb::module_& m) {
       .def("outside", &outside, "x"_a, "low"_a, "high"_a, "y"_a)
       .def("settle_gradient", &settle_gradient, "dx"_a, "outside"_a.none(), "factor"_a)
       .def("empty_f32", [](Trainer&, const std::vector<size_t>& shape, bool last) { return tensor_of<float>(shape, last); }, "shape"_a, "last"_a = false)
+      .def("array_f32", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<float, nb::numpy>(shape); }, "shape"_a)
+      .def("array_u8", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<uint8_t, nb::numpy>(shape); }, "shape"_a)
       .def("empty_u8", [](Trainer&, const std::vector<size_t>& shape) { return tensor_of<uint8_t>(shape); }, "shape"_a)
       .def("minmax", &minmax, "x"_a, "out"_a)
       .def("weight_codes", &weight_codes, "w"_a, "top"_a, "codes"_a, "scale"_a)
-      .def("l1_norm", &l1_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a, "top"_a, "codes"_a, "y"_a, "numbers"_a, "statistics"_a)
-      .def("l1_norm_gradient", &l1_norm_gradient, "dy"_a, "codes"_a, "numbers"_a, "top"_a, "groups"_a, "seed"_a.none(), "q_codes"_a, "dx"_a, "sums"_a)
-      .def("batch_norm", &batch_norm, "x"_a, "residual"_a.none(), "weight"_a.none(), "bias"_a.none(), "eps"_a, "relu"_a, "y"_a, "affine"_a,
-           "moments"_a, "ends"_a)
-      .def("batch_norm_gradient", &batch_norm_gradient, "x"_a, "dy"_a, "y"_a.none(), "weight"_a.none(), "eps"_a, "relu"_a, "affine"_a, "moments"_a,
-           "dz"_a.none(), "dx"_a.none(), "dweight"_a, "dbias"_a)
       .def("bit_conv", &bit_conv, "layer"_a, "x"_a, "w"_a, "mult"_a, "accumulate"_a, "y"_a)
       .def("pack_signs", &pack_signs, "x"_a, "channels"_a, "y"_a)
       .def("pack_planes", &pack_planes, "codes"_a, "channels"_a, "planes"_a, "y"_a)

@@ -10,64 +10,30 @@
 // tensor's first row, exactly enough in binary64: a mean far from 0 costs nothing.
 // Without a residual the ReLU's side follows from x again (the same two f32 operations as forward), so y is not read; with one, the
 // first backward pass writes dz, which the second reads instead of dy and y.
-#include <algorithm>
-#include <cmath>
+#include "train/batch_norm.h"
 
-#include "train/products.h"
-#include "train/rows.h"
+#include <cmath>
 
 namespace netsuke {
 namespace train {
-namespace {
 
-constexpr int64_t kBlock = 64;                   // rows whose sums are f32
-constexpr int64_t kElements = int64_t{1} << 16;  // of a task
-
-// Rows of few channels are taken together, as rows of 64 whose numbers repeat; `left` rows stay over.
-struct Rows {
-  Rows(int64_t rows, int64_t columns)
-      : many(together(columns)), width(many * columns), wide(rows / many), left(rows % many),
-        each(std::max(kBlock, kElements / width / kBlock * kBlock)), tasks((wide + each - 1) / each) {}
-  int64_t many, width, wide, left, each, tasks;
-  int64_t begin(int64_t task) const { return task * each; }
-  int64_t end(int64_t task) const { return std::min(wide, (task + 1) * each); }
-};
-
-struct Numbers {  // of wide rows
-  explicit Numbers(const Rows& rows) : many(rows.many), n{rows.width, nullptr, nullptr, nullptr, nullptr, nullptr, false} {}
-  const float* repeat(const float* from) {
-    kept.push_back(repeated(from, n.columns / many));
-    return kept.back().data();
-  }
-  int64_t many;
-  std::vector<std::vector<float>> kept;
-  BatchNormColumns n;
-};
-
-// Sums of all tasks in their order, then of the rows taken together.
-std::vector<double> folded(const std::vector<double>& part, const Rows& rows, int64_t columns) {
-  std::vector<double> wide(static_cast<size_t>(2 * rows.width), 0.0), out(static_cast<size_t>(2 * columns), 0.0);
-  for (size_t i = 0; i < part.size(); ++i) wide[i % wide.size()] += part[i];
-  for (int64_t i = 0; i < 2 * rows.width; ++i) out[static_cast<size_t>(i / rows.width * columns + i % rows.width % columns)] += wide[static_cast<size_t>(i)];
-  return out;
-}
-
-}  // namespace
-
-Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const float* residual, float* y, float* affine, double* moments, float* ends) {
+Status Trainer::norm_moments(const BatchNormLayer& layer, const float* x, float* affine, double* moments, float* ends) {
   const int64_t columns = layer.columns;
   if (layer.rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
   const Rows rows(layer.rows, columns);
   const auto width = static_cast<size_t>(rows.width);
   std::vector<double> part(2 * width * static_cast<size_t>(rows.tasks), 0.0);
+  std::vector<float> range;  // of a task's columns: smallest, largest
+  for (int64_t i = 0; ends != nullptr && i < 2 * (rows.tasks + 1); ++i) range.insert(range.end(), width, i % 2 == 0 ? INFINITY : -INFINITY);
   pool_.parallel_for(rows.tasks, [&](int64_t task, int) {
     double *total = part.data() + 2 * width * static_cast<size_t>(task), *squares = total + width;
+    float* low = ends == nullptr ? nullptr : range.data() + 2 * width * static_cast<size_t>(task);
     std::vector<float> sums(2 * width);
     for (int64_t row = rows.begin(task); row < rows.end(task); row += kBlock) {
       const int64_t count = std::min(kBlock, rows.end(task) - row);
       const float* centre = x + row * rows.width;
       std::fill(sums.begin(), sums.end(), 0.0f);
-      table_.batch_norm.moments(centre, count, rows.width, centre, sums.data(), sums.data() + width);
+      table_.batch_norm.moments(centre, count, rows.width, centre, sums.data(), sums.data() + width, low, low == nullptr ? nullptr : low + width);
       for (int64_t i = 0, c = 0; i < rows.width; ++i, c = c + 1 == columns ? 0 : c + 1) {
         const double away = static_cast<double>(centre[i]) - static_cast<double>(x[c]), sum = static_cast<double>(sums[static_cast<size_t>(i)]);
         total[i] += sum + static_cast<double>(count) * away;
@@ -80,6 +46,9 @@ Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const fl
     const auto c = static_cast<size_t>(i % columns);
     const double away = static_cast<double>(x[i]) - static_cast<double>(x[c]);
     sums[c] += away, sums[static_cast<size_t>(columns) + c] += away * away;
+    if (ends == nullptr) continue;
+    float* last = range.data() + 2 * width * static_cast<size_t>(rows.tasks) + c;
+    last[0] = std::min(last[0], x[i]), last[width] = std::max(last[width], x[i]);
   }
   const auto count = static_cast<double>(layer.rows);
   for (int64_t c = 0; c < columns; ++c) {
@@ -89,7 +58,28 @@ Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const fl
     const double factor = gamma / std::sqrt(variance + layer.eps);
     moments[c] = mean, moments[columns + c] = variance;
     affine[c] = static_cast<float>(factor), affine[columns + c] = static_cast<float>(beta - mean * factor);
+    const auto follow = [&](float* running, double found) {
+      if (running != nullptr) running[c] = running[c] * static_cast<float>(1 - layer.share) + static_cast<float>(layer.share) * static_cast<float>(found);
+    };
+    follow(layer.running_mean, mean), follow(layer.running_var, variance * (count / (count - 1)));
   }
+  if (ends == nullptr) return Status();
+  // x f + s rounds monotonically, so the ends of y are those of some channel. A NaN among x is in its channel's mean, hence in f.
+  int32_t least = INT32_MAX, most = INT32_MIN;
+  for (int64_t w = 0; w < 2 * rows.width * (rows.tasks + 1); ++w) {
+    const int64_t c = w % rows.width % columns;
+    if (std::isinf(range[static_cast<size_t>(w)]) && std::isfinite(affine[c])) continue;  // a task without rows
+    const float v = range[static_cast<size_t>(w)] * affine[c] + affine[columns + c];
+    const int32_t order = to_order(layer.relu && v < 0.0f ? 0.0f : v);
+    least = std::min(least, order), most = std::max(most, order);
+  }
+  ends[0] = from_order(least), ends[1] = from_order(most);
+  return Status();
+}
+
+Status Trainer::norm_apply(const BatchNormLayer& layer, const float* x, const float* residual, const float* affine, float* y, float* ends) {
+  const int64_t columns = layer.columns;
+  const Rows rows(layer.rows, columns);
   Numbers numbers(rows);
   numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
   numbers.n.stream = layer.rows * columns >= kPastCaches;
@@ -112,15 +102,21 @@ Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const fl
   return Status();
 }
 
-Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine,
-                                    const double* moments, float* dz, float* dx, float* dweight, float* dbias) {
+Status Trainer::batch_norm(const BatchNormLayer& layer, const float* x, const float* residual, float* y, float* affine, double* moments, float* ends) {
+  NETSUKE_TRY(norm_moments(layer, x, affine, moments, nullptr));
+  return norm_apply(layer, x, residual, affine, y, ends);
+}
+
+// The first pass backward: dz where y is given, what both parameters get, and what the second pass needs.
+Status Trainer::norm_sums(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine, const double* moments,
+                          float* dz, float* dweight, float* dbias, float* slope, float* offset) {
   const int64_t columns = layer.columns;
   if (layer.rows < 1 || columns < 1) return error(Code::kInvalidArgument, "a normalization needs rows and channels");
   if (y != nullptr && (!layer.relu || dz == nullptr)) return error(Code::kInvalidArgument, "the output is for a ReLU whose gradient is wanted");
   const Rows rows(layer.rows, columns);
   const auto width = static_cast<size_t>(rows.width);
-  const Gate gate = !layer.relu ? Gate::kOpen : y != nullptr ? Gate::kOutput : Gate::kInput;
-  std::vector<float> mean(static_cast<size_t>(columns)), slope(mean), offset(mean);
+  const Gate gate = gate_of(layer, y);
+  std::vector<float> mean(static_cast<size_t>(columns));
   for (size_t c = 0; c < mean.size(); ++c) mean[c] = static_cast<float>(moments[c]);
   Numbers numbers(rows);
   numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
@@ -139,7 +135,7 @@ Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x,
   pool_.parallel_for(rows.tasks, [&](int64_t task, int) {
     add(rows.begin(task), rows.end(task), 0, numbers.n, part.data() + 2 * width * static_cast<size_t>(task));
   });
-  BatchNormColumns narrow = {columns, affine, affine + columns, mean.data(), slope.data(), offset.data(), false};
+  const BatchNormColumns narrow = {columns, affine, affine + columns, mean.data(), nullptr, nullptr, false};
   const int64_t behind = rows.wide * rows.width;
   if (rows.left > 0) add(0, rows.left, behind, narrow, part.data() + 2 * width * static_cast<size_t>(rows.tasks));
   const std::vector<double> sums = folded(part, rows, columns);
@@ -152,7 +148,19 @@ Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x,
     slope[i] = static_cast<float>(pull), offset[i] = static_cast<float>(-factor * total / count - moments[c] * pull);
     dweight[c] = static_cast<float>(dot), dbias[c] = static_cast<float>(total);
   }
+  return Status();
+}
+
+Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine,
+                                    const double* moments, float* dz, float* dx, float* dweight, float* dbias) {
+  std::vector<float> slope(static_cast<size_t>(layer.columns)), offset(slope);
+  NETSUKE_TRY(norm_sums(layer, x, dy, y, affine, moments, dz, dweight, dbias, slope.data(), offset.data()));
   if (dx == nullptr) return Status();
+  const int64_t columns = layer.columns;
+  const Rows rows(layer.rows, columns);
+  const Gate gate = gate_of(layer, y);
+  Numbers numbers(rows);
+  numbers.n.factor = numbers.repeat(affine), numbers.n.shift = numbers.repeat(affine + columns);
   numbers.n.slope = numbers.repeat(slope.data()), numbers.n.offset = numbers.repeat(offset.data());
   numbers.n.stream = layer.rows * columns >= kPastCaches;
   const float* g = y != nullptr ? dz : dy;
@@ -160,6 +168,8 @@ Status Trainer::batch_norm_gradient(const BatchNormLayer& layer, const float* x,
     const int64_t task = rows.tasks - 1 - i, at = rows.begin(task) * rows.width;
     table_.batch_norm.gradient(x + at, g + at, rows.end(task) - rows.begin(task), numbers.n, gate, dx + at);
   });
+  const int64_t behind = rows.wide * rows.width;
+  const BatchNormColumns narrow = {columns, affine, affine + columns, nullptr, slope.data(), offset.data(), false};
   if (rows.left > 0) table_.batch_norm.gradient(x + behind, g + behind, rows.left, narrow, gate, dx + behind);
   return Status();
 }

@@ -58,6 +58,7 @@ struct Finish {
   const float* bias;          // [16] or null
   float* const* out;          // one address per row
   bool stream = false;        // out is larger than caches: written past them where the table can; `streamed` then ends a task
+  bool add = false;           // to what out holds, in f32; not streamed
 };
 
 // codes[i] = clamp(rne(x[i] / scale), lo, hi) + zero, or floor(x[i] / scale + noise) with a seed; scale[i % period].
@@ -70,6 +71,7 @@ struct Quantize {
   const Seed* seed;           // null: nearest even
   void* out;                  // u8, or s16 when wide
   bool wide;
+  int64_t start = 0;          // number of x[0] among the tensor's elements, as noise and scales count them; a multiple of 64
 };
 
 // Exact Winograd products of 3x3 windows (winograd.cc): 36 positions of a 6 x 6 tile for stride 1, 25 of 5 x 5 for the phases of stride
@@ -141,8 +143,8 @@ struct BatchNormColumns {
 // What says where a ReLU passed its gradient: there is none, its input made again from x, or its output y.
 enum class Gate : uint8_t { kOpen, kInput, kOutput };
 struct BatchNorm {
-  // sum += x - centre, squares += (x - centre)^2.
-  void (*moments)(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares);
+  // sum += x - centre, squares += (x - centre)^2; low and high run, where they are wanted: NaN passes them by.
+  void (*moments)(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares, float* low, float* high);
   // y, with its running ends as Norm::minmax has them; residual may be null.
   void (*apply)(const float* x, const float* residual, int64_t rows, const BatchNormColumns& n, bool relu, float* y, int32_t* least, int32_t* most);
   // total += dz, dot += dz (x - mean); kOutput: dz is written, and y is read there only.

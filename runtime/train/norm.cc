@@ -12,6 +12,7 @@
 
 #include "train/products.h"
 #include "train/rows.h"
+#include "train/scale_groups.h"
 
 namespace netsuke {
 namespace train {
@@ -123,23 +124,13 @@ void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& fo
   }
 }
 
-// ShiftQuant's scales (nn/qtensor.py, shift_exponents): the largest range's over top, divided by 2^e with e the octaves that a channel's range
-// is below it. Exponents and mantissas, no logarithms. False where a range is NaN or Inf.
+// Scales of dY's channels; false where a range is NaN or Inf.
 bool shift_scales(const float* ranges, int64_t columns, const L1NormGradient& gradient, float* scale) {
-  constexpr float kSmallest = 0x1p-126f;
+  std::vector<uint8_t> exponents(static_cast<size_t>(columns));
   float largest = 0;
-  for (int64_t c = 0; c < columns; ++c) {
-    if (!std::isfinite(ranges[c])) return false;
-    largest = std::max(largest, ranges[c]);
-  }
-  int top_exponent = 0, exponent = 0;
-  const float top_mantissa = std::frexp(largest, &top_exponent);
-  const float step = static_cast<float>(std::max(static_cast<double>(largest) / gradient.top, static_cast<double>(kSmallest)));
-  for (int64_t c = 0; c < columns; ++c) {
-    const float mantissa = std::frexp(ranges[c], &exponent);
-    const int octaves = ranges[c] > 0 ? top_exponent - exponent - (mantissa > top_mantissa ? 1 : 0) : gradient.groups - 1;
-    scale[c] = std::max(std::ldexp(step, -std::min(std::max(octaves, 0), gradient.groups - 1)), kSmallest);
-  }
+  if (!scale_groups(ranges, columns, gradient.groups, exponents.data(), &largest)) return false;
+  const float step = largest_scale(largest, gradient.top);
+  for (int64_t c = 0; c < columns; ++c) scale[c] = std::max(std::ldexp(step, -exponents[static_cast<size_t>(c)]), kSmallestScale);
   return true;
 }
 

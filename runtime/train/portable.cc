@@ -84,8 +84,9 @@ void finish(const Finish& f) {
   for (int r = 0; r < f.rows; ++r) {
     for (int n = 0; n < f.columns; ++n) {
       const auto acc = static_cast<int32_t>(static_cast<uint32_t>(f.acc[r * f.acc_stride + n]) + static_cast<uint32_t>(f.corr[n]));
-      const float y = static_cast<float>(acc) * f.mult[n];
-      f.out[r][n] = f.bias != nullptr ? y + f.bias[n] : y;
+      float y = static_cast<float>(acc) * f.mult[n];
+      if (f.bias != nullptr) y = y + f.bias[n];
+      f.out[r][n] = f.add ? f.out[r][n] + y : y;
     }
   }
 }
@@ -95,8 +96,8 @@ void streamed() {}
 void quantize(const Quantize& q, int64_t begin, int64_t end) {
   float noise[kNoiseBlock];
   for (int64_t i = begin; i < end; ++i) {
-    if (q.seed != nullptr && i % kNoiseBlock == 0) noise_block(*q.seed, i / kNoiseBlock, noise);
-    float v = q.x[i] / q.scale[q.period == 1 ? 0 : i % q.period];
+    if (q.seed != nullptr && i % kNoiseBlock == 0) noise_block(*q.seed, (q.start + i) / kNoiseBlock, noise);
+    float v = q.x[i] / q.scale[q.period == 1 ? 0 : (q.start + i) % q.period];
     if (q.seed != nullptr) {
       v = std::floor(v + noise[i % kNoiseBlock]);
       v = v > q.lo ? v : q.lo;

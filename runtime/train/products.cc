@@ -27,6 +27,7 @@ struct Trainer::Plan {
   float* out = nullptr;
   int64_t out_image = 0, out_row = 0, out_pixel = 0;  // elements
   const int32_t* sums = nullptr;
+  bool add = false;  // to what out holds
 };
 
 Lane Trainer::lane_for(const Codes& a, const Codes& b) const {
@@ -82,7 +83,7 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
   // A panel of B stays in the caches for a task's rows; enough tasks for every thread.
   const int64_t wanted = std::max<int64_t>(1, rows / (4 * pool_.threads()));
   const int64_t block = (std::min<int64_t>(wanted, 384) + tall - 1) / tall * tall;
-  const bool stream = rows * p.columns >= kStreamedResult;
+  const bool stream = !p.add && rows * p.columns >= kStreamedResult;
   pool_.parallel_for((rows + block - 1) / block, [&](int64_t task, int) {
     std::vector<const uint8_t*> a(static_cast<size_t>(block));
     std::vector<float*> out(static_cast<size_t>(block));
@@ -124,7 +125,7 @@ void Trainer::multiply(const Plan& p, const float* mult, const float* bias) {
           for (int r = 0; r < tile_rows; ++r) to[r] = out[static_cast<size_t>(i + r)] + at;
           if (!p.chain) {
             const float* added = bias != nullptr ? offset + v * kWidth : nullptr;
-            table_.finish({sums + v * kWidth, kWide, tile_rows, columns, corr + v * kWidth, scale + v * kWidth, added, to, stream});
+            table_.finish({sums + v * kWidth, kWide, tile_rows, columns, corr + v * kWidth, scale + v * kWidth, added, to, stream, p.add});
             continue;
           }
           for (int r = 0; r < tile_rows; ++r) {
@@ -300,7 +301,8 @@ Status Trainer::phase_gradient(const Conv& c, const Codes& w, const float* mult,
     }
   }
   Status status;
-  if (p.run_k.empty()) {  // no output saw these inputs (a stride larger than the window)
+  if (p.run_k.empty() && p.add) {
+  } else if (p.run_k.empty()) {  // no output saw these inputs (a stride larger than the window)
     pool_.parallel_for(c.n, [&](int64_t n, int) {
       for (int64_t y = 0; y < p.pixels_h; ++y) {
         for (int64_t x = 0; x < p.pixels_w; ++x) {
@@ -326,7 +328,7 @@ Status Trainer::phase_gradient(const Conv& c, const Codes& w, const float* mult,
   return status;
 }
 
-Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx) {
+Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx, bool add) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const Stopwatch watch(&whole_ns_);
   int top = 0;
@@ -336,8 +338,9 @@ Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exp
   }
   if (top > 0 && g.wide) return error(Code::kUnsupported, "channel exponents need operands of 8 bits or fewer");
   NETSUKE_TRY(check(c, g, w, c.kh * c.kw * (c.o / c.groups), top));
+  if (add && (g.wide || is_depthwise(c))) return error(Code::kUnsupported, "this gradient is not added");
   if (is_depthwise(c)) return depthwise_input(c, g, exponents, w, mult, dx);
-  if (winograd_takes(c, g, exponents, w)) return winograd_gradient(c, g, exponents, w, mult, dx);
+  if (winograd_takes(c, g, exponents, w)) return winograd_gradient(c, g, exponents, w, mult, dx, add);
   const int64_t cg = c.c / c.groups, og = c.o / c.groups, oh = c.oh(), ow = c.ow();
   Plan p;
   p.lane = lane_for(g, w);
@@ -346,6 +349,7 @@ Status Trainer::input_gradient(const Conv& c, const Codes& g, const uint8_t* exp
   p.zero = g.zero;
   p.images = c.n;
   p.columns = cg;
+  p.add = add;
   const int64_t size = element_bytes(p.lane);
   Padded pad = {0, 0, 0, 0, 0, nullptr, p.lane};
   border(c.h, oh, c.top, c.kh, c.dilation_h, c.stride_h, &pad.top, &pad.hp);

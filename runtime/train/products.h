@@ -40,12 +40,14 @@ struct Codes {
   int64_t top() const { return hi - zero > zero - lo ? hi - zero : zero - lo; }  // largest |code - zero|
 };
 
-// A batch normalization, with ReLU or without. weight and bias [columns], or null.
+// A batch normalization, with ReLU or without. weight, bias and running statistics [columns], or null; these move by `share` towards the batch's.
 struct BatchNormLayer {
   int64_t rows, columns;
   const float *weight, *bias;
   double eps;
   bool relu;
+  float *running_mean = nullptr, *running_var = nullptr;
+  double share = 0;
 };
 
 // A fully quantized L1 normalization: codes of x are 0 to top, 3, 7, ... 255. weight and bias [columns].
@@ -65,6 +67,22 @@ struct L1NormGradient {
   int32_t top, groups;
   const Seed* seed;
 };
+
+// A convolution with batch normalization behind it (conv_norm.cc). w: codes of the weights, -w_top to w_top; z [n,oh,ow,o]: what the convolution
+// gave; affine, moments: as batch_norm has them.
+struct ConvNorm {
+  Conv conv;
+  BatchNormLayer norm;
+  Codes x;
+  float x_scale;
+  const int8_t* w;
+  int32_t w_top;
+  const float* w_scale;
+  const float* z;
+  const float* affine;
+  const double* moments;
+};
+enum class Found : int { kNothing, kGradient, kNotFinite };  // all zero; numbers; NaN or Inf
 
 // Adds the nanoseconds of its life to a counter.
 class Stopwatch {
@@ -90,8 +108,9 @@ class Trainer {
 
   // x [n,h,w,c], w [o,kh,kw,c/groups], mult [o], bias [o] or null, y [n,oh,ow,o].
   Status forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
-  // g [n,oh,ow,o]; exponents [o] or null: channel o has the scale 2^-e[o] of the largest one; dx [n,h,w,c].
-  Status input_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  // g [n,oh,ow,o]; exponents [o] or null: channel o has the scale 2^-e[o] of the largest one; dx [n,h,w,c]. add: to what dx holds; not depthwise,
+  // not wide.
+  Status input_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx, bool add = false);
   // dw [o,kh,kw,c/groups].
   Status weight_gradient(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
 
@@ -135,6 +154,17 @@ class Trainer {
   Status batch_norm_gradient(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine,
                              const double* moments, float* dz, float* dx, float* dweight, float* dbias);
 
+  // A convolution whose weights become codes here, and its normalization's numbers: c's w, w_scale, z, affine and moments are written. ends f32 [2]:
+  // smallest and largest of what norm_codes would make codes of, where a NaN shows.
+  Status conv_norm(const ConvNorm& c, const float* weights, int8_t* w, float* w_scale, float* z, float* affine, double* moments, float* ends);
+  // What stands behind it: y, or (no residual) codes of y without y.
+  Status norm_apply(const BatchNormLayer& layer, const float* x, const float* residual, const float* affine, float* y, float* ends);
+  Status norm_codes(const BatchNormLayer& layer, const float* x, const float* affine, const Quantize& q);
+  // Backward of both: dz as batch_norm_gradient has it; g's codes with channel scales related by powers of two, each times its weights' scale; ranges
+  // f32 [o]: largest gradient of the convolution's output. add: dx is added to what it holds. dx and dw may be null.
+  Status conv_norm_gradient(const ConvNorm& c, const float* dy, const float* y, const L1NormGradient& gradient, float* dz, float* dweight, float* dbias,
+                            float* ranges, float* dx, bool add, float* dw, Found* found);
+
   // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
   void times(int64_t* prepare, int64_t* multiply);
 
@@ -149,6 +179,9 @@ class Trainer {
   Status check(const Conv& conv, const Codes& a, const Codes& b, int64_t terms, int shift) const;
   Status used_pixels(Conv* conv, Codes* x);
   void multiply(const Plan& plan, const float* mult, const float* bias);
+  Status norm_moments(const BatchNormLayer& layer, const float* x, float* affine, double* moments, float* ends);
+  Status norm_sums(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine, const double* moments, float* dz,
+                   float* dweight, float* dbias, float* slope, float* offset);
   Status phase_gradient(const Conv& conv, const Codes& w, const float* mult, Plan* plan, int64_t group, int64_t py, int64_t px,
                         const Padded& pad, float* dx);
   Status weight_group(const Conv& conv, const Image& x, const Padded& pad, const Image& g, Lane lane, int64_t flush,
@@ -157,7 +190,7 @@ class Trainer {
   Status winograd_conv(const WinogradConv& w, const float* mult, const float* bias, float* y);
   Status winograd_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
   bool winograd_takes(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w) const;
-  Status winograd_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx);
+  Status winograd_gradient(const Conv& conv, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx, bool add);
   std::vector<int64_t> spans_of_tiles(const Conv& conv, const Codes& x, const Codes& g);
   Status winograd_weights(const Conv& conv, const Codes& x, const Codes& g, const float* mult, float* dw);
   Status depthwise_forward(const Conv& conv, const Codes& x, const Codes& w, const float* mult, const float* bias, float* y);
@@ -169,6 +202,8 @@ class Trainer {
   Isa isa_;
   std::mutex mutex_;  // one product at a time: the scratch below is shared
   Buffer a_, b_, sums_, wide_, pixels_;
+  std::mutex codes_mutex_;  // and one conv_norm_gradient
+  Buffer codes_;
   int64_t whole_ns_ = 0, tiles_ns_ = 0;
 };
 

@@ -24,7 +24,12 @@ std::vector<T> repeated(const T* from, int64_t columns) {
   return out;
 }
 
-// The number that in_order (norm.inc) made an integer of.
+// The integer that in_order (norm.inc) makes of a number, and back.
+inline int32_t to_order(float v) {
+  int32_t bits;
+  memcpy(&bits, &v, sizeof bits);
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF);
+}
 inline float from_order(int32_t v) {
   const int32_t bits = v ^ ((v >> 31) & 0x7FFFFFFF);
   float out;

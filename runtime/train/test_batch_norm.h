@@ -25,8 +25,11 @@ inline std::vector<float> batch_norm_results(const BatchNorm& loops, const std::
   const auto keep = [&](const std::vector<float>& v) { out.insert(out.end(), v.begin(), v.end()); };
   std::vector<float> sum(many, 0.5f), other(many, -0.5f), y(x.size()), dz(x.size()), room(x.size() + 16);
   float* aligned = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / 4;  // where results may be streamed
-  loops.moments(x.data(), rows, columns, x.data(), sum.data(), other.data());
+  std::vector<float> low(many, INFINITY), high(many, -INFINITY);
+  loops.moments(x.data(), rows, columns, x.data(), sum.data(), other.data(), nullptr, nullptr);
   keep(sum), keep(other);
+  loops.moments(x.data(), rows, columns, x.data(), sum.data(), other.data(), low.data(), high.data());
+  keep(sum), keep(other), keep(low), keep(high);
   for (const bool relu : {false, true}) {
     for (const float* residual : {static_cast<const float*>(nullptr), dy.data()}) {
       int32_t ends[2] = {INT32_MAX, INT32_MIN};

@@ -58,11 +58,13 @@ inline void compare_tile(const Table& table, Lane lane, int64_t a_max, int64_t b
     for (int i = 0; i < 16; ++i) mult[i] = 0.25f * static_cast<float>(i) + 0.1f, bias[i] = static_cast<float>(i) - 7.3f, corr[i] = static_cast<int32_t>(rng() % 1000);
     for (int32_t& v : acc) v = static_cast<int32_t>(rng()) / 4;
     for (int columns : {1, 7, 8, 13, 16}) {
-      for (int t = 0; t < 2; ++t) {
-        for (int r = 0; r < rows; ++r) out[t][r] = y[t] + 16 * r;
-        (t == 0 ? train_kernels_portable : table).finish({acc, kWidth, rows, columns, corr, mult, columns % 2 == 0 ? bias : nullptr, out[t]});
+      for (const bool add : {false, true}) {
+        for (int t = 0; t < 2; ++t) {
+          for (int r = 0; r < rows; ++r) out[t][r] = y[t] + 16 * r;
+          (t == 0 ? train_kernels_portable : table).finish({acc, kWidth, rows, columns, corr, mult, columns % 2 == 0 ? bias : nullptr, out[t], false, add});
+        }
+        CHECK(memcmp(y[0], y[1], sizeof y[0]) == 0);
       }
-      CHECK(memcmp(y[0], y[1], sizeof y[0]) == 0);
     }
   }
 }

@@ -40,6 +40,7 @@ struct WinogradConv {
   int64_t k_stride;
   const uint8_t* shift;              // null or [k]
   int64_t a_top, w_top;              // largest |x - zero| and |w|
+  bool add = false;                  // to what y holds
 };
 
 namespace {
@@ -137,7 +138,7 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
   NETSUKE_TRY(reserve(&a_, threads * scratch + kSlackBytes));
   NETSUKE_TRY(reserve(&b_, positions * b_position * 4 + kSlackBytes));
   auto* b = reinterpret_cast<uint32_t*>(b_.data());
-  const bool stream = w.n * w.oh * w.ow * w.columns >= kStreamedResult;
+  const bool stream = !w.add && w.n * w.oh * w.ow * w.columns >= kStreamedResult;
   const std::vector<uint8_t> nothing(static_cast<size_t>(w.columns), 0), zeros(static_cast<size_t>(w.k), static_cast<uint8_t>(w.zero));
   pool_.parallel_for(groups, [&](int64_t pair, int) {
     const uint8_t* pixel[2][9];
@@ -176,7 +177,7 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
       }
       row[static_cast<size_t>(i)] = reinterpret_cast<const uint8_t*>(v + i * all);
     }
-    float nowhere[kWidth];
+    float nowhere[kWidth] = {};
     const int32_t none[kWidth] = {};
     for (int64_t visit = 0; visit < targets * ((panels + kPair - 1) / kPair); ++visit) {
       const int64_t target = visit / ((panels + kPair - 1) / kPair), panel = visit % ((panels + kPair - 1) / kPair) * kPair;
@@ -215,7 +216,7 @@ Status Trainer::winograd_conv(const WinogradConv& w, const float* mult, const fl
               to[r] = oy < w.oh && ox < w.ow ? y + ((place.image + oy) * w.ow + ox) * w.columns + column : nowhere;
               inside = inside && to[r] != nowhere;
             }
-            table_.finish({tile, kWidth, 16, kWidth, none, mult + column, bias != nullptr ? bias + column : nullptr, to, inside});
+            table_.finish({tile, kWidth, 16, kWidth, none, mult + column, bias != nullptr ? bias + column : nullptr, to, inside, w.add});
           }
         }
       }
@@ -247,7 +248,7 @@ bool Trainer::winograd_takes(const Conv& c, const Codes& g, const uint8_t* expon
   return winograd_pays(c, g, w) && shifts_fit(c.stride_h == 1 ? 3 : 2, exponents == nullptr ? c.c : c.o, g.top(), w.top(), shift);
 }
 
-Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx) {
+Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* exponents, const Codes& w, float mult, float* dx, bool add) {
   std::vector<uint8_t> shift(static_cast<size_t>(c.o), 0);
   if (exponents != nullptr) {
     const uint8_t top = *std::max_element(exponents, exponents + c.o);
@@ -266,6 +267,7 @@ Status Trainer::winograd_gradient(const Conv& c, const Codes& g, const uint8_t* 
   WinogradConv conv = {c.stride_h == 1 ? 3 : 2, {one}, turned, 1, c.stride_h, static_cast<const uint8_t*>(g.data), g.zero, c.n, c.oh(), c.ow(), c.o,
                        c.h, c.w, c.c, static_cast<const int8_t*>(w.data), {}, 9 * c.c, exponents != nullptr ? shift.data() : nullptr, g.top(), w.top()};
   for (int t = 0; t < 9; ++t) conv.tap[t] = t * c.c;
+  conv.add = add;
   const std::vector<float> scale(static_cast<size_t>(c.c), mult);
   return winograd_conv(conv, scale.data(), nullptr, dx);
 }

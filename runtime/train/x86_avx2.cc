@@ -188,6 +188,7 @@ void finish(const Finish& f) {
     for (int r = 0; r < f.rows; ++r) {
       __m256 y = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(load(f.acc + r * f.acc_stride + 8 * v), corr)), mult);
       if (f.bias != nullptr) y = _mm256_add_ps(y, bias);
+      if (f.add) y = _mm256_add_ps(_mm256_maskload_ps(f.out[r] + 8 * v, mask), y);
       if (f.columns >= 8 * v + 8) {
         _mm256_storeu_ps(f.out[r] + 8 * v, y);
       } else {

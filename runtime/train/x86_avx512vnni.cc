@@ -162,13 +162,14 @@ void tile_s16(const Tile& t) {
 
 void finish(const Finish& f) {
   if (f.columns < kWidth) return train_kernels_avx2.finish(f);
-  bool stream = f.stream;
+  bool stream = f.stream && !f.add;
   for (int r = 0; r < f.rows; ++r) stream = stream && reinterpret_cast<uintptr_t>(f.out[r]) % 64 == 0;
   const __m512i corr = _mm512_loadu_si512(f.corr);
   const __m512 mult = _mm512_loadu_ps(f.mult), bias = f.bias != nullptr ? _mm512_loadu_ps(f.bias) : _mm512_setzero_ps();
   for (int r = 0; r < f.rows; ++r) {
     __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_loadu_si512(f.acc + r * f.acc_stride), corr)), mult);
     if (f.bias != nullptr) y = _mm512_add_ps(y, bias);
+    if (f.add) y = _mm512_add_ps(_mm512_loadu_ps(f.out[r]), y);
     if (stream) {
       _mm512_stream_ps(f.out[r], y);
     } else {
@@ -214,8 +215,8 @@ void distance_rows(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t 
   (columns % 64 == 0 ? kNorm : train_kernels_avx2.norm).distance(codes, rows, columns, zero, sum);
 }
 const BatchNorm& batch_norm_of(int64_t columns) { return columns % kBnLanes == 0 ? kBatchNorm : train_kernels_avx2.batch_norm; }
-void moments_rows(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares) {
-  batch_norm_of(columns).moments(x, rows, columns, centre, sum, squares);
+void moments_rows(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares, float* low, float* high) {
+  batch_norm_of(columns).moments(x, rows, columns, centre, sum, squares, low, high);
 }
 void apply_bn(const float* x, const float* residual, int64_t rows, const BatchNormColumns& n, bool relu, float* y, int32_t* least, int32_t* most) {
   batch_norm_of(n.columns).apply(x, residual, rows, n, relu, y, least, most);

@@ -37,12 +37,15 @@ def norm_activation(x: Tensor, norm: nn.Module, residual: Tensor | None = None, 
         y = y if residual is None else y + residual
         return functional.relu(y) if relu else y
     assert isinstance(norm, nn.BatchNorm2d)
-    found: list[Any] = []
-    y = _Fused.apply(x, residual, norm.weight, norm.bias, norm.eps, relu, found)  # type: ignore[no-untyped-call]
-    moments, ends = found
-    _move(norm, moments[0], moments[1], x.numel() // x.shape[1])
-    setattr(y, _RANGE, (y._version, *ends.tolist()))
+    found: list[float] = []
+    y = _Fused.apply(x, residual, norm.weight, norm.bias, norm, relu, found)  # type: ignore[no-untyped-call]
+    note_range(y, *found)
     return y
+
+
+def note_range(y: Tensor, low: float, high: float) -> None:
+    """Keep the smallest and largest value of y for `known_range`."""
+    setattr(y, _RANGE, (y._version, low, high))
 
 
 def known_range(x: Tensor) -> tuple[float, float] | None:
@@ -54,58 +57,60 @@ def known_range(x: Tensor) -> tuple[float, float] | None:
 
 def _takes(x: Tensor, norm: nn.Module, residual: Tensor | None) -> bool:
     """Is this the kernel's case? What torch would refuse (one value a channel) is torch's."""
-    if type(norm) is not nn.BatchNorm2d or not norm.training or not _single(x) or x.ndim != 4:
+    if type(norm) is not nn.BatchNorm2d or not norm.training or not is_plain(x) or x.ndim != 4:
         return False
-    others = [v for v in (norm.weight, norm.bias) if v is not None]
+    others = [v for v in (norm.weight, norm.bias, norm.running_mean, norm.running_var) if v is not None]
     return (
-        all(_single(v) for v in others)
+        all(is_plain(v) for v in others)
         and x.shape[1] == norm.num_features
         and x.numel() > x.shape[1]
-        and (residual is None or (_single(residual) and residual.shape == x.shape))
-        and not (norm._forward_hooks or norm._forward_pre_hooks or norm._backward_hooks or norm._backward_pre_hooks)
+        and (residual is None or (is_plain(residual) and residual.shape == x.shape))
+        and not hooked(norm)
         and not torch.is_autocast_enabled("cpu")
     )
 
 
-def _single(x: Any) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Has this module hooks of its own?"""
+    m = module
+    return bool(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks)
+
+
+def is_plain(x: Any) -> bool:
+    """Is this an f32 tensor in this machine's memory?"""
     return isinstance(x, Tensor) and x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided
 
 
-@torch.no_grad()
-def _move(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int) -> None:
-    """Running statistics as nn.BatchNorm2d moves them; mean and variance f64 [C] of the batch."""
+def follow(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None, float]:
+    """Count a batch; the running statistics and their share of it, as nn.BatchNorm2d moves them: the kernels do."""
     if not norm.track_running_stats:
-        return
+        return None, None, 0.0
     share = 0.0 if norm.momentum is None else norm.momentum
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
         if norm.momentum is None:
             share = 1.0 / float(norm.num_batches_tracked)
-    if norm.running_mean is not None:
-        norm.running_mean.mul_(1 - share).add_(mean.to(norm.running_mean), alpha=share)
-    if norm.running_var is not None:
-        unbiased = variance * (count / (count - 1))
-        norm.running_var.mul_(1 - share).add_(unbiased.to(norm.running_var), alpha=share)
+    return norm.running_mean, norm.running_var, share
 
 
 class _Fused(torch.autograd.Function):
-    """`found` receives (mean and variance f64 [2, C], ends of y f32 [2])."""
+    """`found` receives the ends of y."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float,
-        relu: bool, found: list[Any],
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, norm: nn.BatchNorm2d,
+        relu: bool, found: list[float],
     ) -> Tensor:  # fmt: skip
         kit, rows = cast(Kernels, products("kernels")), rows_of(x)
-        y, affine = kit.planes(x), torch.empty(2, rows.shape[-1])
+        y, affine = kit.planes(rows.shape), torch.empty(2, rows.shape[-1])
         moments, ends = torch.empty(2, rows.shape[-1], dtype=torch.float64), torch.empty(2)
         gamma, beta = (None if v is None else v.detach().contiguous() for v in (weight, bias))
         add = None if residual is None else rows_of(residual)
-        kit.call("batch_norm", rows, add, gamma, beta, eps, relu, rows_of(y), affine, moments, ends)
+        kit.call("batch_norm", rows, add, gamma, beta, norm.eps, relu, *follow(norm), rows_of(y), affine, moments, ends)
         ctx.gated = residual is not None and relu
-        ctx.eps, ctx.relu, ctx.numbers = eps, relu, (affine, moments)
+        ctx.eps, ctx.relu, ctx.numbers = norm.eps, relu, (affine, moments)
         ctx.save_for_backward(x, weight, y if ctx.gated else None)
-        found += moments, ends
+        found += ends.tolist()
         return y
 
     @staticmethod
@@ -116,8 +121,8 @@ class _Fused(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         kit, rows, dy = cast(Kernels, products("kernels")), rows_of(x), rows_of(gradients[0])
         affine, moments = ctx.numbers
-        dz = kit.planes(x) if ctx.gated else None
-        dx = kit.planes(x) if ctx.needs_input_grad[0] else None
+        dz = kit.planes(rows.shape) if ctx.gated else None
+        dx = kit.planes(rows.shape) if ctx.needs_input_grad[0] else None
         sums = torch.empty(2, rows.shape[-1])
         gamma = None if weight is None else weight.detach().contiguous()
         out, to, into = (None if v is None else rows_of(v) for v in (y, dz, dx))

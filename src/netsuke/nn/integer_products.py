@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -120,12 +121,19 @@ class Kernels:
         made: Tensor = (self.trainer.empty_u8 if dtype == torch.uint8 else self.trainer.empty_f32)(sizes)
         return made
 
-    def planes(self, x: Tensor) -> Tensor:
-        """Memory for f32 [N, C, H, W] like x, in the channels_last format. No view of a tensor in another order of
+    def array(self, shape: Iterable[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """The same for f32 and u8 that no torch operator sees: handed over in a tenth of the time."""
+        make = self.trainer.array_u8 if dtype == np.uint8 else self.trainer.array_f32
+        made: npt.NDArray[Any] = make(list(shape))
+        return made
+
+    def planes(self, rows: Iterable[int]) -> Tensor:
+        """Memory [N, H, W, C] for f32 [N, C, H, W] in the channels_last format. No view of a tensor in another order of
         axes: autograd lets users write to it, and adds to it in place where it is a gradient that nobody else holds."""
-        if x.numel() < SMALL:
-            return torch.empty(x.shape, memory_format=torch.channels_last)
-        made: Tensor = self.trainer.empty_f32(list(x.shape), True)
+        n, h, w, c = rows
+        if n * h * w * c < SMALL:
+            return torch.empty((n, c, h, w), memory_format=torch.channels_last)
+        made: Tensor = self.trainer.empty_f32([n, c, h, w], True)
         return made
 
     def quantize(

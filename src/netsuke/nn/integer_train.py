@@ -167,24 +167,30 @@ class IntegerLayer(nn.Module):
             return self._fixed_point(x, config.activation_bits)
         if self.training:
             low, high = kit.minmax(x.detach()) if ends is None else ends
-            if not (low > -float("inf") and high < float("inf")):  # NaN fails both
-                raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
-            before = cast(Range, tuple(self.input_range.tolist()))
-            moved = (
-                least_error(x, low, high, before, config.activation_bits, config.scale)
-                if config.clips
-                else following(low, high, before, config.forget)
-            )
-            self.input_range.copy_(torch.tensor(moved))
-        elif not bool(self.input_range.any()):
-            raise UsageError(
-                Problem("the layer has seen no input", where=self.where, hint="train a step, or load a checkpoint")
-            )
-        low, high = self.input_range.tolist()
-        scale, zero = affine(low, high, config.activation_bits, config.scale)
-        top = 2**config.activation_bits - 1
+            scale, zero, top = self.input_grid(low, high, x)
+        else:
+            low, high = self.input_range.tolist()
+            if low == high == 0:
+                hint = "train a step, or load a checkpoint"
+                raise UsageError(Problem("the layer has seen no input", where=self.where, hint=hint))
+            (scale, zero), top = affine(low, high, config.activation_bits, config.scale), 2**config.activation_bits - 1
         step = torch.tensor([scale])
         return QTensor(kit.quantize(x.detach(), step, zero, -zero, top - zero, None), step, zero, 0, top)
+
+    def input_grid(self, low: float, high: float, x: Tensor | None = None) -> tuple[float, int, int]:
+        """Scale, zero point and largest of the codes for an input between low and high, towards which training moves
+        the range. x: the input, needed where its codes may clip."""
+        config = self.config
+        if not (low > -float("inf") and high < float("inf")):  # NaN fails both
+            raise UsageError(Problem("the input is NaN or Inf", where=self.where, allowed="finite numbers"))
+        before = cast(Range, tuple(self.input_range.tolist()))
+        if config.clips:
+            moved = least_error(cast(Tensor, x), low, high, before, config.activation_bits, config.scale)
+        else:
+            moved = following(low, high, before, config.forget)
+        self.input_range.copy_(torch.tensor(moved))
+        low, high = self.input_range.tolist()
+        return *affine(low, high, config.activation_bits, config.scale), 2**config.activation_bits - 1
 
     def clipped(self, x: Tensor, q: QTensor) -> Tensor | None:
         """bool like x, where its codes clip it; None where they do not by design."""
@@ -224,11 +230,15 @@ class IntegerLayer(nn.Module):
             steps = np.ldexp(base, -on_host(exponents).astype(np.int32)) / weights
             exponents = exponents.to(g.device)
         scale = torch.from_numpy(np.maximum(steps, np.float32(_SMALLEST))).to(g.device)
-        seed = None
-        if config.stochastic:
-            seed = (config.seed, (self.index << 40) + int(self.draws))
-            self.draws += 1
+        seed = self.seed()
+        if seed is not None:
+            self.draws.add_(1)
         return QTensor(kit.quantize(g, scale, top, -top, top, seed), scale, top, 0, 2 * top, exponents)
+
+    def seed(self) -> tuple[int, int] | None:
+        """Of the next gradient's noise."""
+        config = self.config
+        return (config.seed, (self.index << 40) + int(self.draws)) if config.stochastic else None
 
     def gradients(
         self, g: Tensor, q: QTensor, w: QTensor, need_x: bool, need_w: bool, clipped: Tensor | None = None

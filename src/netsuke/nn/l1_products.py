@@ -69,7 +69,7 @@ class NormKernels:
 
     def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
         """Three passes over x and its codes, one over y."""
-        x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(x), x.shape[1]
+        x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(x)), x.shape[1]
         codes = self.kit.empty((x.numel() // channels, channels), torch.uint8)
         numbers, statistics = torch.empty(8, channels, dtype=torch.float64), torch.empty(2, channels)
         if not self.kit.call(
@@ -80,7 +80,7 @@ class NormKernels:
 
     def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """Two passes over g, one over its codes and dx."""
-        g, dx = g.contiguous(memory_format=torch.channels_last), self.kit.planes(g)
+        g, dx = g.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(g))
         q, sums = self.kit.empty(kept.codes.shape, torch.uint8), torch.empty(3, g.shape[1])
         if not self.kit.call("l1_norm_gradient", g, *kept, *rounding, q, dx, sums):
             check_finite(sums[0], "normalization")
@@ -160,6 +160,11 @@ def shift_scales(ranges: Tensor, rounding: Rounding) -> Tensor:
 def _single(numbers: npt.NDArray[np.float64], like: Tensor) -> Tensor:
     """f32 on the device of `like`."""
     return torch.from_numpy(numbers.astype(np.float32)).to(like.device)
+
+
+def _rows(x: Tensor) -> tuple[int, int, int, int]:
+    n, c, h, w = x.shape
+    return n, h, w, c
 
 
 def planes_of(rows: Tensor, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """`fuse_norms(model, example)`: a network's training pass with every batch normalization, the addition and the ReLU
-behind it in one kernel (`fused_norm`).
+behind it in one kernel (`fused_norm`), and with integer convolutions before it, several in a row, in one step
+(`conv_norm`).
 
     forward = fuse_norms(model, example)       # model: any PyTorch network, integer layers or not
     loss = criterion(forward(images), labels)  # instead of model(images)
@@ -21,7 +22,7 @@ import inspect
 import operator
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,18 +30,14 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from netsuke.core.errors import Problem, UnsupportedError
-from netsuke.nn.fused_norm import norm_activation
+from netsuke.nn.conv_norm import conv_norms
+from netsuke.nn.fused_norm import hooked, norm_activation
+from netsuke.nn.integer_train import IntegerConv2d
 from netsuke.nn.tracer import Tracer
 
 _RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_")
 _ADD = (operator.add, operator.iadd, torch.add, "add", "add_", "__add__", "__iadd__")
 _IN_PLACE_ADD = (operator.iadd, "add_", "__iadd__")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
-
-def hooked(module: nn.Module) -> bool:
-    """Has this module hooks of its own?"""
-    return any(getattr(module, name) for name in _HOOKS)
 
 
 class FusedForward:
@@ -186,6 +183,47 @@ class _Fuser:
             else:
                 self._join(node, name)
         self.fused, self.left = dict(reversed(self.fused.items())), dict(reversed(self.left.items()))
+        self.join_convolutions()
+
+    def join_convolutions(self) -> None:
+        """Integer convolutions and the normalizations that alone read them become one step (`conv_norms`), and so do
+        several in a row; only the last one's may have a residual."""
+        rows: dict[Any, list[fx.Node]] = {}  # by their last normalization
+        self.nodes = list(self.graph.nodes)
+        self.order = {node: index for index, node in enumerate(self.nodes)}
+        for norm in [n for n in self.nodes if n.target is norm_activation]:
+            conv: Any = norm.args[0]
+            if not self._is_integer(conv) or len(conv.users) > 1:
+                continue
+            before: Any = conv.args[0]
+            row = [conv, norm]
+            if before in rows and len(before.users) == 1 and before.args[2] is None:
+                longer = [*rows[before], *row]
+                if not self._writes_between(longer):
+                    rows.pop(before)
+                    row = longer
+            if not self._writes_between(row):
+                rows[norm] = row
+        for row in rows.values():
+            self._join_row(row)
+
+    def _is_integer(self, node: fx.Node) -> bool:
+        module = self.module(node)
+        plain = type(module) is IntegerConv2d and len(node.args) == 1 and not node.kwargs
+        return plain and not hooked(cast(nn.Module, module))
+
+    def _writes_between(self, row: list[fx.Node]) -> bool:
+        between = self.nodes[self.order[row[0]] + 1 : self.order[row[-1]]]
+        return any(self._writes(n) for n in between if n not in row)
+
+    def _join_row(self, row: list[fx.Node]) -> None:
+        last, pairs = row[-1], zip(row[::2], row[1::2], strict=True)
+        with self.graph.inserting_before(last):
+            units = tuple((self.graph.get_attr(str(c.target)), n.args[1], n.args[3]) for c, n in pairs)
+            new = self.graph.call_function(conv_norms, (row[0].args[0], last.args[2], *units))
+        last.replace_all_uses_with(new)
+        for node in reversed(row):
+            self.graph.erase_node(node)
 
     def _reader(self, node: fx.Node) -> fx.Node | None:
         """The only reader, not part of another normalization yet."""
