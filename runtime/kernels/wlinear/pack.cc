@@ -91,6 +91,7 @@ Status WlinearWeights::pack(const WlinearShape& shape, WlinearCompute compute, c
     bias_.assign(static_cast<size_t>(panels * kPanel), 0.0f);
     std::memcpy(bias_.data(), bias, static_cast<size_t>(n) * sizeof(float));
   }
+  far_ = bytes() >= kWFar;
   return Status();
 }
 
@@ -108,6 +109,7 @@ WlinearPanel WlinearWeights::panel(int64_t index, int count) const {
   panel.bias = bias_.empty() ? nullptr : bias_.data() + index * kPanel;
   panel.columns = static_cast<int>(std::min<int64_t>(int64_t{kPanel} * count, shape_.n - index * kPanel));
   panel.count = count;
+  panel.far = far_;
   return panel;
 }
 

@@ -30,6 +30,7 @@ constexpr int kWBlock = 32;      // k of a block
 constexpr int kWSlice = 4;       // blocks that float kernels decode at a time: 16 kB of floats, half a first-level cache
 constexpr int kQuadBytes = 128;  // one quad of k of a panel at 8 bits
 constexpr int kWordBytes = 128;  // one word of every channel
+constexpr size_t kWFar = size_t{24} << 20;  // bytes of weights from which on they count as read from memory
 constexpr int64_t wlinear_block_bytes(int bits) { return int64_t{kQuadBytes} * bits; }
 
 // A float format of the weights; bits 0: integers.
@@ -51,6 +52,7 @@ struct WlinearPanel {
   int64_t y_stride;
   int columns;  // of all panels, at most kPanel each
   int count;
+  bool far;  // the layer's weights come from memory each time: they are larger than a last-level cache
 };
 
 struct WlinearS8 {
@@ -112,12 +114,14 @@ class WlinearWeights {
   const WlinearShape& shape() const { return shape_; }
   const WlinearFloat& form() const { return form_; }
   int bits() const { return bits_; }  // as packed
+  void count_as_far() { far_ = true; }  // tests: as if they were larger than a last-level cache
   size_t bytes() const { return codes_.bytes() + (scale_.size() + bias_.size()) * sizeof(float) + offset_.size() * sizeof(int32_t); }
 
  private:
   WlinearShape shape_;
   WlinearFloat form_;
   int bits_ = 8;
+  bool far_ = false;
   int32_t same_offset_ = 0;
   Buffer codes_;
   std::vector<float> scale_, bias_;

@@ -19,6 +19,7 @@ Feeds = Mapping[str, Any] | Any
 Shapes = Mapping[str, Sequence[int]] | Sequence[int] | None
 
 _NUMPY = {"f32": "float32", "u8": "uint8", "s8": "int8", "i32": "int32", "i64": "int64", "bool": "bool"}
+_DTYPES = {name: np.dtype(text) for name, text in _NUMPY.items()}  # comparing with a text would parse it at every run
 _MAX_THREADS = 1024
 
 
@@ -177,10 +178,9 @@ class Engine:
 
     def _arrays(self, feeds: Mapping[str, Any]) -> list[Array]:
         """The arrays in the order of the inputs; every problem of every input is reported at once."""
+        names = self._names()
         problems = [
-            Problem("unknown input", where=repr(name), allowed=near(str(name), self._names()))
-            for name in feeds
-            if name not in self._names()
+            Problem("unknown input", where=repr(name), allowed=near(str(name), names)) for name in feeds if name not in names
         ]
         arrays: list[Array] = []
         for port in self.inputs:
@@ -193,7 +193,8 @@ class Engine:
                 hint = f"array.astype({_NUMPY[port.dtype]!r})" if array.dtype != _NUMPY[port.dtype] else ""
                 problems.append(Problem("wrong input", where=port.name, got=got, allowed=_port_text(port), hint=hint))
             # A field of a record array may be contiguous and still start anywhere.
-            arrays.append(np.require(array, requirements=["C", "A"]) if array.ndim else array)
+            ready = array.ndim == 0 or (array.flags.c_contiguous and array.flags.aligned)
+            arrays.append(array if ready else np.require(array, requirements=["C", "A"]))
         if problems:
             raise UsageError(problems)
         return arrays
@@ -245,6 +246,6 @@ def _port_text(port: Port) -> str:
 
 def _fits(array: Array, port: Port) -> bool:
     """Dtype and fixed dimensions; equal free dimensions are checked by the runtime, which knows all inputs."""
-    if array.dtype != _NUMPY[port.dtype] or array.ndim != len(port.shape):
+    if array.dtype != _DTYPES[port.dtype] or array.ndim != len(port.shape):
         return False
-    return all(isinstance(dim, str) or dim == size for dim, size in zip(port.shape, array.shape, strict=True))
+    return all([dim == size or isinstance(dim, str) for dim, size in zip(port.shape, array.shape, strict=True)])
