@@ -39,6 +39,7 @@ class Planner {
       if (!status.ok()) return at_node(i, status);
     }
     NETSUKE_TRY(check_outputs());
+    NETSUKE_TRY(store_bf16());
     find_last_uses();
     assign_storage();
     assign_outputs();
@@ -183,6 +184,30 @@ class Planner {
         return error(Code::kCorruptFile, "output '%s' is %s %s, the file declares another dtype or shape", port.name.c_str(),
                      dtype_name(tensor.dtype), plan_shape_text(tensor.shape).c_str());
       }
+    }
+    return Status();
+  }
+
+  // An intermediate tensor that every reader rounds to bfloat16 is stored so: the same results from half of the bytes.
+  Status store_bf16() {
+    std::vector<bool> kept(values_.size(), false);  // somebody needs it as it is
+    std::vector<bool> read(values_.size(), false);
+    for (const Port& port : program_.outputs) kept[static_cast<size_t>(port.value)] = true;
+    for (int tap : request_.taps) kept[static_cast<size_t>(tap)] = true;
+    for (size_t i = 0; i < program_.nodes.size(); ++i) {
+      for (size_t k = 0; k < node(i).in.size(); ++k) {
+        if (node(i).in[k] < 0) continue;
+        const auto number = static_cast<size_t>(node(i).in[k]);
+        if (evaluated_[i] || !op(i).reads_bf16(static_cast<int>(k))) kept[number] = true;
+        read[number] = true;
+      }
+    }
+    for (size_t i = 0; i < program_.nodes.size(); ++i) {
+      if (evaluated_[i] || !op(i).writes_bf16()) continue;
+      const auto number = static_cast<size_t>(node(i).out[0]);
+      if (kept[number] || !read[number] || values_[number].dtype != DType::kF32) continue;
+      values_[number].dtype = DType::kBF16;
+      NETSUKE_TRY(plan_tensor_bytes(values_[number], request_.max_bytes, &bytes_[number]));
     }
     return Status();
   }

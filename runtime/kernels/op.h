@@ -103,6 +103,10 @@ class Op {
   virtual size_t packed_bytes() const { return 0; }
   // True when output 0 is the same bytes as input 0 (reshape and kin): the executor then aliases, run() is not called.
   virtual bool is_view() const { return false; }
+  // Storage of intermediate tensors, chosen by the executor: input i is rounded to bfloat16 (subnormals to zero) before anything else is done
+  // with it, so it may come as kBF16 although infer() sees kF32; output 0 may be asked for as kBF16, rounded in this way.
+  virtual bool reads_bf16(int i) const { return false; }
+  virtual bool writes_bf16() const { return false; }
   // True when output 0 may be written over input i (same size elementwise operators).
   virtual bool in_place(int i) const { return false; }
 };

@@ -44,13 +44,19 @@ class OpRunner {
   const Status& status() const { return status_; }
   const Op& op() const { return *op_; }
   std::string unread() const { return attrs_->unread(); }
+  // As the executor stores what Op::reads_bf16 and Op::writes_bf16 allow: inputs that are bfloat16 and no constants are f32 to infer().
+  bool store_bf16 = false;
 
   Status prepare(const std::vector<TestTensor>& inputs, std::vector<TestTensor>* outputs) {
     inputs_.clear();
-    for (const TestTensor& t : inputs) inputs_.push_back(view(t, t.constant || t.dtype == DType::kI64));
+    for (const TestTensor& t : inputs) {
+      inputs_.push_back(view(t, t.constant || t.dtype == DType::kI64));
+      if (!t.constant && t.dtype == DType::kBF16) inputs_.back().dtype = DType::kF32;
+    }
     outputs_.assign(static_cast<size_t>(n_outputs_), Tensor());
     NETSUKE_TRY(op_->infer(inputs_.data(), n_in(), outputs_.data(), n_outputs_));
     for (size_t i = 0; i < inputs.size(); ++i) inputs_[i] = view(inputs[i], true);
+    if (store_bf16) outputs_[0].dtype = DType::kBF16;
     outputs->clear();
     for (Tensor& t : outputs_) {
       outputs->emplace_back(t.dtype, t.shape);

@@ -26,6 +26,8 @@ class ConvOp final : public Op {
   Cost cost(const Tensor* in, int n_in, const Tensor* out, int n_out) const override;
   const char* kernel_name() const override { return depthwise_ ? depthwise_weights_.kernel_name() : weights_.kernel_name(); }
   bool packed_constant(int i) const override { return i == 1 || i == 2; }
+  bool reads_bf16(int i) const override { return i == 0 && (depthwise_ ? depthwise_weights_.bf16() : weights_.reads_bf16()); }
+  bool writes_bf16() const override { return depthwise_ ? depthwise_weights_.writes_bf16() : weights_.writes_bf16(); }
   size_t packed_bytes() const override { return weights_.packed_bytes() + depthwise_weights_.packed_bytes() + zero_.bytes(); }
 
  private:
@@ -58,7 +60,7 @@ Status ConvOp::build(const BuildArgs& args) {
     return error(Code::kInvalidArgument, "w has shape %s, which does not fit groups %lld", shape_text(s).c_str(), static_cast<long long>(attrs_.groups));
   }
   const Tensor* bias = args.inputs.size() > 2 ? &args.inputs[2] : nullptr;
-  depthwise_ = attrs_.groups > 1 && w.dtype == DType::kF32 && Depthwise::takes(s.dim[3], o_ / attrs_.groups);
+  depthwise_ = attrs_.groups > 1 && Depthwise::takes(s.dim[3], o_ / attrs_.groups);
   if (depthwise_) return depthwise_weights_.build(w, bias, act_, args.isa);
   NETSUKE_TRY(weights_.build(w, bias, attrs_.groups, o_ / attrs_.groups, kh_ * kw_, s.dim[3], act_, args.isa, "conv"));
   merged_ = kw_ > 1 && attrs_.groups == 1 && attrs_.dilation[1] == 1 && weights_.pixel_floats() <= kMergedFloats;
@@ -87,10 +89,10 @@ Status ConvOp::infer(const Tensor* in, int n_in, Tensor* out, int) const {
   return FgemmWeights::check_residual(n_in > 3 ? &in[3] : nullptr, out[0].shape);
 }
 
-size_t ConvOp::scratch_bytes(const Tensor* in, int, const Tensor*, int, int threads) const {
+size_t ConvOp::scratch_bytes(const Tensor* in, int, const Tensor* out, int, int threads) const {
   const ConvGeometry g = geometry(in[0].shape);
-  if (depthwise_) return depthwise_weights_.scratch_bytes(threads);
-  size_t bytes = FgemmWeights::scratch_bytes(g.n * g.oh * g.ow, merged_ ? kh_ : kh_ * kw_, threads) + weights_.input_bytes(g.n * g.h * g.w);
+  if (depthwise_) return depthwise_weights_.scratch_bytes(in[0], threads);
+  size_t bytes = weights_.scratch_bytes(g.n * g.oh * g.ow, merged_ ? kh_ : kh_ * kw_, out[0], threads) + weights_.input_bytes(in[0], g.n * g.h * g.w);
   if (merged_) bytes += static_cast<size_t>(g.n * g.h * conv_edges(g).pixels * weights_.pixel_floats()) * sizeof(float);
   return bytes;
 }
@@ -111,22 +113,21 @@ Status ConvOp::run(const RunArgs& args) const {
   const ConvGeometry g = geometry(args.in[0].shape);
   const float* r = args.n_in > 3 && args.in[3].present ? args.in[3].as<float>() : nullptr;
   if (depthwise_) {
-    depthwise_weights_.run(g, args.in[0].as<float>(), r, args.out[0].as<float>(), args.scratch, args.pool);
+    depthwise_weights_.run(g, args.in[0], r, args.out[0], args.scratch, args.pool);
     return Status();
   }
   const int64_t rows = g.n * g.oh * g.ow, pixel = weights_.pixel_floats();
-  FgemmJob job = weights_.job(rows);
-  job.c = args.out[0].as<float>();
-  job.ldc = job.ldr = o_;
+  FgemmJob job = weights_.job(rows, args.out[0]);
+  job.ldr = o_;
   job.r = r;
   if (merged_) {
     job.taps = kh_;
     job.channels *= kw_;
   }
   uint8_t* scratch = static_cast<uint8_t*>(args.scratch);
-  uint8_t* next = scratch + FgemmWeights::scratch_bytes(rows, job.taps, args.pool.threads());
-  const float* x = weights_.input(args.in[0].as<float>(), g.n * g.h * g.w, next, args.pool, &job.flush);
-  next += weights_.input_bytes(g.n * g.h * g.w);
+  uint8_t* next = scratch + weights_.scratch_bytes(rows, job.taps, args.out[0], args.pool.threads());
+  const float* x = weights_.input(args.in[0], g.n * g.h * g.w, next, args.pool, &job.flush);
+  next += weights_.input_bytes(args.in[0], g.n * g.h * g.w);
   if (merged_) {
     float* edges = reinterpret_cast<float*>(next);
     const ConvRowPointers context = {g, conv_edges(g), x, edges, zeros(), pixel};

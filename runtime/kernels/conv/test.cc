@@ -172,23 +172,67 @@ void check_activations() {
 }
 
 #if defined(__x86_64__)
+// Every kind of run against the kernel of four lanes: with and without neighbouring taps, of f32 and bfloat16, to both.
+void check_wide_run(TestRandom* random, int64_t group, int64_t rows, int64_t stride, int64_t pixels, bool tiny) {
+  const int64_t channels = 68, padded = 80, taps = 3 * rows, columns = stride * pixels + 3;
+  TestTensor x = random->floats(make_shape({rows, columns, channels})), w = random->floats(make_shape({taps * group, padded}));
+  const TestTensor more = random->floats(make_shape({pixels, channels}));
+  for (TestTensor* t : {&x, &w}) {
+    for (int64_t i = 0; tiny && i < t->size(); ++i) t->data<float>()[i] *= 0x1p-63f;
+  }
+  const TestTensor x_halves = to_bf16(&x);
+  to_bf16(&w);
+  std::vector<const void*> a, a_halves;
+  std::vector<const float*> weights;
+  for (int64_t t = 0; t < taps; ++t) {
+    const int64_t at = (t / 3 * columns + t % 3) * channels;
+    a.push_back(x.data<float>() + at);
+    a_halves.push_back(x_halves.data<uint16_t>() + at);
+    weights.push_back(w.data<float>() + t * group * padded);
+  }
+  DepthwiseRun run = {};
+  run.w = weights.data();
+  run.taps = taps;
+  run.pixels = pixels;
+  run.step = stride * channels;
+  run.channels = run.y_step = channels;
+  run.group = group;
+  run.w_stride = padded;
+  if (!tiny) {
+    run.bias = w.data<float>();
+    run.r = more.data<float>();
+  }
+  run.lo = -0.5f;
+  run.hi = 2.0f;
+  for (bool halves_in : {false, true}) {
+    run.a = halves_in ? a_halves.data() : a.data();
+    run.flush = tiny;
+    std::vector<float> plain(static_cast<size_t>(pixels * channels)), wide(plain.size());
+    std::vector<uint16_t> plain_halves(plain.size()), wide_halves(plain.size());
+    for (int64_t column : {int64_t{0}, channels}) {
+      run.column = column;
+      for (const DepthwiseKernels* kernels : {&depthwise_kernels_portable, &depthwise_kernels_wide}) {
+        const bool first = kernels == &depthwise_kernels_portable;
+        run.y = (first ? plain : wide).data();
+        run.halves = nullptr;
+        (halves_in ? kernels->run_bf16 : kernels->run)(run);
+        run.y = nullptr;
+        run.halves = (first ? plain_halves : wide_halves).data();
+        (halves_in ? kernels->run_bf16 : kernels->run)(run);
+      }
+      CHECK(std::memcmp(plain.data(), wide.data(), plain.size() * sizeof(float)) == 0);
+      CHECK(plain_halves == wide_halves);
+    }
+  }
+}
 void check_wide_depthwise() {
   TestRandom random(31);
-  for (int64_t group : {1, 2, 4}) {
-    const int64_t channels = 68, padded = 80, taps = 9, pixels = 21;
-    const TestTensor x = random.floats(make_shape({taps + pixels, channels})), w = random.floats(make_shape({taps * group, padded})), more = random.floats(make_shape({pixels, channels}));
-    std::vector<const float*> a, weights;
-    for (int64_t t = 0; t < taps; ++t) {
-      a.push_back(x.data<float>() + t * channels);
-      weights.push_back(w.data<float>() + t * group * padded);
+  for (int64_t pixels = 1; pixels <= 12; ++pixels) {
+    for (int64_t rows : {1, 2, 3}) {
+      for (int64_t stride : {1, 2, 3}) check_wide_run(&random, 1, rows, stride, pixels, pixels % 4 == 0);
     }
-    std::vector<float> plain(static_cast<size_t>(pixels * channels)), wide(plain.size());
-    DepthwiseRun run = {a.data(), weights.data(), taps, pixels, channels, channels, group, padded, w.data<float>(), more.data<float>(), plain.data(), channels, -0.5f, 2.0f};
-    depthwise_kernels_portable.run(run);
-    run.y = wide.data();
-    depthwise_kernels_wide.run(run);
-    CHECK(plain == wide);
   }
+  for (int64_t group : {2, 4}) check_wide_run(&random, group, 3, 1, 21, false);
 }
 #else
 void check_wide_depthwise() {}

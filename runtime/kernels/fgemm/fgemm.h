@@ -34,6 +34,8 @@ struct FgemmTile {
   int rows, vectors, panels;
   int64_t cols;           // columns to write
   bool first, last;       // start from 0 / finish with scale, bias, residual and clamp
+  uint16_t* halves;       // null, or where the finished values go as bfloat16 instead of c (rounded as to_bf16 does)
+  int64_t ld_halves;
   bool flush;             // tile_bf16: sums may become subnormal and must then be flushed to zero
   // Address of weights that later tiles read; kernels that prefetch go ahead_step bytes further with each step of K. May point anywhere.
   uintptr_t ahead;
@@ -53,6 +55,9 @@ struct FgemmKernels {
   // rows x channels floats to rows x ceil(channels / 2) pairs, rounded to nearest even, subnormal bfloat16 to zero. Returns the exponent
   // field of the smallest number that is not zero (255 when there is none).
   uint32_t (*to_bf16)(const float* x, int64_t rows, int64_t channels, uint32_t* out);
+  // The smallest exponent field of n bfloat16 but that of zero; 255 when there is none.
+  uint32_t (*least_bf16)(const uint16_t* x, int64_t n);
+  bool always_flushes;  // tile_bf16 flushes whatever FgemmTile::flush says
   const char* name;   // isa_rowsxcolumns
 };
 NETSUKE_KERNEL_TABLES(FgemmKernels, fgemm_kernels)
@@ -76,6 +81,7 @@ struct FgemmJob {
   const float* bias = nullptr;  // padded groups one after the other
   float* c = nullptr;
   int64_t ldc = 0;
+  uint16_t* halves = nullptr;  // results as bfloat16, rows as far apart as those of c would be; c is then not used
   const float* r = nullptr;
   int64_t ldr = 0;
   float scale = 1;
@@ -94,8 +100,10 @@ struct FgemmJob {
 
 // Cuts the job into tasks; returns their number. Any split gives the same results.
 int64_t fgemm_plan(FgemmJob* job, int threads);
-// Scratch one thread needs for fgemm_task, in bytes: pointers of one row block.
+// Scratch one thread needs for fgemm_task, in bytes: pointers of one row block, and with `halves` the sums of one where they cannot be kept
+// in registers to the end.
 size_t fgemm_scratch_bytes(int64_t rows, int64_t taps);
+size_t fgemm_sums_bytes(const FgemmKernels& kernels, int64_t rows, int64_t cols, int64_t k, bool act_row);
 void fgemm_task(const FgemmJob& job, int64_t task, void* scratch);
 
 // Rows at base + row * stride (taps = 1): the context for matrices.

@@ -11,8 +11,6 @@ namespace {
 
 constexpr int64_t kConvertChunk = 4096;  // floats converted in one task, about
 
-size_t thread_scratch(int64_t rows, int64_t taps) { return align_up(fgemm_scratch_bytes(rows, taps)); }
-
 }  // namespace
 
 Status FgemmWeights::build(const Tensor& w, const Tensor* bias, int64_t groups, int64_t cols, int64_t taps, int64_t channels,
@@ -74,20 +72,24 @@ Status FgemmWeights::check_residual(const Tensor* r, const Shape& out) {
   return error(Code::kInvalidArgument, "r has shape %s, the output %s", shape_text(r->shape).c_str(), shape_text(out).c_str());
 }
 
-size_t FgemmWeights::input_bytes(int64_t pixels) const {
-  return bf16_ ? align_up(static_cast<size_t>(pixels * pixel_floats()) * sizeof(float)) : 0;
+size_t FgemmWeights::input_bytes(const Tensor& x, int64_t pixels) const {
+  return bf16_ && x.dtype != DType::kBF16 ? align_up(static_cast<size_t>(pixels * pixel_floats()) * sizeof(float)) : 0;
 }
 
-const float* FgemmWeights::input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const {
+const float* FgemmWeights::input(const Tensor& x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const {
   *flush = false;
-  if (!bf16_) return x;
+  if (!bf16_) return x.as<float>();
+  if (x.dtype == DType::kBF16) {
+    if (!kernels_->always_flushes) *flush = bf16_may_flush(kernels_->least_bf16(x.as<uint16_t>(), x.shape.elements()), least_exponent_);
+    return x.as<float>();
+  }
   uint32_t* out = static_cast<uint32_t*>(scratch);
   const int64_t rows = pixels * groups_, row = input_channels_ > 0 ? input_channels_ : 1;
   const int64_t chunk = kConvertChunk / row + 1;
   std::atomic<bool> may_flush{false};
   pool.parallel_for((rows + chunk - 1) / chunk, [&](int64_t task, int) {
     const int64_t begin = task * chunk, count = rows - begin < chunk ? rows - begin : chunk;
-    const uint32_t least = kernels_->to_bf16(x + begin * input_channels_, count, input_channels_, out + begin * channels_);
+    const uint32_t least = kernels_->to_bf16(x.as<float>() + begin * input_channels_, count, input_channels_, out + begin * channels_);
     if (bf16_may_flush(least, least_exponent_)) may_flush.store(true, std::memory_order_relaxed);
   });
   *flush = may_flush.load();
@@ -110,12 +112,29 @@ FgemmJob FgemmWeights::job(int64_t rows) const {
   return job;
 }
 
+FgemmJob FgemmWeights::job(int64_t rows, const Tensor& y) const {
+  FgemmJob job = this->job(rows);
+  if (y.dtype == DType::kBF16) job.halves = y.as<uint16_t>();
+  else job.c = y.as<float>();
+  job.ldc = groups_ * cols_;
+  return job;
+}
+
+size_t FgemmWeights::thread_scratch(int64_t rows, int64_t taps, bool halves) const {
+  const size_t sums = halves ? fgemm_sums_bytes(*kernels_, rows, cols_, taps_ * channels_, act_row_ != nullptr) : 0;
+  return align_up(fgemm_scratch_bytes(rows, taps)) + align_up(sums);
+}
+
 size_t FgemmWeights::scratch_bytes(int64_t rows, int64_t taps, int threads) {
-  return thread_scratch(rows, taps) * static_cast<size_t>(threads);
+  return align_up(fgemm_scratch_bytes(rows, taps)) * static_cast<size_t>(threads);
+}
+
+size_t FgemmWeights::scratch_bytes(int64_t rows, int64_t taps, const Tensor& y, int threads) const {
+  return thread_scratch(rows, taps, y.dtype == DType::kBF16) * static_cast<size_t>(threads);
 }
 
 void FgemmWeights::run(FgemmJob* job, void* scratch, ThreadPool& pool) const {
-  const size_t stride = thread_scratch(job->rows, job->taps);
+  const size_t stride = thread_scratch(job->rows, job->taps, job->halves != nullptr);
   const int64_t tasks = fgemm_plan(job, pool.threads());
   pool.parallel_for(tasks, [&](int64_t task, int thread) {
     fgemm_task(*job, task, static_cast<uint8_t*>(scratch) + stride * static_cast<size_t>(thread));

@@ -20,14 +20,21 @@ class FgemmWeights {
   bool bf16() const { return bf16_; }
   // Floats of one input pixel (all groups) as the kernel reads it: pairs of bfloat16 take one.
   int64_t pixel_floats() const { return groups_ * channels_; }
-  // The input in the form the kernel reads, [pixels, pixel_floats()]: x itself, or for bf16 a copy in `scratch` (input_bytes). *flush is for
-  // the job.
-  size_t input_bytes(int64_t pixels) const;
-  const float* input(const float* x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const;
+  // The program's input may be stored as bfloat16: the products round it so anyway, and pairs do not cross pixels. And its output: pairs of
+  // whole pixels again.
+  bool reads_bf16() const { return bf16_ && input_channels_ % 2 == 0; }
+  bool writes_bf16() const { return cols_ % 2 == 0; }
+  // The input in the form the kernel reads, [pixels, pixel_floats()]: x itself, or for bf16 a copy of f32 in `scratch` (input_bytes). *flush is
+  // for the job.
+  size_t input_bytes(const Tensor& x, int64_t pixels) const;
+  const float* input(const Tensor& x, int64_t pixels, void* scratch, ThreadPool& pool, bool* flush) const;
 
   FgemmJob job(int64_t rows) const;
-  // Scratch of run(): pointer tables of all threads.
+  // The same with results for y: f32, or bfloat16 where writes_bf16().
+  FgemmJob job(int64_t rows, const Tensor& y) const;
+  // Scratch of run(), of all threads: pointer tables; for y in bfloat16 also sums.
   static size_t scratch_bytes(int64_t rows, int64_t taps, int threads);
+  size_t scratch_bytes(int64_t rows, int64_t taps, const Tensor& y, int threads) const;
   void run(FgemmJob* job, void* scratch, ThreadPool& pool) const;
 
   const char* kernel_name() const { return name_.c_str(); }
@@ -36,6 +43,7 @@ class FgemmWeights {
  private:
   Status pack(const Tensor& w);
   Status pack_bias(const Tensor& bias);
+  size_t thread_scratch(int64_t rows, int64_t taps, bool halves) const;
 
   const FgemmKernels* kernels_ = nullptr;
   UnaryRow act_row_ = nullptr;

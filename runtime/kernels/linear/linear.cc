@@ -34,20 +34,18 @@ class LinearOp final : public Op {
     return weights_.check_residual(n_in > 3 ? &in[3] : nullptr, out[0].shape);
   }
 
-  size_t scratch_bytes(const Tensor* in, int, const Tensor*, int, int threads) const override {
+  size_t scratch_bytes(const Tensor* in, int, const Tensor* out, int, int threads) const override {
     const int64_t rows = product(in[0].shape, 0, in[0].shape.rank - 1);
-    return weights_.scratch_bytes(rows, 1, threads) + weights_.input_bytes(rows);
+    return weights_.scratch_bytes(rows, 1, out[0], threads) + weights_.input_bytes(in[0], rows);
   }
 
   Status run(const RunArgs& args) const override {
     const Tensor& x = args.in[0];
     const int64_t rows = product(x.shape, 0, x.shape.rank - 1);
     uint8_t* scratch = static_cast<uint8_t*>(args.scratch);
-    FgemmJob job = weights_.job(rows);
-    void* converted = scratch + weights_.scratch_bytes(rows, 1, args.pool.threads());
-    const FgemmRows context = {weights_.input(x.as<float>(), rows, converted, args.pool, &job.flush), weights_.pixel_floats()};
-    job.c = args.out[0].as<float>();
-    job.ldc = n_;
+    FgemmJob job = weights_.job(rows, args.out[0]);
+    void* converted = scratch + weights_.scratch_bytes(rows, 1, args.out[0], args.pool.threads());
+    const FgemmRows context = {weights_.input(x, rows, converted, args.pool, &job.flush), weights_.pixel_floats()};
     if (args.n_in > 3 && args.in[3].present) {
       job.r = args.in[3].as<float>();
       job.ldr = n_;
@@ -65,6 +63,8 @@ class LinearOp final : public Op {
   }
   const char* kernel_name() const override { return weights_.kernel_name(); }
   bool packed_constant(int i) const override { return i == 1 || i == 2; }
+  bool reads_bf16(int i) const override { return i == 0 && weights_.reads_bf16(); }
+  bool writes_bf16() const override { return weights_.writes_bf16(); }
   size_t packed_bytes() const override { return weights_.packed_bytes(); }
 
  private:
