@@ -8,11 +8,11 @@
 --layers norm times normalization layers alone, forward and backward, beside torch's batch normalization.
 
 One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
-images, all networks and images are channels_last. --memory says for all of them, torch's own too, whether freed
-memory is kept for the next operator ("kept", what netsuke.train and integer_ set) or left to the C library ("default").
-The table splits the integer step into tiles, preparation of
-operands (padding, transposes, packing), quantization (codes, ranges, weight codes) and the rest (normalization,
-activations, optimizer: torch). Stem and classifier stay float in the integer variants.
+images, all networks and images are channels_last, every optimizer is torch's SGD in one pass (fused=True). --memory
+says for all of them, torch's own too, whether freed memory is kept for the next operator ("kept", what netsuke.train
+and integer_ set) or left to the C library ("default"). The table splits the integer step into tiles, preparation of
+operands (padding, transposes, packing), quantization (codes, ranges, weight codes, where they are calls of their own:
+behind a fused normalization they are not) and the rest. Stem and classifier stay float in the integer variants.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def step(
     net: nn.Module, x: torch.Tensor, y: torch.Tensor, *, bfloat16: bool = False, fused: bool = False
 ) -> Callable[[], None]:
     forward = fuse_norms(net, x[:2]) if fused else net
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

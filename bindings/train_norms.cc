@@ -158,6 +158,29 @@ int conv_norm_gradient(Trainer& t, const std::vector<int64_t>& layer, const Arra
   return static_cast<int>(found);
 }
 
+// shape: [n, h, w, c, step, before, after].
+netsuke::train::Subsample subsample_of(const std::vector<int64_t>& shape) {
+  if (shape.size() != 7) invalid("a shortcut is 7 numbers");
+  for (size_t i = 0; i < 7; ++i) {
+    if (shape[i] < (i < 5 ? 1 : 0) || shape[i] > (int64_t{1} << 31)) invalid("a size of the shortcut is out of range");
+  }
+  return {shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6]};
+}
+
+void subsample(Trainer& t, const std::vector<int64_t>& shape, const Array& x, const Out& y) {
+  const auto s = subsample_of(shape);
+  const auto* from = floats<const float>(x, s.n * s.h * s.w * s.c, "x");
+  auto* to = floats<float>(y, s.n * s.oh() * s.ow() * (s.before + s.c + s.after), "y");
+  without_gil([&] { return t.subsample(s, from, to); });
+}
+
+void add_subsampled(Trainer& t, const std::vector<int64_t>& shape, const Array& dy, const Out& dx) {
+  const auto s = subsample_of(shape);
+  const auto* from = floats<const float>(dy, s.n * s.oh() * s.ow() * (s.before + s.c + s.after), "dy");
+  auto* to = floats<float>(dx, s.n * s.h * s.w * s.c, "dx");
+  without_gil([&] { return t.add_subsampled(s, from, to); });
+}
+
 }  // namespace
 
 void bind_norms(nb::class_<Trainer>& trainer) {
@@ -168,6 +191,8 @@ void bind_norms(nb::class_<Trainer>& trainer) {
            "running_var"_a.none(), "share"_a, "y"_a, "affine"_a, "moments"_a, "ends"_a)
       .def("batch_norm_gradient", &batch_norm_gradient, "x"_a, "dy"_a, "y"_a.none(), "weight"_a.none(), "eps"_a, "relu"_a, "affine"_a, "moments"_a,
            "dz"_a.none(), "dx"_a.none(), "dweight"_a, "dbias"_a)
+      .def("subsample", &subsample, "shape"_a, "x"_a, "y"_a)
+      .def("add_subsampled", &add_subsampled, "shape"_a, "dy"_a, "dx"_a)
       .def("norm_apply", &norm_apply, "x"_a, "residual"_a.none(), "affine"_a, "relu"_a, "y"_a, "ends"_a)
       .def("norm_codes", &norm_codes, "x"_a, "affine"_a, "relu"_a, "scale"_a, "zero"_a, "top"_a, "codes"_a)
       .def("conv_norm", &conv_norm, "layer"_a, "x"_a, "x_range"_a, "x_scale"_a, "weight"_a, "w_top"_a, "gamma"_a.none(), "beta"_a.none(), "eps"_a, "relu"_a,

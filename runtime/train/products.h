@@ -82,6 +82,12 @@ struct ConvNorm {
   const float* affine;
   const double* moments;
 };
+// A shortcut of every `step`th pixel of [n,h,w,c], with zero channels before and after.
+struct Subsample {
+  int64_t n, h, w, c, step, before, after;
+  int64_t oh() const { return (h + step - 1) / step; }
+  int64_t ow() const { return (w + step - 1) / step; }
+};
 enum class Found : int { kNothing, kGradient, kNotFinite };  // all zero; numbers; NaN or Inf
 
 // Adds the nanoseconds of its life to a counter.
@@ -133,6 +139,10 @@ class Trainer {
   Status outside(const float* x, int64_t count, float low, float high, uint8_t* y);
   // dx [samples][each]: 0 where `outside` (or null) says so, the rest times the sample's factor.
   Status settle_gradient(float* dx, const uint8_t* outside, const float* factor, int64_t samples, int64_t each);
+
+  Status subsample(const Subsample& s, const float* x, float* y);
+  // dx += what dy [n,oh,ow,before + c + after] gives x.
+  Status add_subsampled(const Subsample& s, const float* dy, float* dx);
 
   // Smallest and largest of x; a NaN shows as one of them.
   Status minmax(const float* x, int64_t count, float* out);

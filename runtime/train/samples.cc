@@ -1,5 +1,6 @@
 // What training in few bits does to whole tensors beside the products (nn/integer_range.py, nn/integer_samples.py): where an input's codes
-// clip it, and the input gradient of samples that were scaled by powers of two. One pass over memory each, which sets the pace.
+// clip it, and the input gradient of samples that were scaled by powers of two; and shortcuts without parameters. One pass over memory each, which
+// sets the pace.
 #include <algorithm>
 
 #include "train/products.h"
@@ -42,6 +43,32 @@ Status Trainer::settle_gradient(float* dx, const uint8_t* outside, const float* 
   pool_.parallel_for(samples * parts, [&](int64_t i, int) {
     const int64_t sample = i / parts, begin = i % parts * kElements, at = sample * each + begin;
     settle_part(dx + at, outside == nullptr ? nullptr : outside + at, std::min(kElements, each - begin), factor[sample]);
+  });
+  return Status();
+}
+
+Status Trainer::subsample(const Subsample& s, const float* x, float* y) {
+  const int64_t oh = s.oh(), ow = s.ow(), wide = s.before + s.c + s.after;
+  pool_.parallel_for(s.n * oh, [&](int64_t row, int) {
+    const float* from = x + (row / oh * s.h + row % oh * s.step) * s.w * s.c;
+    float* to = y + row * ow * wide;
+    for (int64_t i = 0; i < ow; ++i, from += s.step * s.c, to += wide) {
+      std::fill(to, to + s.before, 0.0f);
+      std::copy(from, from + s.c, to + s.before);
+      std::fill(to + s.before + s.c, to + wide, 0.0f);
+    }
+  });
+  return Status();
+}
+
+Status Trainer::add_subsampled(const Subsample& s, const float* dy, float* dx) {
+  const int64_t oh = s.oh(), ow = s.ow(), wide = s.before + s.c + s.after;
+  pool_.parallel_for(s.n * oh, [&](int64_t row, int) {
+    const float* from = dy + row * ow * wide + s.before;
+    float* to = dx + (row / oh * s.h + row % oh * s.step) * s.w * s.c;
+    for (int64_t i = 0; i < ow; ++i, from += wide, to += s.step * s.c) {
+      for (int64_t c = 0; c < s.c; ++c) to[c] += from[c];
+    }
   });
   return Status();
 }

@@ -55,16 +55,18 @@ def step(rows: list[Row], x: Tensor, residual: str, *, single: bool) -> list[Ten
     with one_by_one(single):
         for turn in range(2):
             given = x.clone(memory_format=torch.preserve_format).requires_grad_()
-            add = None
+            add: Any = None
             if residual == "own":
                 add = given
+            elif residual == "pixels":
+                add = (2, 3, rows[-1][1].num_features - given.shape[1] - 3)
             elif residual:
                 with torch.no_grad():
                     like = conv_norms(x, None, *copy.deepcopy(rows))
                 add = images(*like.shape, seed=5).requires_grad_()
             y = conv_norms(given, add, *rows)
             parameters = [p for r in rows for m in r[:2] for p in m.parameters()]
-            leaves = [given, *parameters, *([add] if add is not None and add is not given else [])]
+            leaves = [given, *parameters, *([add] if isinstance(add, Tensor) and add is not given else [])]
             found = torch.autograd.grad((y * images(*y.shape, seed=7 + turn)).sum(), leaves)
             ends = known_range(y)
             assert ends == (float(y.detach().min()), float(y.detach().max()))
@@ -78,6 +80,8 @@ CASES: list[tuple[list[dict[str, Any]], str]] = [
     ([{"cin": 16, "cout": 32, "stride": 2}, {"cin": 32, "cout": 32}], "other"),
     ([{"cin": 8, "cout": 24, "kernel": 1, "stride": 2, "relu": False}], ""),
     ([{"cin": 3, "cout": 4, "relu": False}, {"cin": 4, "cout": 5}, {"cin": 5, "cout": 3, "relu": False}], "own"),
+    ([{"cin": 16, "cout": 32, "stride": 2}, {"cin": 32, "cout": 32}], "pixels"),
+    ([{"cin": 4, "cout": 9, "stride": 2, "relu": False}], "pixels"),
     ([{"cin": 4, "cout": 48}, {"cin": 48, "cout": 128}, {"cin": 128, "cout": 4}], "own"),
     ([{"cin": 16, "cout": 16, "scale": "free"}, {"cin": 16, "cout": 16, "scale": "free"}], "other"),
     ([{"cin": 16, "cout": 16, "gradient": "tensor", "stochastic": False}, {"cin": 16, "cout": 64, "kernel": 1}], ""),
@@ -173,6 +177,36 @@ def test_what_is_not_a_number_is_named() -> None:
     y = conv_norms(given, None, *made(1, 8))
     with pytest.raises(UnsupportedError, match="gradients of gradients"):
         torch.autograd.grad(y.sum(), given, create_graph=True)
+
+
+class Shortcut(nn.Module):
+    """A block whose residual is every n-th pixel with channels of zeros, as networks write it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.conv, self.norm, self.way = nn.Conv2d(8, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * 1
+        pixels = x[:, :, ::2, ::2] if self.way != "other pixels" else x[:, :, 1::2, ::2]
+        if self.way == "written":
+            x = x.mul_(2)
+        value = 1.0 if self.way == "ones" else 0.0
+        padded = functional.pad(pixels, (0, 0, 0, 0, 3, 5), value=value)
+        y = functional.relu(self.norm(self.conv(x)) + padded)
+        return y + pixels.mean() if self.way == "read twice" else y
+
+
+@pytest.mark.parametrize("way", ["plain", "other pixels", "ones", "written", "read twice"])
+def test_a_shortcut_of_every_second_pixel_is_part_of_the_step(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = integer_(Shortcut(way), IntegerConfig()).train()
+    x, twin, seen = images(4, 8, 6, 6), copy.deepcopy(net), []
+    takes = conv_norm._takes
+    monkeypatch.setattr(conv_norm, "_takes", lambda *a: seen.append(a[1]) or takes(*a))  # type: ignore[func-returns-value]
+    y = fuse_norms(net, x[:2])(x)
+    assert isinstance(seen[-1], tuple) == (way == "plain")
+    with one_by_one(True):
+        assert torch.equal(y, fuse_norms(twin, x[:2])(x))
 
 
 class Writer(nn.Module):

@@ -5,8 +5,8 @@
 What integer layers and `norm_activation` compute one by one, with the same bits. One step of autograd and two calls of
 the kernels a convolution instead of a dozen; codes of a y that only the next convolution reads are written by the
 normalization, whose range is known before (it is monotone), and codes of the gradient by the normalization's backward
-pass, so that neither tensor exists as floats. Where the residual is x, its gradient is the memory that the input
-gradient is added to. `netsuke.nn.norm_fusion` finds such rows of layers.
+pass, so that neither tensor exists as floats. Where the residual is x, or every n-th pixel of x with zero channels
+(`Subsampled`), both gradients of x are added where they are made. `netsuke.nn.norm_fusion` finds such rows of layers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from netsuke.core.errors import Problem, UnsupportedError, UsageError
 from netsuke.nn.fused_norm import follow, hooked, is_plain, known_range, norm_activation, note_range
@@ -29,6 +30,9 @@ from netsuke.nn.qtensor import check_finite, rows_of
 
 Array = npt.NDArray[Any]
 _GRADIENT, _NOT_FINITE = 1, 2  # of runtime/train's Found
+
+
+Subsampled = tuple[int, int, int]  # a residual from x: every n-th pixel, zero channels before and after
 
 
 class Unit(NamedTuple):
@@ -56,20 +60,26 @@ class _Kept:
         return self.layer, self.codes, [zero, 0, top], scale, self.weights
 
 
-def conv_norms(x: Tensor, residual: Tensor | None, *rows: tuple[nn.Module, nn.Module, bool]) -> Tensor:
-    """(convolution, normalization, ReLU?) of `rows` one after the other; the residual is added to the last norm's
-    output. Layers that are not the kernels' case are computed one by one."""
+def conv_norms(x: Tensor, residual: Tensor | Subsampled | None, *rows: tuple[nn.Module, nn.Module, bool]) -> Tensor:
+    """(convolution, normalization, ReLU?) of `rows` one after the other; the residual, or that of x, is added to the
+    last norm's output. Layers that are not the kernels' case are computed one by one."""
     units = [Unit(*cast(Any, row)) for row in rows]
     if not _takes(x, residual, units):
+        add = _subsampled(x, residual) if isinstance(residual, tuple) else residual
         for unit in units:
-            x = norm_activation(unit.conv(x), unit.norm, residual if unit is units[-1] else None, unit.relu)
+            x = norm_activation(unit.conv(x), unit.norm, add if unit is units[-1] else None, unit.relu)
         return x
     found: list[float] = []
     parameters = [p for u in units for p in (u.conv.weight, u.norm.weight, u.norm.bias)]
-    own = residual is x and units[-1].relu
+    own: Any = residual if isinstance(residual, tuple) else residual is x and units[-1].relu
     y: Tensor = _ConvNorms.apply(x, None if own else residual, own, known_range(x), units, found, *parameters)  # type: ignore[no-untyped-call]
     note_range(y, *found)
     return y
+
+
+def _subsampled(x: Tensor, how: Subsampled) -> Tensor:
+    step, before, after = how
+    return functional.pad(x[:, :, ::step, ::step], (0, 0, 0, 0, before, after))
 
 
 def _computes(config: IntegerConfig) -> bool:
@@ -78,7 +88,7 @@ def _computes(config: IntegerConfig) -> bool:
     return kernels and not (config.clips or config.scales_samples or config.master_bits)
 
 
-def _takes(x: Tensor, residual: Tensor | None, units: list[Unit]) -> bool:
+def _takes(x: Tensor, residual: Tensor | Subsampled | None, units: list[Unit]) -> bool:
     if not is_plain(x) or x.ndim != 4 or torch.is_autocast_enabled("cpu"):
         return False
     shape = tuple(x.permute(0, 2, 3, 1).shape)
@@ -95,16 +105,19 @@ def _takes(x: Tensor, residual: Tensor | None, units: list[Unit]) -> bool:
         shape = conv.window.output(shape, (conv.out_channels, *conv.kernel_size, shape[3]))
         if min(shape) < 1 or shape[0] * shape[1] * shape[2] < 2:
             return False
+    if isinstance(residual, tuple):
+        (n, c, h, w), (step, before, after) = x.shape, residual
+        return shape == (n, -(-h // step), -(-w // step), before + c + after)
     return residual is None or (is_plain(residual) and residual.permute(0, 2, 3, 1).shape == shape)
 
 
 class _ConvNorms(torch.autograd.Function):
-    """`found` receives the ends of y; own: the residual is x."""
+    """`found` receives the ends of y; own: the residual is x, or how it is made of x."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, own: bool, ends: tuple[float, float] | None, units: list[Unit],
-        found: list[float], *parameters: Tensor | None,
+        ctx: Any, x: Tensor, residual: Tensor | None, own: bool | Subsampled, ends: tuple[float, float] | None,
+        units: list[Unit], found: list[float], *parameters: Tensor | None,
     ) -> Tensor:  # fmt: skip
         kit, rows = cast(Kernels, products("kernels")), rows_of(x)
         q = units[0].conv.quantize_input(rows, ends)
@@ -130,7 +143,10 @@ class _ConvNorms(torch.autograd.Function):
                 codes = kit.array(out, np.uint8)
                 kit.call("norm_codes", z, numbers[o:], relu, *grid, codes)
         y = kit.planes(out)
-        add = rows if own else None if residual is None else rows_of(residual)
+        add: Any = rows if own else None if residual is None else rows_of(residual)
+        if isinstance(own, tuple):
+            add = kit.array(out)
+            kit.call("subsample", [*rows.shape, *own], rows, add)
         kit.call("norm_apply", z, add, numbers[o:], relu, rows_of(y), range_)
         found += range_.tolist()
         ctx.units, ctx.own = units, own
@@ -152,7 +168,7 @@ class _ConvNorms(torch.autograd.Function):
         for i in reversed(range(len(ctx.units))):
             conv, norm, relu = ctx.units[i]
             kept: _Kept = ctx.kept[i]
-            last, add = i + 1 == len(ctx.units), i == 0 and ctx.own
+            last, add = i + 1 == len(ctx.units), i == 0 and ctx.own is True
             if i == 0:
                 dx = dz if add else kit.planes(kept.codes.shape) if need[0] else None
             into = kit.array(kept.codes.shape) if i > 0 else None if dx is None else rows_of(dx)
@@ -162,6 +178,8 @@ class _ConvNorms(torch.autograd.Function):
             made = [None if dw is None else dw.permute(0, 3, 1, 2), *torch.from_numpy(sums[1:]), *made]
             dy = into
         through = gradients[0] if dz is None else dz
+        if isinstance(ctx.own, tuple) and dx is not None:
+            kit.call("add_subsampled", [*ctx.kept[0].codes.shape, *ctx.own], rows_of(through), rows_of(dx))
         first = (dx, through if need[1] else None, None, None, None, None)
         return *first, *(v if wanted else None for v, wanted in zip(made, need[6:], strict=True))
 

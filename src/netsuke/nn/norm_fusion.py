@@ -220,10 +220,34 @@ class _Fuser:
         last, pairs = row[-1], zip(row[::2], row[1::2], strict=True)
         with self.graph.inserting_before(last):
             units = tuple((self.graph.get_attr(str(c.target)), n.args[1], n.args[3]) for c, n in pairs)
-            new = self.graph.call_function(conv_norms, (row[0].args[0], last.args[2], *units))
+            residual, shortcut = self._shortcut(cast(Any, row[0].args[0]), last)
+            new = self.graph.call_function(conv_norms, (row[0].args[0], residual, *units))
         last.replace_all_uses_with(new)
-        for node in reversed(row):
+        for node in (*reversed(row), *shortcut):
             self.graph.erase_node(node)
+
+    def _shortcut(self, x: fx.Node, last: fx.Node) -> tuple[Any, tuple[fx.Node, ...]]:
+        """(step, channels of zeros before, after) where the residual is every n-th pixel of x and nobody else reads it,
+        and the nodes that made it."""
+        residual = cast(fx.Node | None, last.args[2])
+        given: Any = residual.args if residual is not None and residual.target is functional.pad else (None,)
+        pixels, named = given[0], {} if residual is None else residual.kwargs
+        if not isinstance(pixels, fx.Node) or pixels.target is not operator.getitem or pixels.args[0] is not x:
+            return residual, ()
+        assert residual is not None
+        index: Any = pixels.args[1]
+        step = index[3].step if isinstance(index, tuple) and len(index) == 4 and isinstance(index[3], slice) else None
+        every, nth = slice(None), slice(None, None, step)
+        sizes: Any = given[1] if len(given) == 2 and isinstance(given[1], list | tuple) else ()
+        zeros = (
+            named.get("mode", "constant") == "constant" and not named.get("value") and set(named) <= {"mode", "value"}
+        )
+        fits = len(sizes) == 6 and all(isinstance(v, int) and v >= 0 for v in sizes) and not any(sizes[:4])
+        plain = isinstance(step, int) and step > 0 and index == (every, every, nth, nth)
+        alone = len(pixels.users) == 1 and len(residual.users) == 1
+        if not (plain and zeros and fits and alone) or self._writes_between([pixels, residual, last]):
+            return residual, ()
+        return (step, *sizes[4:]), (residual, pixels)
 
     def _reader(self, node: fx.Node) -> fx.Node | None:
         """The only reader, not part of another normalization yet."""
