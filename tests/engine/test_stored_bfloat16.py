@@ -16,7 +16,7 @@ KERNEL_3X3 = {"strides": [1, 1], "pads": [1, 1, 1, 1]}
 
 
 def inverted_residual(halves: bool) -> Program:
-    """MobileNetV2's block with a residual: the input is read as f32 by the addition, what lies between the layers only by them."""
+    """MobileNetV2's block with a residual: the addition reads x as f32, only the layers read what lies between them."""
     random = np.random.default_rng(0)
     shapes = {"expand": (96, 1, 1, 16), "depthwise": (96, 3, 3, 1), "project": (16, 1, 1, 96)}
     constants: dict[str, Array] = {k: random.standard_normal(s).astype(np.float32) / 4 for k, s in shapes.items()}

@@ -180,7 +180,9 @@ class Engine:
         """The arrays in the order of the inputs; every problem of every input is reported at once."""
         names = self._names()
         problems = [
-            Problem("unknown input", where=repr(name), allowed=near(str(name), names)) for name in feeds if name not in names
+            Problem("unknown input", where=repr(name), allowed=near(str(name), names))
+            for name in feeds
+            if name not in names
         ]
         arrays: list[Array] = []
         for port in self.inputs:
@@ -248,4 +250,4 @@ def _fits(array: Array, port: Port) -> bool:
     """Dtype and fixed dimensions; equal free dimensions are checked by the runtime, which knows all inputs."""
     if array.dtype != _DTYPES[port.dtype] or array.ndim != len(port.shape):
         return False
-    return all([dim == size or isinstance(dim, str) for dim, size in zip(port.shape, array.shape, strict=True)])
+    return all(dim == size or isinstance(dim, str) for dim, size in zip(port.shape, array.shape, strict=True))
