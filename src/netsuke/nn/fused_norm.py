@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netsuke.core.errors import Problem, UnsupportedError
+from netsuke.core.errors import EnvironmentProblem, Problem, UnsupportedError
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.qtensor import rows_of
 
@@ -46,6 +46,15 @@ def norm_activation(x: Tensor, norm: nn.Module, residual: Tensor | None = None, 
 def note_range(y: Tensor, low: float, high: float) -> None:
     """Keep the smallest and largest value of y for `known_range`."""
     setattr(y, _RANGE, (y._version, low, high))
+
+
+def available() -> bool:
+    """Can the kernels be loaded? A package without the compiled runtime has none."""
+    try:
+        products("kernels")
+    except EnvironmentProblem:
+        return False
+    return True
 
 
 def known_range(x: Tensor) -> tuple[float, float] | None:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from netsuke.core.errors import Problem, UsageError
 from netsuke.nn import integer
+from netsuke.nn.fused_norm import norm_activation
 from netsuke.nn.quantizer import Quantizer
 
 INF = math.inf
@@ -117,6 +118,8 @@ class QuantLayer(nn.Module):
     target     Quantizer of the output, or None for a float output
     bounds     (low, high) of the fused activation
     transform  of the float weights before they are quantized (DoReFa's tanh), or None
+    fused      train with batch norm, addition and ReLU in one pass over memory (`netsuke.nn.fused_norm`: no gradients
+               of gradients)
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class QuantLayer(nn.Module):
         self._links = (source, target, residual)
         self.bounds, self.transform = bounds, transform
         self.adapter: nn.Module | None = None
+        self.fused = False
 
     @property
     def source(self) -> Quantizer:
@@ -173,18 +177,25 @@ class QuantLayer(nn.Module):
     def forward(self, x: Tensor, r: Tensor | None = None) -> Tensor:
         if not self.training and self.weight.enabled and bool(self.source.ready):
             return self._exact(x, r)
-        y = self._float(x)
-        if r is not None:
-            y = y + r
-        if self.bounds != (-INF, INF):
-            y = F.relu(y) if self.bounds == (0.0, INF) else y.clamp(*self.bounds)
+        relu = self.bounds == (0.0, INF)
+        if self.fused and isinstance(self.norm, nn.BatchNorm2d):
+            y = norm_activation(self._product(x), self.norm, r, relu)
+        else:
+            y = self._float(x)
+            y = y if r is None else y + r
+            y = F.relu(y) if relu else y
+        if not relu and self.bounds != (-INF, INF):
+            y = y.clamp(*self.bounds)
         return y if self.target is None else self.target(y)
 
+    def _product(self, x: Tensor) -> Tensor:
+        return self.apply_layer(x, self.weight(self.real_weight()), self.layer.bias)  # type: ignore[arg-type]
+
     def _float(self, x: Tensor) -> Tensor:
-        w, bias = self.weight(self.real_weight()), self.layer.bias
         if not isinstance(self.norm, FoldedNorm):
-            y = self.apply_layer(x, w, bias)  # type: ignore[arg-type]
+            y = self._product(x)
             return y if self.norm is None else self.norm(y)
+        w, bias = self.weight(self.real_weight()), self.layer.bias
         return self._folded(x, w, bias)  # type: ignore[arg-type]
 
     def _folded(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:

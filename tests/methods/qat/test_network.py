@@ -195,6 +195,21 @@ def _cut(epochs: int):  # type: ignore[no-untyped-def]
     return run
 
 
+def test_fused_norms_train_as_torch_does() -> None:
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    found = []
+    for fused in (False, True):
+        network = prepare(everything(), shape=SHAPE, calib=x, weight_bits=8, activation_bits=8).train()
+        network.fuse_norms(fused)
+        network(x).square().mean().backward()
+        grads = {n: p.grad for n, p in network.named_parameters() if p.grad is not None and n.endswith("layer.weight")}
+        moved = {n: b for n, b in network.named_buffers() if n.endswith(("running_mean", "running_var"))}
+        found.append({**grads, **moved})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():  # a code at a threshold may fall to the other side
+        assert float((value - found[1][name]).norm()) <= 0.02 * float(value.norm()), name
+
+
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(UsageError) as caught:
         TrainConfig(epochs=0, momentum=1.5, distill=2)

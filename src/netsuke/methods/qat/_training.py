@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from netsuke.core.errors import FileError, Problem, UsageError
 from netsuke.methods.qat._network import QatNetwork
+from netsuke.nn import fused_norm
+from netsuke.nn.kept_memory import kept_memory
 
 Progress = Callable[[str, float], None]
 
@@ -148,6 +150,7 @@ class Trained:
     stopped: str = ""
 
 
+@kept_memory()
 def train(
     network: QatNetwork,
     samples: Samples,
@@ -165,6 +168,7 @@ def train(
 
     Raises UsageError when the loss stops being a number: the network is left as it was at the last checkpoint.
     """
+    network.fuse_norms(fused_norm.available())
     rng = torch.Generator().manual_seed(config.seed)
     groups = network.groups(config.rate, config.decay, config.scale_rate)
     optimizer = torch.optim.SGD(groups, lr=config.rate, momentum=config.momentum, nesterov=config.momentum > 0)
@@ -198,6 +202,7 @@ def train(
         state.losses.append(sum(losses) / max(1, len(losses)))
         state.seconds = time.monotonic() - begin
         _save(path, network, optimizer, rng, state, config)
+    network.fuse_norms(False)
     network.eval()
     return state
 
