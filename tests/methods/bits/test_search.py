@@ -12,8 +12,8 @@ from netsuke.core.budget import Budget
 from netsuke.core.errors import UsageError
 from netsuke.core.method import methods
 from netsuke.core.recipe import Recipe
-from netsuke.methods.bits import _whole, hessian, kl, layer_loss, sqnr
-from netsuke.methods.bits._probe import Probe, divergence
+from netsuke.methods.bits import _refine, _whole, hessian, kl, layer_loss, sqnr
+from netsuke.methods.bits._probe import Probe
 from netsuke.methods.bits._problem import Format, Option, Problem
 from netsuke.methods.quantize import ptq
 from netsuke.methods.quantize._profile import times
@@ -43,7 +43,7 @@ def weight_bits(plan):
 
 @pytest.mark.parametrize("allocator", ["integer_program", "dynamic_program", "pareto"])
 def test_size_budget_is_met_and_used(allocator):
-    plan = planned(f"bits/search:samples=8,allocator={allocator}", effort="normal", size="0.19x")
+    plan = planned(f"bits/search:samples=8,allocator={allocator},refine=0", effort="normal", size="0.19x")
     before, after = plan.bytes()
     assert 0.95 * 0.19 * before < after <= 0.19 * before
     bits = weight_bits(plan)
@@ -57,19 +57,22 @@ def test_size_budget_is_met_and_used(allocator):
     assert graph is not None
 
 
+def judge_of(model, tries=200):
+    return _whole.Judge(context_of(model), ptq._finish_fast, 128, tries, None)
+
+
 def test_the_choice_diverges_no_more_than_one_format_everywhere():
     plan = planned("bits/search:samples=8", effort="normal", size="0.19x")
     (note,) = [n for n in plan.notes if "whole choices" in n]
     assert "the allocator's own" in note
-    probe = Probe(context_of(capture(resnet())), 128)
+    judge = judge_of(capture(resnet()))
     rows = {r.name: Format(r.weight_bits, r.activation_bits) for r in plan if r.weight_bits}
     searched = {n: f for n, f in rows.items() if n not in ("stem", "head")}
     spent = sum(r.bytes_after for r in plan)
     assert spent == plan.bytes()[1]
-    taken = divergence(probe.exact(), probe.together(searched))
     within = [p["formats"] for p in plan.curve if p["name"] == "uniform" and p["cost"] <= plan.bytes()[1]]
     widest = Format.parse_all(within[-1])[0]
-    assert taken <= divergence(probe.exact(), probe.together(dict.fromkeys(searched, widest))) * 1.0001
+    assert judge(searched) <= judge(dict.fromkeys(searched, widest)) * 1.0001
     alone = planned("bits/search:samples=8,compare=0", effort="normal", size="0.19x")
     assert not any("whole choices" in n for n in alone.notes)
 
@@ -88,6 +91,32 @@ def test_narrow_layers_that_ruin_the_network_together_are_not_taken():
     assert found["w4a8 everywhere"].costs == (4.0,)
     tight = replace(problem, limits=(3.0,))
     assert list(_whole.choices(tight, record, bad, [(wide, 0.0, (4.0,))], None)) == ["the allocator's own"]
+
+
+@pytest.mark.parametrize("allocator", ["integer_program", "dynamic_program", "pareto"])
+def test_a_choice_is_improved_where_it_stands_and_never_made_worse(allocator):
+    judge = judge_of(capture(resnet()))
+    layers, formats = ["block.conv1", "block.conv2", "block.short"], [Format(b, 8) for b in (2, 4, 8)]
+    table = {(n, f): float(f.weight_bits) for n in layers for f in formats}
+    space = _refine.Space([["block.conv1", "block.short"], ["block.conv2"]], dict.fromkeys(layers, formats), [table])
+    problem = Problem(((),), (14.0,), ("size",))
+    start = {"block.conv1": formats[0], "block.conv2": formats[2], "block.short": formats[1]}
+    found = _refine.refine(judge, space, problem, methods()[f"bits/{allocator}"], start)
+    assert sum(table[pair] for pair in found.items()) <= 14.0
+    assert judge(found) < judge(start)
+    few = judge_of(capture(resnet()), tries=2)
+    assert few(start) == judge(start)
+    assert _refine.refine(few, space, problem, methods()[f"bits/{allocator}"], start) == start
+    assert len(few.known) == 2
+
+
+def test_neighbours_change_one_width():
+    formats = [Format(w, a) for w in (2, 4, 8) for a in (4, 8)]
+    table = {(n, f): 1.0 for n in "ab" for f in formats}
+    space = _refine.Space([["a", "b"]], {"a": formats, "b": formats[:2]}, [table])
+    found = space.neighbours(["a", "b"], {"a": Format(4, 8), "b": Format(2, 8)})
+    words = [" ".join(str(f) for _, f in o.formats) for o in found]
+    assert words == ["w4a8 w2a8", "w2a8 w2a8", "w8a8 w2a8", "w4a4 w2a4"]
 
 
 def test_bops_budget_makes_both_widths_fall_and_shared_tensors_agree():

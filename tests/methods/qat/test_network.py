@@ -196,7 +196,8 @@ def _cut(epochs: int):  # type: ignore[no-untyped-def]
 
 
 def test_fused_norms_train_as_torch_does() -> None:
-    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=torch.channels_last)
+    x = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = x.contiguous(memory_format=torch.channels_last)
     found = []
     for fused in (False, True):
         network = prepare(everything(), shape=SHAPE, calib=x, weight_bits=8, activation_bits=8).train()

@@ -9,8 +9,8 @@ Contract, by the record's tag:
                compared only with harms of the same method
   cost         apply(probe, layers, formats, config) -> {(layer, format): cost}; additive over layers
   allocator    apply(problem, config, deadline=None) -> Solution within every limit; UsageError when nothing fits
-  search       apply(context, budget, config, deadline=None) -> None; sets weight_bits and activation_bits of the plan's
-               rows, `plan.curve` and notes
+  search       apply(context, budget, config, finish, deadline=None) -> None; sets weight_bits and activation_bits of
+               the plan's rows, `plan.curve` and notes; `finish` writes a context's network
 Layers that read one tensor are one decision (`Problem.groups`): a tensor has one width. A recipe holds at most one
 search; `quantize.ptq.make_plan` runs it.
 `_proxies` holds symbolic formulas over numbers per layer and their evolution (emq).

@@ -45,6 +45,9 @@ Profiler = Callable[[ir.Model, "Plan"], Mapping[str, float]]
 
 Sizer = Callable[[ir.Model, "Plan"], int]
 
+Finish = Callable[["Context"], ir.Model]
+"""Runs the weight steps of the context's plan, writes the quantizers and returns the context's model."""
+
 
 def silent(stage: str, done: int, total: int) -> None:
     """The progress callback that says nothing."""

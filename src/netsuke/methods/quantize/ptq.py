@@ -101,7 +101,7 @@ def make_plan(
         context.profiler, context.sizer = profiler, sizer
         for method, options in searches:
             chosen = dataclasses.replace(options, samples=0) if effort == "fast" else options
-            method.apply(context, budget, chosen, deadline=deadline)
+            method.apply(context, budget, chosen, _finish_fast, deadline=deadline)
             settle(context)
         if effort != "fast":
             sensitivity.refine(context, budget, effort, _finish_fast)

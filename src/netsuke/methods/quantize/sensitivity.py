@@ -176,9 +176,11 @@ def measure(context: Context, row: Row, samples: int, exact: _alone.Batches | No
 
 
 def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model]) -> ir.Model:
-    """The network quantized by another plan, from the statistics that are there."""
+    """The network quantized by another plan, from the statistics that are there; weight steps read `_few` samples."""
     complete = Context(clone(context.model), plan, context.calib, context.runner, context.seed, context.batch)
-    complete.statistics = context.statistics
+    complete.statistics, complete.calib = context.statistics, _few(context)
+    if _alone_in_weights(plan, "quantize/bias_correction"):
+        complete.shifts = context.shifts
     complete.placement = place(complete.model, {r.name for r in plan.rows if r.kept})
     _rows.follow(plan, complete.placement)
     _widths.resolve(plan, complete.placement)
@@ -189,7 +191,11 @@ def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model
 def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model], exact: _alone.Batches) -> float:
     """Relative output change with every planned layer quantized; `exact`: the float network's outputs."""
     copy = clone(context.model)
-    complete = Context(copy, context.plan, _few(context), context.runner, context.seed, context.batch)
+    data = _few(context)
+    if data is not None and context.calib is not None and data.count < context.calib.count:
+        text = f"the whole network was judged after weight steps on {data.count} of {context.calib.count} samples"
+        context.plan.note(text)
+    complete = Context(copy, context.plan, data, context.runner, context.seed, context.batch)
     complete.placement = place(copy, {r.name for r in context.plan.rows if r.kept})
     _same_groups(context.placement, complete.placement)
     complete.ranges, complete.widths = dict(context.ranges), dict(context.widths)
@@ -218,7 +224,6 @@ def _few(context: Context) -> Dataset | None:
     count = max(SAMPLES["normal"], fixed_batch(context.model) or 1, int(JUDGED / macs) if macs else 0)
     if context.calib is None or not macs or count >= context.calib.count:
         return context.calib
-    context.plan.note(f"the whole network was judged after weight steps on {count} of {context.calib.count} samples")
     return context.calib.take(count, context.seed)
 
 
