@@ -263,6 +263,7 @@ nb::dict features() {
   const netsuke::CpuFeatures& found = netsuke::cpu_features();
   nb::dict out;
   out["avx512_bf16"] = found.avx512_bf16;
+  out["avx512_gfni"] = found.avx512_gfni;
   out["avx512_vbmi"] = found.avx512_vbmi;
   out["avx512_vpopcntdq"] = found.avx512_vpopcntdq;
   return out;

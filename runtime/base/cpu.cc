@@ -48,6 +48,7 @@ Detected detect() {
   if (found.avx512vnni) {
     found.features.avx512_vbmi = bit(c7, 1);
     found.features.avx512_vpopcntdq = bit(c7, 14);
+    found.features.avx512_gfni = bit(c7, 8);
     uint32_t a71 = 0, b71 = 0, c71 = 0, d71 = 0;
     if (a7 >= 1 && __get_cpuid_count(7, 1, &a71, &b71, &c71, &d71)) found.features.avx512_bf16 = bit(a71, 5);
   }

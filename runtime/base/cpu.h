@@ -19,6 +19,7 @@ enum class Isa : int {
 // Extensions that some kernels use on top of their ISA.
 struct CpuFeatures {
   bool avx512_bf16 = false;
+  bool avx512_gfni = false;
   bool avx512_vbmi = false;
   bool avx512_vpopcntdq = false;
 };

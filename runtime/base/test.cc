@@ -63,7 +63,7 @@ void test_cpu() {
   }
   Isa unused;
   CHECK(!isa_from_name("mmx", &unused));
-  if (!isa_available(Isa::kAvx512Vnni)) CHECK(!cpu_features().avx512_bf16 && !cpu_features().avx512_vbmi);
+  if (!isa_available(Isa::kAvx512Vnni)) CHECK(!cpu_features().avx512_bf16 && !cpu_features().avx512_gfni && !cpu_features().avx512_vbmi);
 #if defined(__x86_64__)
   CHECK(isa_available(Isa::kAvx2) == (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")));
   CHECK(!isa_available(Isa::kNeon));

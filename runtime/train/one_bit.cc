@@ -55,7 +55,7 @@ Status Trainer::bit_conv(const Conv& c, const uint64_t* x, const uint64_t* w, co
   f.mult = scale.data();
   f.residual = accumulate ? 1 : 0;
   bgemm::Layer layer;
-  NETSUKE_TRY(layer.build(g, 0, w, nullptr, f, isa_));
+  NETSUKE_TRY(layer.build(g, 0, w, nullptr, f, isa_, false));
   const bgemm::Extent e = {c.n, c.h, c.w, c.oh(), c.ow()};
   NETSUKE_TRY(reserve(&a_, static_cast<int64_t>(layer.scratch_bytes(e, pool_.threads()))));
   const Stopwatch tiles(&tiles_ns_);

@@ -83,6 +83,24 @@ inline simde__m128i cvtepi32_epi8(simde__m512i a) {
   for (int i = 0; i < 16; ++i) r.v[i] = static_cast<uint8_t>(x.v[i]);
   return bits_as<simde__m128i>(r);
 }
+inline simde__m128i cvtepi64_epi8(simde__m512i a) {
+  const Longs x = bits_as<Longs>(a);
+  Bytes r = {};
+  for (int i = 0; i < 8; ++i) r.v[i] = static_cast<uint8_t>(x.v[i]);
+  return bits_as<simde__m128i>(r);
+}
+// Bit i of a byte of x becomes the parity of it and byte 7 - i of its 64 bits of the matrix, xor bit i of c.
+inline simde__m512i gf2p8affine_epi64_epi8(simde__m512i x, simde__m512i matrix, int c) {
+  struct Bytes64 { uint8_t v[64]; };
+  const Bytes64 from = bits_as<Bytes64>(x), rows = bits_as<Bytes64>(matrix);
+  Bytes64 r;
+  for (int i = 0; i < 64; ++i) {
+    int v = c;
+    for (int b = 0; b < 8; ++b) v ^= __builtin_parity(from.v[i] & rows.v[i / 8 * 8 + 7 - b]) << b;
+    r.v[i] = static_cast<uint8_t>(v);
+  }
+  return bits_as<simde__m512i>(r);
+}
 
 // Memory under a zero of the mask is not touched.
 inline simde__m512 maskz_loadu_ps(simde__mmask16 mask, const void* p) {
@@ -131,6 +149,10 @@ inline void mask_storeu_epi8(void* p, simde__mmask16 mask, simde__m128i a) {
 #define _mm512_cvtepu8_epi32 netsuke_simde::cvtepu8_epi32
 #define _mm512_cvtepu8_epi16 netsuke_simde::cvtepu8_epi16
 #define _mm512_cvtepi32_epi8 netsuke_simde::cvtepi32_epi8
+#undef _mm512_cvtepi64_epi8
+#undef _mm512_gf2p8affine_epi64_epi8
+#define _mm512_cvtepi64_epi8 netsuke_simde::cvtepi64_epi8
+#define _mm512_gf2p8affine_epi64_epi8 netsuke_simde::gf2p8affine_epi64_epi8
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #undef _mm_maskz_loadu_epi8

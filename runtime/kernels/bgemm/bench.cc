@@ -57,7 +57,7 @@ double measure(const Shape& s, int what, Isa isa, ThreadPool& pool, std::string*
   f.residual = what != 0;
   f.r_mult = 1;
   Layer layer;
-  if (!layer.build(g, 0, w.data(), nullptr, f, isa).ok() || !scratch.allocate(layer.scratch_bytes(e, pool.threads())).ok()) return 0;
+  if (!layer.build(g, 0, w.data(), nullptr, f, isa, s.size > 1).ok() || !scratch.allocate(layer.scratch_bytes(e, pool.threads())).ok()) return 0;
   *name = layer.kernel_name();
   const auto* words = reinterpret_cast<const uint64_t*>(x.data());
   auto* packed = reinterpret_cast<uint64_t*>(bits.data());

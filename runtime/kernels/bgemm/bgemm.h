@@ -45,6 +45,7 @@ struct Tile {
 // From sums to outputs.
 struct Finish {
   bool out_bits = false, out_f32 = false, with_bits = false;  // with_bits: y and the signs of y
+  bool small = false;                                         // every y before rounding is below 2^30: Layer::build sees to it
   bool zero_one = false;                                      // bits of x stand for 1 and 0 instead of +1 and -1; padding is 0
   int residual = 0;                                           // 0 none, 1 of y's type
   int32_t zero = 0, lo = 0, hi = 255, r_zero = 0;

@@ -116,7 +116,7 @@ Status BinaryOp::read_attributes(const BuildArgs& args, Finish* f) const {
   return Status();
 }
 
-Status BinaryOp::build_layer(const BuildArgs& args, const Geometry& g, int pad_value, int) {
+Status BinaryOp::build_layer(const BuildArgs& args, const Geometry& g, int pad_value, int rank) {
   const char* op = op_.c_str();
   if (args.inputs.size() > 9) return error(Code::kInvalidArgument, "%s has at most 9 inputs, the node names %zu", op, args.inputs.size());
   Finish f;
@@ -129,7 +129,7 @@ Status BinaryOp::build_layer(const BuildArgs& args, const Geometry& g, int pad_v
     NETSUKE_TRY(check_vector(op, "flip", args.inputs[kFlip], DType::kBool, g.out_channels));
     flip = args.inputs[kFlip].as<const uint8_t>();
   }
-  NETSUKE_TRY(layer_.build(g, pad_value, args.inputs[kW].as<const uint64_t>(), flip, f, args.isa));
+  NETSUKE_TRY(layer_.build(g, pad_value, args.inputs[kW].as<const uint64_t>(), flip, f, args.isa, rank == 4));
   name_ = op_ + "_a1w1_" + layer_.kernel_name();
   return Status();
 }

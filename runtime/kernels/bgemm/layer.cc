@@ -45,7 +45,7 @@ struct Layer::Task {
   int32_t* tree;                     // counts of all channels of the rows, or null: the tiles count
 };
 
-Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa) {
+Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa, bool image) {
   g_ = g;
   f_ = finish;
   pad_value_ = finish.zero_one ? -1 : pad_value;  // a padded 0 is a bit of 0
@@ -60,6 +60,7 @@ Status Layer::build(const Geometry& g, int pad_value, const uint64_t* w, const u
   steps_ = row_runs ? g.kw * tap_steps_ : tap_steps_;
   group_blocks_ = ceil_div(g.out_per_group(), kBlock);
   block_bytes_ = g.kh * g.kw * tap_steps_ * kBlock * (kernels_->layout == Layout::kWords ? 8 : 2);
+  if (image) choose_forms(isa);
   NETSUKE_TRY(packed_.allocate(static_cast<size_t>(g.groups * group_blocks_ * block_bytes_)));
   flip_.assign(static_cast<size_t>(g.groups * group_blocks_), 0);
   if (flip != nullptr) {
@@ -104,7 +105,9 @@ void Layer::write_taps(const uint64_t* w, int64_t unit) {
     const int64_t channel = unit / group_blocks_ * g_.out_per_group() + first + o;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const uint64_t* from = w + (channel * taps + tap) * words;
-      if (kernels_->layout == Layout::kWords) {
+      if (forms_ != nullptr) {
+        for (int64_t i = 0; i < words; ++i) channel_forms(from[i], block + (i * taps + tap) * kChannelForms * kBlock + form_channel(static_cast<int>(o)));
+      } else if (kernels_->layout == Layout::kWords) {
         uint8_t* panel = block + o / width * (block_bytes_ / kBlock * width);
         for (int64_t i = 0; i < words; ++i) std::memcpy(panel + ((tap * words + i) * width + o % width) * 8, &from[i], 8);
       } else {
@@ -129,7 +132,7 @@ void Layer::write_taps(const uint64_t* w, int64_t unit) {
 void Layer::pack(const uint64_t* w) {
   const int64_t units = g_.groups * group_blocks_;
   std::memset(packed_.data(), 0, packed_.bytes());
-  if (kernels_->layout == Layout::kWords && zero_padded()) tap_bits_.assign(static_cast<size_t>(units * g_.kh * g_.kw * kBlock), 0);
+  if (kernels_->layout == Layout::kWords && forms_ == nullptr && zero_padded()) tap_bits_.assign(static_cast<size_t>(units * g_.kh * g_.kw * kBlock), 0);
   if (f_.zero_one) ones_.assign(static_cast<size_t>(units * kBlock), 0);
   for (int64_t unit = 0; unit < units; ++unit) write_taps(w, unit);
 }
@@ -202,6 +205,7 @@ Layer::Blocks Layer::blocks(const Extent& e, int threads) const {
 }
 
 size_t Layer::scratch_bytes(const Extent& e, int threads) const {
+  if (forms_ != nullptr) return form_scratch_bytes(e);
   const Blocks b = blocks(e, threads);
   return static_cast<size_t>(b.whole_bytes + b.tree_bytes * std::max(threads, 1)) + align_up(static_cast<size_t>(runs_) * sizeof(int64_t));
 }
@@ -367,6 +371,7 @@ void Layer::run_task(const Blocks& b, const Extent& e, const Task& task) const {
 void Layer::run(const Extent& e, const uint64_t* x, const void* residual, void* out, uint64_t* bits, void* scratch, ThreadPool& pool) const {
   const Blocks b = blocks(e, pool.threads());
   if (b.m == 0) return;
+  if (forms_ != nullptr) return run_forms(e, x, {residual, out, f_.out_bits ? static_cast<uint64_t*>(out) : bits}, static_cast<uint8_t*>(scratch), pool);
   uint8_t* whole = static_cast<uint8_t*>(scratch);
   int64_t* run_offset = reinterpret_cast<int64_t*>(whole + b.whole_bytes);
   for (int64_t r = 0; r < runs_; ++r) {

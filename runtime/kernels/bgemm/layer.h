@@ -8,6 +8,7 @@
 #include "base/arena.h"
 #include "base/threads.h"
 #include "kernels/bgemm/bgemm.h"
+#include "kernels/bgemm/forms.h"
 #include "kernels/bgemm/tree.h"
 #include "kernels/qgemm/plan.h"
 
@@ -25,11 +26,12 @@ class Layer {
   Layer(const Layer&) = delete;  // kernels_ may point into it
   Layer& operator=(const Layer&) = delete;
   // w: [O, kh, kw, words of a group], spare bits 0. flip: one byte a channel or null. finish's vectors live as long as the layer.
-  Status build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa);
+  // image: many rows of A to expect, as a convolution has; forms count eight pixels at a time.
+  Status build(const Geometry& g, int pad_value, const uint64_t* w, const uint8_t* flip, const Finish& finish, Isa isa, bool image);
   size_t scratch_bytes(const Extent& e, int threads) const;
   // x: [n, h, w, words]. out: y, or the packed signs when out_bits; bits: the second output or null.
   void run(const Extent& e, const uint64_t* x, const void* residual, void* out, uint64_t* bits, void* scratch, ThreadPool& pool) const;
-  std::string kernel_name() const { return std::string(kernels_->name) + (tree_.nodes.empty() ? "" : "_tree"); }
+  std::string kernel_name() const { return std::string(forms_ != nullptr ? forms_->name : kernels_->name) + (tree_.nodes.empty() ? "" : "_tree"); }
   size_t packed_bytes() const { return packed_.bytes() + (tap_bits_.size() + ones_.size()) * 4 + tree_.bytes(); }
   const std::string& key() const { return key_; }                  // base/choices.h
   const std::vector<std::string>& ways() const { return ways_; }   // "tiles"; "tree" where groups == 1
@@ -40,6 +42,20 @@ class Layer {
   struct Blocks;
   struct Task;
   struct Dropped;
+  struct FormPlan;
+  struct FormTask;
+  struct Outputs {
+    const void* residual;
+    void* out;
+    uint64_t* bits;
+  };
+  // A tap's pixel (py, px) of the padded image lies in the planes of the phase (py % stride_h, px % stride_w).
+  struct FormTap {
+    int64_t phase, row, column;
+  };
+  struct FormPhase {
+    int64_t row, column;
+  };
   Blocks blocks(const Extent& e, int threads) const;
   void pack(const uint64_t* w);
   void write_taps(const uint64_t* w, int64_t unit);
@@ -49,6 +65,15 @@ class Layer {
   void run_task(const Blocks& b, const Extent& e, const Task& task) const;
   void choose(const uint64_t* w, Isa isa);
   int32_t valid_taps(const Extent& e, int64_t m, int64_t range[4]) const;
+  void choose_forms(Isa isa);
+  FormPlan form_plan(const Extent& e) const;
+  size_t form_scratch_bytes(const Extent& e) const;
+  void form_planes(const FormPlan& plan, const Extent& e, const uint64_t* x, uint8_t* planes, ThreadPool& pool) const;
+  uint64_t form_words(const FormPlan& plan, const Extent& e, const uint64_t* x, const FormPhase& phase, int64_t position, int64_t word, uint64_t* to) const;
+  int64_t form_runs(const FormPlan& plan, const Extent& e, const FormTask& task, FormRun* runs, int32_t* base) const;
+  bool small_results() const;
+  void run_forms(const Extent& e, const uint64_t* x, const Outputs& out, uint8_t* scratch, ThreadPool& pool) const;
+  void form_task(const FormPlan& plan, const Extent& e, const FormTask& task) const;
   void bits_outside(int64_t unit, const int64_t range[4], int32_t* sums) const;
   void sum_ones(int64_t unit, int rows, int columns, int32_t* count) const;
   bool zero_padded() const { return pad_value_ == 0 && !f_.zero_one && (g_.pad_top | g_.pad_left | g_.pad_bottom | g_.pad_right) != 0; }
@@ -60,6 +85,9 @@ class Layer {
   int pad_value_ = 0;
   const Kernels* kernels_ = nullptr;
   Kernels own_ = {};                 // the tree's: rows of words, one at a time
+  const FormKernels* forms_ = nullptr;   // in place of the tiles of kernels_
+  std::vector<FormTap> form_taps_;
+  std::vector<FormPhase> form_phases_;
   TreeOrder tree_;
   std::string key_;
   std::vector<std::string> ways_;

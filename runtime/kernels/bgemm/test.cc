@@ -20,7 +20,7 @@ void deep_sums(Isa isa) {
   f.out_f32 = true;
   f.mult = mult.data();
   bgemm::Layer layer;
-  CHECK_OK(layer.build(g, 0, w.data(), nullptr, f, isa));
+  CHECK_OK(layer.build(g, 0, w.data(), nullptr, f, isa, true));
   ThreadPool pool(1);
   Buffer scratch;
   CHECK_OK(scratch.allocate(layer.scratch_bytes(e, 1)));

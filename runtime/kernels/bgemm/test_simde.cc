@@ -1,9 +1,10 @@
-// x86_avx512vpopcntdq.cc of this folder, executed through SIMDe and compared with plain loops.
+// The AVX-512 files of this folder, executed through SIMDe and compared with plain loops.
 #include "kernels/base/simde_target.h"
 #pragma GCC optimize("O1")
 
 #define NETSUKE_TABLE simde
 #include "kernels/bgemm/x86_avx512vpopcntdq.cc"
+#include "kernels/bgemm/x86_avx512gfni.cc"
 
 #include "kernels/bgemm/test_cases.h"
 
@@ -14,6 +15,7 @@ int main(int argc, char** argv) {
     return 77;
   }
   bgemm::override_kernels_for_test(&bgemm::kernels_simde);
+  bgemm::override_form_kernels_for_test(&bgemm::form_kernels_simde, true);
   bgemm::check_many(Isa::kAvx512Vnni, argc > 1 ? std::atoi(argv[1]) : 200, 1000);
   return check_result();
 }
