@@ -20,7 +20,7 @@ from netsuke.capture import capture
 from netsuke.data import load_data
 from netsuke.engine import load
 from netsuke.engine.support import support
-from netsuke.formats import MINIFLOATS, accumulator_bound
+from netsuke.formats import MINIFLOATS, accumulator_bound, f32_to_bf16
 from netsuke.formats.minifloat import decode
 from netsuke.methods.codebook._codebook import kmeans
 from netsuke.methods.quantize import ptq, weight_only
@@ -141,6 +141,14 @@ def float_table() -> Program:
     return replace(program, constants=made)
 
 
+def halves(network: str) -> Program:
+    """Weights of all convolutions and linear layers in bfloat16."""
+    program = compile_program(graph(network), name=network)
+    weights = {n.inputs[1] for n in program.nodes if n.op in ("conv", "linear")}
+    stored = {name: f32_to_bf16(a) if name in weights else a for name, a in program.constants.items()}
+    return replace(program, constants=stored, bf16=weights)
+
+
 CASES: dict[tuple[str, str, str], Any] = {}
 for layer, network in (("conv", "digits_cnn"), ("linear", "digits_cnn"), ("depthwise conv", "depthwise")):
     for width in (8, 6, 5, 4, 3, 2, 1):
@@ -153,6 +161,7 @@ for layer, network in (("conv", "digits_cnn"), ("linear", "digits_cnn"), ("depth
         CASES[layer, f"{k} x {length} int8", "uint8"] = lambda n=network, k=k, m=length: with_weights(
             quantized(n, 8), lambda w: vectors(w, k, m)
         )
+    CASES[layer, "bfloat16", "float32 -> bfloat16"] = lambda n=network: halves(n)
 CASES["batched matmul", "uint8", "uint8"] = lambda: quantized("products", 8)
 for width in (8, 4, 3, 2):
     CASES["linear, weights in groups", f"int{width}", "float32"] = lambda b=width: in_groups(b, "f32")

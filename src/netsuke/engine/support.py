@@ -7,7 +7,7 @@ promise what no code does. A format that the operator set refuses has no kernel:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from netsuke.core.errors import NetsukeError
 from netsuke.engine.engine import load
 from netsuke.engine.native import instruction_sets
-from netsuke.formats import MINIFLOATS, accumulator_bound
+from netsuke.formats import MINIFLOATS, accumulator_bound, f32_to_bf16
 from netsuke.program import Node, Port, Program, stored_bits
 
 Array = np.ndarray[Any, Any]
@@ -99,6 +99,7 @@ def _probes() -> Iterator[tuple[Support, Program]]:
         for entries, length in ((16, 1), (8, 1), (16, 4)):
             probe = _integer(op, _table(entries, length, shape, np.int8), 8, 8)
             yield Support(layer, f"{entries} x {length} int8", "uint8"), probe
+        yield Support(layer, "bfloat16", _BF16), _halves(np.ones(shape, F32))
     node = Node("qmatmul", "m", ["x", "x"], ["y"], {"a_zero": 0, "b_zero": 0, "mult": 0.01, "trans_b": 1})
     product = Program("p", [Port("x", "u8", ("M", 64))], [Port("y", "u8", ("M", "M"))], [node])
     yield Support("batched matmul", "uint8", "uint8"), product
@@ -125,6 +126,11 @@ def _float_conv(w: Array) -> Program:
     """A float convolution; codes for weights no operator takes today, and the runtime says so."""
     attrs: dict[str, Any] = {"strides": [1, 1], "pads": [1, 1, 1, 1], "groups": CHANNELS // w.shape[3]}
     return _program(Node("conv", "c", ["x", "w", "", ""], ["y"], attrs), {"w": w}, "f32", image=True)
+
+
+def _halves(w: Array) -> Program:
+    probe = _float_conv(w) if w.ndim == 4 else _program(Node("linear", "l", ["x", "w", "", ""], ["y"]), {"w": w}, "f32")
+    return replace(probe, constants={"w": f32_to_bf16(w)}, bf16={"w"})
 
 
 def support(isas: Iterable[str] | None = None) -> list[Support]:
