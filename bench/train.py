@@ -5,7 +5,8 @@
 
 "integer" keeps batch normalization in float, in one kernel with the addition and ReLU behind it (nn/norm_fusion.py;
 "unfused": in torch's operators), "shiftquant" replaces it by the fully quantized L1 normalization.
---layers norm times normalization layers alone, forward and backward, beside torch's batch normalization.
+--layers norm times normalization layers alone, forward and backward, beside torch's batch normalization, both without
+and both with the ReLU behind them (torch's in place; the quantized layer has it in its kernels, as in networks).
 
 One round times one step (forward, loss, backward, SGD with momentum) of every variant; all variants see the same
 images, all networks and images are channels_last, every optimizer is torch's SGD in one pass (fused=True). --memory
@@ -30,6 +31,7 @@ from torch.nn import functional
 
 from netsuke import models
 from netsuke.methods.integer import one_bit_fqt
+from netsuke.nn.fused_norm import norm_activation
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_swap import integer_
@@ -124,7 +126,7 @@ def variants(
         makers |= {
             f"integer {w}-bit": lambda w=w: step(integer(w), x, y, fused=True),  # type: ignore[misc]
             f"integer {w}-bit unfused": lambda w=w: step(integer(w), x, y),  # type: ignore[misc]
-            f"shiftquant {w}-bit": lambda w=w: step(use_l1_norm_(integer(w), IntegerConfig(w, w, w)), x, y),  # type: ignore[misc]
+            f"shiftquant {w}-bit": lambda w=w: step(use_l1_norm_(integer(w), IntegerConfig(w, w, w)), x, y, fused=True),  # type: ignore[misc]
         }
     return {key: make() for key, make in makers.items() if key not in skip}
 
@@ -185,6 +187,18 @@ def measure(name: str, batch: int, rounds: int, bits: list[int], skip: list[str]
 NORMS = ((32, 64), (16, 128), (8, 256), (4, 512))
 
 
+class Activated(nn.Module):
+    """A normalization and the ReLU behind it: torch's two operators, or netsuke's one."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.relu = norm, nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = norm_activation(x, self.norm) if isinstance(self.norm, L1Norm2d) else self.relu(self.norm(x))
+        return y
+
+
 def norm_pass(norm: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[], None]:
     def run() -> None:
         norm.zero_grad()
@@ -194,16 +208,18 @@ def norm_pass(norm: nn.Module, x: torch.Tensor, g: torch.Tensor) -> Callable[[],
 
 
 def measure_norms(batch: int, rounds: int, bits: list[int], memory: str) -> list[dict[str, Any]]:
-    """Forward and backward of one layer, ten times a round."""
+    """Forward and backward of one layer, ten times a round, beside torch's of the same work."""
     out = []
     set_memory(memory)
     rng = torch.Generator().manual_seed(0)
     for size, channels in NORMS:
         shape = (batch, channels, size, size)
         x, g = (torch.randn(shape, generator=rng).contiguous(memory_format=torch.channels_last) for _ in range(2))
-        table = {"torch batch norm": norm_pass(nn.BatchNorm2d(channels), x, g)}
+        norms: dict[str, Callable[[], nn.Module]] = {"torch batch norm": lambda c=channels: nn.BatchNorm2d(c)}  # type: ignore[misc]
         for width in bits:
-            table[f"L1 {width}-bit"] = norm_pass(L1Norm2d(channels, IntegerConfig(width, width, width)), x, g)
+            norms[f"L1 {width}-bit"] = lambda c=channels, w=width: L1Norm2d(c, IntegerConfig(w, w, w))  # type: ignore[misc]
+        table = {key: norm_pass(make(), x, g) for key, make in norms.items()}
+        table |= {f"{key} + ReLU": norm_pass(Activated(make()), x, g) for key, make in norms.items()}
         seconds: dict[str, list[float]] = {key: [] for key in table}
         for turn in range(rounds + 1):
             for key, run in table.items():
@@ -213,6 +229,7 @@ def measure_norms(batch: int, rounds: int, bits: list[int], memory: str) -> list
                 if turn:
                     seconds[key].append((time.perf_counter() - start) / 10)
         for key, times in seconds.items():
+            base = "torch batch norm" + " + ReLU" * key.endswith("ReLU")
             out.append(
                 {
                     "network": f"norm {size}x{size}x{channels}",
@@ -222,7 +239,7 @@ def measure_norms(batch: int, rounds: int, bits: list[int], memory: str) -> list
                     "memory": memory,
                     "ms": round(float(np.median(times)) * 1e3, 3),
                     "best_ms": round(min(times) * 1e3, 3),
-                    "vs_float32": round(float(np.median(np.divide(seconds["torch batch norm"], times))), 2),
+                    "vs_float32": round(float(np.median(np.divide(seconds[base], times))), 2),
                 }
             )
     return out

@@ -26,17 +26,19 @@ T* planes(const A& x, int64_t* rows, int64_t* columns, const char* name) {
 using Strided = nb::ndarray<nb::ro, nb::device::cpu>;
 using StridedOut = nb::ndarray<nb::device::cpu>;
 
-bool l1_norm(Trainer& t, const Strided& x, const Array& weight, const Array& bias, double eps, int32_t top, const Out& codes, const StridedOut& y,
-             const Out& numbers, const Out& statistics) {
+bool l1_norm(Trainer& t, const Strided& x, const Array& weight, const Array& bias, double eps, int32_t top, bool relu, const Out& codes,
+             const StridedOut& y, const Out& numbers, const Out& statistics, const Out& ends) {
   int64_t rows = 0, columns = 0;
   const auto* from = planes<const float>(x, &rows, &columns, "x");
   auto* to = planes<float>(y, &rows, &columns, "y");
-  const netsuke::train::L1NormLayer layer = {rows, columns, floats<const float>(weight, columns, "weight"), floats<const float>(bias, columns, "bias"), eps, top};
+  const netsuke::train::L1NormLayer layer = {rows, columns, floats<const float>(weight, columns, "weight"), floats<const float>(bias, columns, "bias"), eps, top,
+                                              relu};
+  auto* range = floats<float>(ends, 2, "ends");
   auto* kept = typed<uint8_t>(codes, rows * columns, "codes");
   auto* made = typed<double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
   auto* found = floats<float>(statistics, 2 * columns, "statistics");
   bool finite = false;
-  without_gil([&] { return t.l1_norm(layer, from, kept, to, made, found, &finite); });
+  without_gil([&] { return t.l1_norm(layer, from, kept, to, made, found, range, &finite); });
   return finite;
 }
 
@@ -185,7 +187,8 @@ void add_subsampled(Trainer& t, const std::vector<int64_t>& shape, const Array& 
 
 void bind_norms(nb::class_<Trainer>& trainer) {
   trainer
-      .def("l1_norm", &l1_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a, "top"_a, "codes"_a, "y"_a, "numbers"_a, "statistics"_a)
+      .def("l1_norm", &l1_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a, "top"_a, "relu"_a, "codes"_a, "y"_a, "numbers"_a,
+           "statistics"_a, "ends"_a)
       .def("l1_norm_gradient", &l1_norm_gradient, "dy"_a, "codes"_a, "numbers"_a, "top"_a, "groups"_a, "seed"_a.none(), "q_codes"_a, "dx"_a, "sums"_a)
       .def("batch_norm", &batch_norm, "x"_a, "residual"_a.none(), "weight"_a.none(), "bias"_a.none(), "eps"_a, "relu"_a, "running_mean"_a.none(),
            "running_var"_a.none(), "share"_a, "y"_a, "affine"_a, "moments"_a, "ends"_a)

@@ -105,11 +105,15 @@ struct Winograd {
 };
 
 // The quantized L1 normalization of [rows][columns] u8 codes (norm.cc), one number a column in every array.
-struct NormColumns {            // xh = rne((code - floor) * slope + offset); y = xh * gain + shift
+struct NormColumns {            // xh = rne((code - floor) * slope + offset); y = max(xh * gain + shift, least)
   int64_t columns;
   const uint8_t* floor;
   const float *slope, *offset, *gain, *shift;
   bool stream = false;          // y is larger than caches: written past them
+  float least = -__builtin_inff();  // 0: a ReLU; NaN passes
+};
+struct NormGate {               // a ReLU lets the gradient of codes from `from` to `to` through: its input is monotone in the code
+  const uint8_t *from, *to;
 };
 struct NormGradient {           // dx = (gradient - zero) * slope - (code < floor ? below : code == floor ? at : above)
   int64_t columns;
@@ -131,6 +135,9 @@ struct Norm {
   void (*dot)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormColumns& n, int32_t zero, int32_t* total, int32_t* dot);
   void (*gradient)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, const NormGradient& n, float* dx);
   void (*distance)(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t zero, uint32_t* sum);  // sum |code - zero|
+  // As Table::absmax, of what the gate lets through; and the gradient's codes, `zero` where it does not.
+  void (*absmax)(const float* x, const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint32_t* top);
+  void (*gate)(const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint8_t zero, uint8_t* gradient);
 };
 
 // Batch normalization, addition and ReLU of [rows][columns] f32 (batch_norm.cc), one number a column in every array.

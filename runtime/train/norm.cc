@@ -69,8 +69,8 @@ struct Repeated {
 struct FormColumns {
   FormColumns(const double* numbers, int64_t columns)
       : floor(numbers + kFloor * columns, columns), slope(numbers + kSlope * columns, columns), offset(numbers + kOffset * columns, columns),
-        narrow{columns, floor.one.data(), slope.one.data(), offset.one.data(), nullptr, nullptr, false},
-        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr, false} {}
+        narrow{columns, floor.one.data(), slope.one.data(), offset.one.data(), nullptr, nullptr},
+        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr} {}
   Repeated<uint8_t> floor;
   Repeated<float> slope, offset;
   NormColumns narrow, wide;
@@ -122,6 +122,41 @@ void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& fo
     number(kWeight) = static_cast<double>(layer.weight[c]), number(kStep) = step, number(kMeanIsCode) = exact ? 1.0 : 0.0;
     statistics[c] = static_cast<float>((mu[i] - x.zero) * scale), statistics[columns + c] = static_cast<float>(deviation[i] * scale);
   }
+}
+
+// y of a code, as the loops make it.
+float norm_value(const NormColumns& n, int64_t c, int32_t code) {
+  const float xh = std::nearbyint(static_cast<float>(code - n.floor[c]) * n.slope[c] + n.offset[c]);
+  return xh * n.gain[c] + n.shift[c];
+}
+
+// Codes that the ReLU lets through, and the ends of y. Every rounding is monotone, so y is in the code.
+void gate_and_ends(const L1NormLayer& layer, const NormColumns& n, const Counts& found, double* numbers, float* ends) {
+  int32_t low = INT32_MAX, high = INT32_MIN;
+  for (int64_t c = 0; c < layer.columns; ++c) {
+    const auto passes = [&](int32_t code) { return !(norm_value(n, c, code) <= 0); };
+    int32_t from = 0, to = 255;
+    if (layer.relu) {
+      const bool first = passes(0), last = passes(255);
+      const auto end = [&](int32_t inside, int32_t outside) {
+        while (std::abs(inside - outside) > 1) {
+          const int32_t middle = (inside + outside) / 2;
+          (passes(middle) ? inside : outside) = middle;
+        }
+        return inside;
+      };
+      if (!first && !last) from = 1, to = 0;
+      if (!first && last) from = end(255, 0);
+      if (first && !last) to = end(0, 255);
+    }
+    numbers[kFrom * layer.columns + c] = from, numbers[kTo * layer.columns + c] = to;
+    for (const uint8_t code : {found.least[static_cast<size_t>(c)], found.most[static_cast<size_t>(c)]}) {
+      const float v = norm_value(n, c, code);
+      const int32_t order = to_order(v < n.least ? n.least : v);
+      low = std::min(low, order), high = std::max(high, order);
+    }
+  }
+  ends[0] = from_order(low), ends[1] = from_order(high);
 }
 
 // Scales of dY's channels; false where a range is NaN or Inf.
@@ -187,7 +222,7 @@ Status Trainer::weight_codes(const float* w, int64_t rows, int64_t columns, int3
   return Status();
 }
 
-Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, bool* finite) {
+Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, float* range, bool* finite) {
   const int64_t columns = layer.columns;
   if (layer.rows < 1 || columns < 1 || layer.top < 3 || layer.top > 255) return error(Code::kInvalidArgument, "a normalization needs rows, channels and codes of u8");
   float ends[2];
@@ -230,6 +265,8 @@ Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes
   FormColumns form(numbers, columns);
   form.narrow.gain = form.wide.gain = gains.data(), form.narrow.shift = form.wide.shift = shifts.data();
   form.wide.stream = layer.rows * columns >= kStreamed;
+  if (layer.relu) form.narrow.least = form.wide.least = 0;
+  gate_and_ends(layer, form.narrow, found, numbers, range);
   pool_.parallel_for(tasks.count, [&](int64_t i, int) {
     tasks.run(tasks.count - 1 - i, [&](int64_t at, int64_t rows, bool wide) { table_.norm.apply(codes + at, rows, wide ? form.wide : form.narrow, y + at); });
   });
@@ -241,11 +278,32 @@ Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy,
   if (rows < 1 || columns < 1 || gradient.top < 1 || gradient.top > 127 || gradient.groups < 1) {
     return error(Code::kInvalidArgument, "a normalization needs rows and channels, its gradient codes of s8 and a group");
   }
-  NETSUKE_TRY(absmax(dy, rows, columns, 1, sums));
+  const Tasks tasks(rows, columns);
+  const Repeated<uint8_t> from(numbers + kFrom * columns, columns), to(numbers + kTo * columns, columns);
+  const NormGate narrow_gate = {from.one.data(), to.one.data()}, wide_gate = {from.many.data(), to.many.data()};
+  const auto open = [](const double* n, int64_t count, double all) { return std::all_of(n, n + count, [all](double v) { return v == all; }); };
+  const bool gated = !open(numbers + kFrom * columns, columns, 0) || !open(numbers + kTo * columns, columns, 255);
+  if (gated) {
+    const int64_t stride = tasks.width + 16;
+    std::vector<uint32_t> most(static_cast<size_t>(pool_.threads() * stride), 0);
+    pool_.parallel_for(tasks.count, [&](int64_t i, int thread) {
+      tasks.run(i, [&](int64_t at, int64_t many, bool wide) {
+        table_.norm.absmax(dy + at, codes + at, many, wide ? tasks.width : columns, wide ? wide_gate : narrow_gate, most.data() + thread * stride);
+      });
+    });
+    std::vector<uint32_t> top(static_cast<size_t>(columns), 0);
+    for (int64_t i = 0; i < pool_.threads() * stride; ++i) {
+      if (i % stride >= tasks.width) continue;
+      uint32_t& one = top[static_cast<size_t>(i % stride % columns)];
+      one = std::max(one, most[static_cast<size_t>(i)]);
+    }
+    memcpy(sums, top.data(), top.size() * sizeof(float));
+  } else {
+    NETSUKE_TRY(absmax(dy, rows, columns, 1, sums));
+  }
   std::vector<float> scale(static_cast<size_t>(columns));
   *finite = shift_scales(sums, columns, gradient, scale.data());
   if (!*finite) return Status();
-  const Tasks tasks(rows, columns);
   const FormColumns form(numbers, columns);
   const std::vector<float> scales = repeated(scale.data(), columns);
   const auto top = static_cast<float>(gradient.top);
@@ -256,6 +314,9 @@ Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy,
     std::vector<int32_t> part(static_cast<size_t>(2 * tasks.width), 0);
     table_.quantize(q, i * tasks.each * columns, tasks.end(i));
     tasks.run(i, [&](int64_t at, int64_t many, bool wide) {
+      if (gated) {
+        table_.norm.gate(codes + at, many, wide ? tasks.width : columns, wide ? wide_gate : narrow_gate, static_cast<uint8_t>(gradient.top), q_codes + at);
+      }
       table_.norm.dot(q_codes + at, codes + at, many, wide ? form.wide : form.narrow, gradient.top, part.data(), part.data() + tasks.width);
     });
     int64_t* to = found.of(thread);

@@ -145,7 +145,10 @@ inline float norm_code(uint8_t code, uint8_t floor, float slope, float offset) {
 
 void norm_apply(const uint8_t* __restrict codes, int64_t rows, const NormColumns& n, float* __restrict y) {
   for (int64_t r = 0; r < rows; ++r, codes += n.columns, y += n.columns) {
-    for (int64_t c = 0; c < n.columns; ++c) y[c] = norm_code(codes[c], n.floor[c], n.slope[c], n.offset[c]) * n.gain[c] + n.shift[c];
+    for (int64_t c = 0; c < n.columns; ++c) {
+      const float v = norm_code(codes[c], n.floor[c], n.slope[c], n.offset[c]) * n.gain[c] + n.shift[c];
+      y[c] = v < n.least ? n.least : v;
+    }
   }
 }
 

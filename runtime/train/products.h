@@ -50,17 +50,18 @@ struct BatchNormLayer {
   double share = 0;
 };
 
-// A fully quantized L1 normalization: codes of x are 0 to top, 3, 7, ... 255. weight and bias [columns].
+// A fully quantized L1 normalization, with ReLU or without: codes of x are 0 to top, 3, 7, ... 255. weight and bias [columns].
 struct L1NormLayer {
   int64_t rows, columns;
   const float *weight, *bias;
   double eps;
   int32_t top;
+  bool relu;
 };
 
 // What its backward pass needs of every channel: floor of the mean code; slope and offset of xh, already rounded to f32; 1 / (a + eps); mean
-// sign; gamma; xh's scale; whether the mean is a code.
-enum L1NormNumber { kFloor, kSlope, kOffset, kInverse, kSign, kWeight, kStep, kMeanIsCode, kNormNumbers };  // rows of binary64 [kNormNumbers][columns]
+// sign; gamma; xh's scale; whether the mean is a code; first and last code that the ReLU lets through.
+enum L1NormNumber { kFloor, kSlope, kOffset, kInverse, kSign, kWeight, kStep, kMeanIsCode, kFrom, kTo, kNormNumbers };  // rows of binary64 [kNormNumbers][columns]
 
 // dY's codes: -top to top, channel scales in `groups` octaves; null: rounded to nearest.
 struct L1NormGradient {
@@ -150,8 +151,8 @@ class Trainer {
   Status weight_codes(const float* w, int64_t rows, int64_t columns, int32_t top, int8_t* codes, float* scale);
 
   // The quantized L1 normalization (norm.cc), x, y and dy [rows][columns]. codes and numbers are kept for backward; statistics f32 [2][columns]:
-  // mean and mean deviation of the batch. Where x is NaN or Inf, finite is false and nothing is written.
-  Status l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, bool* finite);
+  // mean and mean deviation of the batch; ends f32 [2]: smallest and largest y. Where x is NaN or Inf, finite is false and nothing is written.
+  Status l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, float* ends, bool* finite);
   // q_codes: room for dy's codes; sums f32 [3][columns]: largest |dy|, gradients of weight and bias. Where dy is NaN or Inf, finite is false and
   // nothing but the first of these is written.
   Status l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,

@@ -62,11 +62,15 @@ inline void compare_norm_passes(const Norm& loops, const NormCase& t, bool exact
   std::vector<float> room(t.codes.size() + 16), at(exact ? t.gain : t.offset);
   float* out = room.data() + (64 - reinterpret_cast<uintptr_t>(room.data()) % 64) % 64 / 4;  // where results may be streamed
   std::vector<int32_t> total(size, 1), dot(size, 2), want_total(total), want_dot(dot);
-  loops.apply(t.codes.data(), t.rows, t.n, out);
   bool same = true;
-  for (size_t i = 0; i < t.codes.size(); ++i) {
-    const float want = t.xh(static_cast<int64_t>(i)) * t.gain[i % size] + t.shift[i % size];
-    same = same && memcmp(&want, out + i, sizeof want) == 0;
+  for (const float least : {-INFINITY, 0.0f}) {
+    NormColumns n = t.n;
+    n.least = least;
+    loops.apply(t.codes.data(), t.rows, n, out);
+    for (size_t i = 0; i < t.codes.size(); ++i) {
+      const float v = t.xh(static_cast<int64_t>(i)) * t.gain[i % size] + t.shift[i % size], want = v < least ? least : v;
+      same = same && memcmp(&want, out + i, sizeof want) == 0;
+    }
   }
   CHECK(same);
   loops.dot(t.gradient.data(), t.codes.data(), t.rows, t.n, 127, total.data(), dot.data());
@@ -84,11 +88,33 @@ inline void compare_norm_passes(const Norm& loops, const NormCase& t, bool exact
   CHECK(total == want_total && dot == want_dot);
 }
 
+inline void compare_norm_gate(const Norm& loops, const NormCase& t) {
+  const auto size = static_cast<size_t>(t.columns);
+  std::vector<uint8_t> from(size, 0), to(size, 255), gradient(t.gradient), want(t.gradient);
+  for (size_t c = 0; c < size; ++c) (c % 2 == 0 ? from : to)[c] = t.floor[c];
+  if (size > 3) from[3] = 1, to[3] = 0;  // none passes
+  const NormGate gate = {from.data(), to.data()};
+  std::vector<float> x(t.codes.size());
+  std::vector<uint32_t> top(size, 5), want_top(top);
+  for (size_t i = 0; i < x.size(); ++i) {
+    x[i] = i == 9 ? NAN : (static_cast<float>(t.gradient[i]) - 127.0f) * t.slope[i % size];
+    const bool open = t.codes[i] >= from[i % size] && t.codes[i] <= to[i % size];
+    uint32_t bits;
+    memcpy(&bits, &x[i], sizeof bits);
+    if (open) want_top[i % size] = std::max(want_top[i % size], bits & 0x7FFFFFFFu);
+    if (!open) want[i] = 127;
+  }
+  loops.absmax(x.data(), t.codes.data(), t.rows, t.columns, gate, top.data());
+  loops.gate(t.codes.data(), t.rows, t.columns, gate, 127, gradient.data());
+  CHECK(top == want_top && gradient == want);
+}
+
 inline void compare_norm(const Table& table) {
   for (const int64_t rows : {1, 4, 35, 600}) {  // 600: bytes count 255 rows at most
     for (const int64_t columns : {1, 7, 16, 40, 64, 100}) {
       NormCase t(rows, columns, static_cast<uint32_t>(rows + columns));
       compare_norm_counts(table.norm, t);
+      compare_norm_gate(table.norm, t);
       for (const bool exact : {false, true}) compare_norm_passes(table.norm, t, exact);
       std::fill(t.codes.begin(), t.codes.end(), static_cast<uint8_t>(255));  // the largest sums
       std::fill(t.floor.begin(), t.floor.end(), static_cast<uint8_t>(0));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.nn import functional
 
 from netsuke.core.errors import UnsupportedError, UsageError
 from netsuke.nn import stochastic
+from netsuke.nn.fused_norm import known_range, norm_activation
 from netsuke.nn.integer_config import IntegerConfig
 from netsuke.nn.integer_products import Kernels, Simulation, Window, products
 from netsuke.nn.integer_swap import integer_, integer_layers
@@ -317,24 +320,45 @@ def test_l1_norm_backward_is_the_derivative() -> None:
     shape=st.tuples(st.integers(1, 70), st.integers(1, 40), st.integers(1, 9)),
     offset=st.sampled_from([0.0, 3.0, -20.0]),
     gradient=st.sampled_from(["shift", "tensor"]),
+    relu=st.booleans(),
 )
 def test_l1_norm_kernels_give_the_bits_of_the_simulation(
-    seed: int, bits: int, shape: tuple[int, int, int], offset: float, gradient: str
+    seed: int, bits: int, shape: tuple[int, int, int], offset: float, gradient: str, relu: bool
 ) -> None:
     rng = torch.Generator().manual_seed(seed)
     n, c, size = shape
     x = torch.randn(n, c, size, size, generator=rng) * torch.rand(1, c, 1, 1, generator=rng) + offset
     x[:, 0] = 1.5  # a constant channel
-    g, gamma = torch.randn(x.shape, generator=rng), torch.randn(c, generator=rng)
+    g, gamma, beta = torch.randn(x.shape, generator=rng), torch.randn(c, generator=rng), torch.randn(c, generator=rng)
+    gamma[c // 2], beta[-1] = 0.0, -50.0  # a channel without its input, one that the ReLU closes
     found = []
     for kind in ("kernels", "simulation"):
         norm, at = L1Norm2d(c, IntegerConfig(bits, bits, bits, gradient, products=kind)), x.clone().requires_grad_()
         norm.weight.data.copy_(gamma)
-        y = norm(at)
-        y.backward(g)
-        state = [norm.running_mean, norm.running_dev]
+        norm.bias.data.copy_(beta)
+        y, ends = norm.activated(at, relu=relu)
+        y.backward(g)  # type: ignore[no-untyped-call]
+        state = [norm.running_mean, norm.running_dev, torch.tensor(ends)]
+        assert ends == (float(y.detach().min()), float(y.detach().max()))
         found.append([y.detach(), at.grad, norm.weight.grad, norm.bias.grad, *state])
     assert all(a is not None and b is not None and torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_relu_in_the_quantized_l1_norm_is_the_one_behind_it() -> None:
+    """The same y; the same gradients where the one behind has zeroed dY."""
+    x, g = (torch.randn(9, 24, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    norm = L1Norm2d(24, IntegerConfig())
+    for p in norm.parameters():
+        nn.init.normal_(p)
+    twin = copy.deepcopy(norm)
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    y, z = norm_activation(a, norm), functional.relu(twin(b))
+    assert torch.equal(y, z)
+    assert known_range(y) == (float(y.detach().min()), float(y.detach().max()))
+    y.backward(g)  # type: ignore[no-untyped-call]
+    z.backward(g)
+    pairs = [(a.grad, b.grad), *((p.grad, q.grad) for p, q in zip(norm.parameters(), twin.parameters(), strict=True))]
+    assert all(p is not None and q is not None and torch.equal(p, q) for p, q in pairs)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from netsuke.core.errors import EnvironmentProblem, Problem, UnsupportedError
 from netsuke.nn.integer_products import Kernels, products
+from netsuke.nn.l1_norm import L1Norm2d
 from netsuke.nn.qtensor import rows_of
 
 _RANGE = "_netsuke_range"  # of a tensor: (its version, smallest, largest)
@@ -29,11 +30,15 @@ def norm_activation(x: Tensor, norm: nn.Module, residual: Tensor | None = None, 
     """relu(norm(x) + residual) of f32 [N, C, H, W]; residual like x or None; without the ReLU when `relu` is False.
 
     In training mode, nn.BatchNorm2d itself without hooks, f32 on the CPU and outside of autocast: one kernel, running
-    statistics as torch moves them. Anything else is computed by `norm` and torch's operators. Gradients of gradients
-    are refused.
+    statistics as torch moves them; a quantized L1Norm2d takes a ReLU too where there is no residual. Anything else is
+    computed by `norm` and torch's operators. Gradients of gradients are refused.
     """
+    if type(norm) is L1Norm2d and norm.config is not None and norm.training and residual is None and not hooked(norm):
+        y, ends = norm.activated(x, relu=relu)
+        note_range(y, *ends)
+        return y
     if not _takes(x, norm, residual):
-        y: Tensor = norm(x)
+        y = norm(x)
         y = y if residual is None else y + residual
         return functional.relu(y) if relu else y
     assert isinstance(norm, nn.BatchNorm2d)

@@ -55,27 +55,30 @@ class _Float(torch.autograd.Function):
 
 
 class _Quantized(torch.autograd.Function):
-    """f32 [N, C, H, W] -> y."""
+    """f32 [N, C, H, W] -> y, whose ends `found` receives."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, layer: L1Norm2d, relu: bool, found: list[float]
+    ) -> Tensor:
         config = cast(IntegerConfig, layer.config)
-        given = Layer(2**config.activation_bits - 1, gamma.detach(), beta.detach(), layer.eps)
-        y, statistics, ctx.kept = norm_products(config.products).forward(x.detach(), given)
+        given = Layer(2**config.activation_bits - 1, gamma.detach(), beta.detach(), layer.eps, relu)
+        y, statistics, ctx.kept, ends = norm_products(config.products).forward(x.detach(), given)
         ctx.layer = layer
         layer.follow(*statistics)
+        found += ends
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         g, layer = gradients[0], ctx.layer
         if torch.is_grad_enabled():  # create_graph
             raise UnsupportedError(Problem("no gradients of gradients here", "quantized normalization"))
         rounding = layer.rounding()
-        dx, dgamma, dbeta = norm_products(layer.config.products).backward(g.detach(), ctx.kept, rounding)
+        made = norm_products(layer.config.products).backward(g.detach(), ctx.kept, rounding)
         if rounding.seed is not None:
             layer.draws.add_(1)
-        return dx, dgamma, dbeta, None
+        return *made, None, None, None
 
 
 class L1Norm2d(nn.Module):
@@ -113,9 +116,17 @@ class L1Norm2d(nn.Module):
             factor = self.weight / (self.running_dev + self.eps)
             offset = self.bias - self.running_mean * factor
             return x * factor[:, None, None] + offset[:, None, None]
-        function = _Float if self.config is None else _Quantized
-        y: Tensor = function.apply(x, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
+        if self.config is not None:
+            return self.activated(x, relu=False)[0]
+        y: Tensor = _Float.apply(x, self.weight, self.bias, self)  # type: ignore[no-untyped-call]
         return y
+
+    def activated(self, x: Tensor, *, relu: bool) -> tuple[Tensor, tuple[float, float]]:
+        """A quantized training pass with the ReLU behind it, and the smallest and largest of what it gives."""
+        found: list[float] = []
+        y: Tensor = _Quantized.apply(x, self.weight, self.bias, self, relu, found)  # type: ignore[no-untyped-call]
+        low, high = found
+        return y, (low, high)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 torch and NumPy on any device.
 
     v = code of x, u8        floor = floor(mean(v))
-    xh = rne(f32(v - floor) slope + offset),  y = f32(xh) gain + beta
+    xh = rne(f32(v - floor) slope + offset),  y = f32(xh) gain + beta, with a ReLU or without
     q = code of dY           dx = f32(q - zero) slope' - (below, at or above, as v stands to mu)
 
 Sums run over integers: of v, of max(v - floor, 0), numbers of v above and at floor, of q - zero and of (q - zero) xh.
@@ -27,20 +27,30 @@ _SMALLEST = 2.0**-126
 
 
 class Layer(NamedTuple):
-    """What forward needs besides x: the largest of its codes; gamma and beta f32 [C]."""
+    """What forward needs besides x: the largest of its codes; gamma and beta f32 [C]; whether a ReLU follows."""
 
     top: int
     gamma: Tensor
     beta: Tensor
     eps: float
+    relu: bool = False
 
 
 class Kept(NamedTuple):
-    """What backward needs: codes u8 [M, C], and f64 [8, C]: floor, slope, offset, 1 / (a + eps), mean of sign(x - mu),
-    gamma, the scale of xh, whether mu is a code."""
+    """What backward needs: codes u8 [M, C], and f64 [10, C]: floor, slope, offset, 1 / (a + eps), mean of sign(x - mu),
+    gamma, the scale of xh, whether mu is a code, first and last code that the ReLU lets through."""
 
     codes: Tensor
     numbers: Tensor
+
+
+class Made(NamedTuple):
+    """y; mean and mean deviation [2, C]; what backward needs; smallest and largest of y."""
+
+    y: Tensor
+    statistics: Tensor
+    kept: Kept
+    ends: tuple[float, float]
 
 
 class Rounding(NamedTuple):
@@ -54,8 +64,8 @@ class Rounding(NamedTuple):
 class NormProducts(Protocol):
     """x, y, g and dx are f32 [N, C, H, W], y and dx in the channels_last format."""
 
-    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
-        """y, mean and mean deviation [2, C], and what backward needs; UsageError where x is NaN or Inf."""
+    def forward(self, x: Tensor, layer: Layer) -> Made:
+        """UsageError where x is NaN or Inf."""
 
     def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """dx, dgamma, dbeta; UsageError where g is NaN or Inf."""
@@ -67,21 +77,24 @@ class NormKernels:
     def __init__(self, kit: Kernels) -> None:
         self.kit = kit
 
-    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
+    def forward(self, x: Tensor, layer: Layer) -> Made:
         """Three passes over x and its codes, one over y."""
         x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(x)), x.shape[1]
         codes = self.kit.empty((x.numel() // channels, channels), torch.uint8)
-        numbers, statistics = torch.empty(8, channels, dtype=torch.float64), torch.empty(2, channels)
-        if not self.kit.call(
-            "l1_norm", x, layer.gamma, layer.beta, layer.eps, layer.top, codes, y, numbers, statistics
-        ):
+        numbers, statistics, ends = (
+            torch.empty(10, channels, dtype=torch.float64),
+            torch.empty(2, channels),
+            torch.empty(2),
+        )
+        if not self.kit.call("l1_norm", x, *_in_order(layer), codes, y, numbers, statistics, ends):
             check_input(float("nan"), float("nan"))
-        return y, statistics, Kept(codes, numbers)
+        low, high = ends.tolist()
+        return Made(y, statistics, Kept(codes, numbers), (low, high))
 
     def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """Two passes over g, one over its codes and dx."""
         g, dx = g.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(g))
-        q, sums = self.kit.empty(kept.codes.shape, torch.uint8), torch.empty(3, g.shape[1])
+        q, sums = self.kit.array(kept.codes.shape, np.uint8), torch.empty(3, g.shape[1])
         if not self.kit.call("l1_norm_gradient", g, *kept, *rounding, q, dx, sums):
             check_finite(sums[0], "normalization")
         _, dgamma, dbeta = sums
@@ -97,7 +110,7 @@ class NormSimulation:
         return torch.round(over.float() * slope + offset)
 
     @np.errstate(over="ignore")  # an infinity, as torch has it
-    def forward(self, x: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Kept]:
+    def forward(self, x: Tensor, layer: Layer) -> Made:
         """As the kernels; mu, a and floor count in steps of x's codes."""
         rows, kit = rows_of(x).view(-1, x.shape[1]), products("simulation")
         count, (low, high) = len(rows), kit.minmax(rows)
@@ -121,20 +134,28 @@ class NormSimulation:
         form = [floor, *(v.astype(np.float32) for v in (slope, (floor - mu) * slope))]
         signs = (greater - less).astype(np.float64) / count
         kept = np.stack([*form, inverse / scale, signs, weight, np.full_like(mu, step), exact])
-        numbers = torch.from_numpy(kept).to(x.device)
-        y = self._xh(over, numbers) * _single(weight * step, x) + layer.beta
-        return planes_of(y, x), _single(np.stack([(mu - zero) * scale, a * scale]), x), Kept(codes, numbers)
+        numbers, gain = torch.from_numpy(kept).to(x.device), _single(weight * step, x)
+        every = torch.arange(256, device=x.device)[:, None] - base.to(torch.int64)
+        open_ = ~(self._xh(every, numbers) * gain + layer.beta <= 0) if layer.relu else torch.ones_like(every) > 0
+        some, first, last = open_.any(0), open_.int().argmax(0), 255 - open_.flip(0).int().argmax(0)
+        numbers = torch.cat([numbers, torch.stack([torch.where(some, first, 1), torch.where(some, last, 0)]).double()])
+        y = self._xh(over, numbers) * gain + layer.beta
+        y = torch.where(y < 0, 0.0, y) if layer.relu else y
+        statistics = _single(np.stack([(mu - zero) * scale, a * scale]), x)
+        return Made(planes_of(y, x), statistics, Kept(codes, numbers), kit.minmax(y))
 
     @np.errstate(over="ignore")
     def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """As the kernels."""
         rows, zero, kit = rows_of(g).view(-1, g.shape[1]), rounding.top, products("simulation")
+        first, last = kept.numbers[8:]
+        rows = torch.where((kept.codes >= first) & (kept.codes <= last), rows, 0.0)
         scale = shift_scales(kit.absmax(rows), rounding)
         q = kit.quantize(rows, scale, zero, -zero, zero, rounding.seed)
         unit, over = q.to(torch.int64) - zero, kept.codes.to(torch.int64) - kept.numbers[0].to(torch.int64)
         dot = (unit * self._xh(over, kept.numbers).to(torch.int64)).sum(0)
         real, count = on_host(scale).astype(np.float64), len(rows)
-        inverse, mean_sign, weight, step, exact = on_host(kept.numbers)[3:]
+        inverse, mean_sign, weight, step, exact = on_host(kept.numbers)[3:8]
         dbeta, dgamma = on_host(unit.sum(0)) * real, on_host(dot) * real * step
         base, pull = weight * dbeta / count, weight * dgamma / count
         made = ((base + (sign - mean_sign) * pull) * inverse for sign in (-1.0, np.where(exact > 0, 0.0, -1.0), 1.0))
@@ -160,6 +181,10 @@ def shift_scales(ranges: Tensor, rounding: Rounding) -> Tensor:
 def _single(numbers: npt.NDArray[np.float64], like: Tensor) -> Tensor:
     """f32 on the device of `like`."""
     return torch.from_numpy(numbers.astype(np.float32)).to(like.device)
+
+
+def _in_order(layer: Layer) -> tuple[Tensor, Tensor, float, int, bool]:
+    return layer.gamma, layer.beta, layer.eps, layer.top, layer.relu
 
 
 def _rows(x: Tensor) -> tuple[int, int, int, int]:

@@ -33,6 +33,7 @@ from netsuke.core.errors import Problem, UnsupportedError
 from netsuke.nn.conv_norm import conv_norms
 from netsuke.nn.fused_norm import hooked, norm_activation
 from netsuke.nn.integer_train import IntegerConv2d
+from netsuke.nn.l1_norm import L1Norm2d
 from netsuke.nn.tracer import Tracer
 
 _RELU = (functional.relu, functional.relu_, torch.relu, torch.relu_, "relu", "relu_")
@@ -167,12 +168,12 @@ class _Fuser:
     def run(self) -> None:
         """From the last normalization to the first: of two that meet in an addition the later one takes it, so that
         nothing stands between."""
-        norms = [n for n in self.nodes if isinstance(self.module(n), nn.BatchNorm2d)]
+        norms = [n for n in self.nodes if isinstance(self.module(n), nn.BatchNorm2d | L1Norm2d)]
         calls = [id(self.module(n)) for n in norms]
         for node, name in ((n, str(n.target)) for n in reversed(norms)):
             module = self.module(node)
             assert module is not None
-            if type(module) is not nn.BatchNorm2d:
+            if type(module) not in (nn.BatchNorm2d, L1Norm2d):
                 self.left[name] = f"it is a {type(module).__name__}"
             elif calls.count(id(module)) > 1:
                 self.left[name] = "it is called more than once"
@@ -286,7 +287,7 @@ class _Fuser:
 
     def _join(self, norm: fx.Node, name: str) -> None:
         chain, x, reader = [norm], norm.args[0], self._reader(norm)
-        residual = self._residual(norm, reader)
+        residual = None if isinstance(self.module(norm), L1Norm2d) else self._residual(norm, reader)
         if residual is not None:
             assert reader is not None
             chain.append(reader)
@@ -335,7 +336,7 @@ def fuse_norms(model: nn.Module, example: Tensor) -> FusedForward:
     need a range) and one comparison in eval mode. Raises UnsupportedError with the reason for a network that cannot be
     taken, or that has no normalization to take.
     """
-    if not any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
+    if not any(isinstance(m, nn.BatchNorm2d | L1Norm2d) for m in model.modules()):
         raise _refuse("no batch normalization in this network", type(model).__name__)
     fixed = _parameters(model)
     try:
