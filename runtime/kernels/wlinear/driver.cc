@@ -58,7 +58,7 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
   const WlinearShape& shape = weights.shape();
   const Layout at = layout(shape, rows, compute);
   auto* memory = static_cast<uint8_t*>(scratch);
-  const int64_t padded = shape.blocks() * kWBlock, groups = shape.groups();
+  const int64_t padded = shape.blocks() * kWBlock;
   auto* q = reinterpret_cast<int8_t*>(memory + at.x);
   auto* x_scale = reinterpret_cast<float*>(memory + at.scale);
   auto* x_sum = reinterpret_cast<int32_t*>(memory + at.sum);
@@ -73,7 +73,7 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
   };
   if (compute == WlinearCompute::kS8) {
     pool.parallel_for(rows, [&](int64_t r, int) {
-      kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r * groups, x_sum + r * groups);
+      kernels.quantize(x + r * shape.k, shape.k, shape.group_blocks(), q + r * padded, x_scale + r, x_sum + r, rows);
     });
   } else if (compute == WlinearCompute::kBf16) {
     by_slices(kernels.round);
@@ -91,7 +91,7 @@ void wlinear_run(const WlinearKernels& kernels, const WlinearWeights& weights, W
     panel.y = y + first * shape.n + index * kPanel;
     panel.y_stride = shape.n;
     if (compute == WlinearCompute::kS8) {
-      kernels.s8({panel, q + first * padded, x_scale + first * groups, x_sum + first * groups});
+      kernels.s8({panel, q + first * padded, x_scale + first, x_sum + first, rows});
     } else {
       const auto run = compute == WlinearCompute::kBf16 ? kernels.bf16 : kernels.f32;
       run({panel, weights.form(), plain + first * words, stride});

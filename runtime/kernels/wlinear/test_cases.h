@@ -118,6 +118,12 @@ inline WlinearCase wlinear_case(TestRandom& random, bool s8) {
     c.rows = random.range(140, 300);
     c.shape.n = random.range(1, 40);
   }
+  if (random.range(0, 11) == 0) {  // several slices of k, and groups that are longer than one
+    c.shape.n = random.range(1, 40);
+    c.shape.k = random.range(520, 1300);
+    c.shape.group = random.range(0, 2) == 0 ? c.shape.k : std::min<int64_t>(c.shape.k, 32 * random.range(1, 24));
+    c.rows = random.range(1, 14);
+  }
   const int half = 1 << (c.bits - 1);
   const bool extreme = random.range(0, 3) == 0;
   for (int64_t i = 0; i < c.shape.n * c.shape.k; ++i) {

@@ -58,8 +58,9 @@ struct WlinearPanel {
 struct WlinearS8 {
   WlinearPanel panel;
   const int8_t* x;  // [rows][blocks * kWBlock]
-  const float* x_scale;  // [rows][groups]
-  const int32_t* x_sum;  // [rows][groups]: sums of the codes of x
+  const float* x_scale;  // [groups][x_stride], of which `rows` are the job's
+  const int32_t* x_sum;  // as x_scale: sums of the codes of x
+  int64_t x_stride;
 };
 
 struct WlinearFloats {
@@ -81,8 +82,8 @@ struct WlinearKernels {
   bool bf16_pairs;  // bf16 reads words that are pairs
   // k numbers of a row of x as bf16 reads them, zeros behind k up to a whole block.
   void (*round)(const float* x, int64_t k, float* out);
-  // One row of x to codes, one scale and one sum a group; group_blocks * kWBlock elements a group, k elements in all.
-  void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum);
+  // One row of x to codes, one scale and one sum a group, `stride` apart; group_blocks * kWBlock elements a group, k elements in all.
+  void (*quantize)(const float* x, int64_t k, int64_t group_blocks, int8_t* q, float* scale, int32_t* sum, int64_t stride);
 };
 
 // For compute "bf16" with VDPBF16PS where the CPU has it and it was found to follow numerics.md; that table has no s8.

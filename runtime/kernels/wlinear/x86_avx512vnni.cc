@@ -10,12 +10,9 @@
 namespace netsuke {
 namespace {
 
-constexpr int kBytes = 64, kManyRows = 8, kManyCols = 2;
+constexpr int kBytes = 64;
 
 typedef __m512i Bytes;
-typedef __m512i Total;
-typedef __m512i Sums;
-typedef __m512 Floats;
 
 NK_INLINE Bytes load_codes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 NK_INLINE Bytes splat_quad(const int8_t* x) {
@@ -36,26 +33,11 @@ NK_INLINE Bytes unfold(const uint8_t* block, int q, int v) {
   return _mm512_or_si512(low, third);
 }
 
-NK_INLINE Total no_total() { return _mm512_setzero_si512(); }
-NK_INLINE Sums start(Total total) { return total; }
-template <int kBits>
-NK_INLINE void add_quad(Sums& sums, Bytes w, Bytes x) {
-  sums = _mm512_dpbusd_epi32(sums, w, x);
+// Sums of a group start here, of codes u = w + offset: what that is too much goes off first.
+NK_INLINE __m512i start_sum(__m512i offset, int32_t x_sum) { return _mm512_mullo_epi32(offset, _mm512_set1_epi32(x_sum)); }
+NK_INLINE __m512 scale_sum(__m512 acc, __m512i sum, __m512 x_scale, __m512 scale) {
+  return _mm512_add_ps(acc, _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(x_scale, scale)));
 }
-template <int kBits>
-NK_INLINE Total fold(Sums sums, Total) {
-  return sums;
-}
-
-NK_INLINE Total splat_total(int32_t v) { return _mm512_set1_epi32(v); }
-NK_INLINE Total load_total(const int32_t* p) { return _mm512_loadu_si512(p); }
-NK_INLINE Total times(Total v, int32_t factor) { return _mm512_mullo_epi32(v, _mm512_set1_epi32(factor)); }
-NK_INLINE Floats no_floats() { return _mm512_setzero_ps(); }
-NK_INLINE Floats scale_total(Floats acc, Total total, Total off, float x_scale, const float* scale) {
-  const __m512 step = _mm512_mul_ps(_mm512_set1_ps(x_scale), _mm512_loadu_ps(scale));
-  return _mm512_add_ps(acc, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(total, off)), step));
-}
-NK_INLINE void store_floats(float* p, Floats v) { _mm512_storeu_ps(p, v); }
 
 // One row: weights are read once, so unfolding them is most of the work, and no code is shifted. A code is multiplied where it stands
 // in its byte, 2^(bits * place) times its value, and each place has sums of its own, which are shifted once a group, exactly. A group's
@@ -98,12 +80,12 @@ NK_INLINE void multiply_block(const uint8_t* at, const int8_t* x, const __m512i*
 }
 
 template <int kBits, int kChains>
-NK_INLINE Total sum_of_places(const __m512i (*sums)[kPlaces<kBits>]) {
-  Total total;
+NK_INLINE __m512i sum_of_places(const __m512i (*sums)[kPlaces<kBits>]) {
+  __m512i total;
 #pragma GCC unroll 4
   for (int i = 0; i < kPlaces<kBits>; ++i) {
-    const Total all = kChains == 1 ? sums[0][i] : _mm512_add_epi32(sums[0][i], sums[kChains - 1][i]);
-    const Total place = kBits != 8 && i > 0 && i < 8 / kBits ? _mm512_srai_epi32(all, kBits * i) : all;
+    const __m512i all = kChains == 1 ? sums[0][i] : _mm512_add_epi32(sums[0][i], sums[kChains - 1][i]);
+    const __m512i place = kBits != 8 && i > 0 && i < 8 / kBits ? _mm512_srai_epi32(all, kBits * i) : all;
     total = i == 0 ? place : _mm512_add_epi32(total, place);
   }
   return total;
@@ -114,7 +96,7 @@ template <int kBits, int kPanels, int kChains, bool kAsk>
 void one_row(const WlinearS8& job, int64_t row, int index) {
   constexpr int kVecs = 2 * kPanels;  // 16 channels each
   const WlinearPanel& panel = job.panel;
-  const int64_t panel_bytes = panel.blocks * wlinear_block_bytes(kBits), panel_groups = panel.groups * kPanel;
+  const int64_t panel_bytes = panel.blocks * wlinear_block_bytes(kBits);
   const uint8_t* block = panel.w + index * panel_bytes;
   const int8_t* x = job.x + row * panel.blocks * kWBlock;
   __m512i masks[8 / kBits];
@@ -122,29 +104,30 @@ void one_row(const WlinearS8& job, int64_t row, int index) {
   __m512 acc[kVecs];
   for (auto& a : acc) a = _mm512_setzero_ps();
   for (int64_t g = 0, b = 0; g < panel.groups; ++g) {
-    const int64_t lane = index * panel_groups + g * kPanel;
-    const int32_t x_sum = job.x_sum[row * panel.groups + g];
+    const int32_t x_sum = job.x_sum[g * job.x_stride + row];
     __m512i sums[kVecs][kChains][kPlaces<kBits>];
 #pragma GCC unroll 4
-    for (int v = 0; v < kVecs; ++v) {  // of codes u = w + offset: what that is too much goes off first
+    for (int v = 0; v < kVecs; ++v) {
       for (auto& chain : sums[v]) {
         for (auto& sum : chain) sum = _mm512_setzero_si512();
       }
-      sums[v][0][0] = panel.offset == nullptr ? splat_total(-panel.same_offset * x_sum)
-                                           : times(load_total(panel.offset + lane + v / 2 * panel_groups + 16 * (v % 2)), -x_sum);
+      const int64_t lane = ((index + v / 2) * panel.groups + g) * kPanel + 16 * (v % 2);
+      const __m512i offset = panel.offset == nullptr ? _mm512_set1_epi32(panel.same_offset) : _mm512_loadu_si512(panel.offset + lane);
+      sums[v][0][0] = start_sum(offset, -x_sum);
     }
     for (int64_t end = b + panel.group_blocks; b < end && b < panel.blocks; ++b, block += wlinear_block_bytes(kBits), x += kWBlock) {
       if (kAsk) ask_ahead(block, 64);  // one line of a block: its page is looked up early, and the hardware asks for what follows
       multiply_block<kBits, kChains>(block, x, masks, panel_bytes, sums, kVecs);
     }
-    const float x_scale = job.x_scale[row * panel.groups + g];
+    const __m512 x_scale = _mm512_set1_ps(job.x_scale[g * job.x_stride + row]);
 #pragma GCC unroll 4
     for (int v = 0; v < kVecs; ++v) {
-      acc[v] = scale_total(acc[v], sum_of_places<kBits, kChains>(sums[v]), no_total(), x_scale, panel.scale + lane + v / 2 * panel_groups + 16 * (v % 2));
+      const float* scale = panel.scale + ((index + v / 2) * panel.groups + g) * kPanel + 16 * (v % 2);
+      acc[v] = scale_sum(acc[v], sum_of_places<kBits, kChains>(sums[v]), x_scale, _mm512_loadu_ps(scale));
     }
   }
   float values[kPanels * kPanel];
-  for (int v = 0; v < kVecs; ++v) store_floats(values + 16 * v, acc[v]);
+  for (int v = 0; v < kVecs; ++v) _mm512_storeu_ps(values + 16 * v, acc[v]);
   for (int i = 0; i < kPanels; ++i) finish_row(panel, index + i, values + i * kPanel, panel.y + row * panel.y_stride);
 }
 
@@ -174,10 +157,33 @@ void only_row(const WlinearS8& job) {
 }  // namespace
 }  // namespace netsuke
 
-#define NETSUKE_ONE_ROW
-#include "kernels/wlinear/dot.inc"
+#include "kernels/wlinear/many_rows_s8.inc"
 
 namespace netsuke {
+namespace {
+
+template <int kBits>
+void s8_bits(const WlinearS8& job) {
+  if (job.panel.rows == 1) return only_row<kBits>(job);
+  for (int index = 0; index < job.panel.count; ++index) {
+    if (job.panel.rows >= 4) {
+      many_rows_s8<kBits>(job, index);
+      continue;
+    }
+    for (int64_t row = 0; row < job.panel.rows; ++row) one_row<kBits, 1, 2, false>(job, row, index);
+  }
+}
+
+void s8_panel(const WlinearS8& job) {
+  switch (job.panel.bits) {
+    case 2: return s8_bits<2>(job);
+    case 3: return s8_bits<3>(job);
+    case 4: return s8_bits<4>(job);
+    default: return s8_bits<8>(job);
+  }
+}
+
+}  // namespace
 extern const WlinearKernels NK_TABLE(wlinear_kernels);
 const WlinearKernels NK_TABLE(wlinear_kernels) = {"x86_avx512vnni", 128, s8_panel, float_panel<false>, float_panel<kBf16Pairs>, kBf16Pairs, round_row, quantize_row};
 }  // namespace netsuke
