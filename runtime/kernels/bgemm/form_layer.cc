@@ -136,6 +136,8 @@ void Layer::form_planes(const FormPlan& p, const Extent& e, const uint64_t* x, u
 // The outputs among the task's pixels, in runs that end where a block or a row does, and the base of each.
 int64_t Layer::form_runs(const FormPlan& p, const Extent& e, const FormTask& task, FormRun* runs, int32_t* base) const {
   const int64_t most = task.blocks * kFormPixels;
+  const int64_t left = ceil_div(g_.pad_left, g_.stride_w), reach = (g_.kw - 1) * g_.dil_w - g_.pad_left;  // columns with all taps inside
+  const int64_t right = e.w > reach ? ceil_div(e.w - reach, g_.stride_w) : 0;
   int64_t n = 0, oy = task.block * kFormPixels / p.pitch, ox = task.block * kFormPixels % p.pitch;
   for (int64_t i = 0; i < most && oy < e.oh;) {
     if (ox >= e.ow) {
@@ -147,10 +149,13 @@ int64_t Layer::form_runs(const FormPlan& p, const Extent& e, const FormTask& tas
     const int64_t count = std::min(std::min(kFormPixels - i % kFormPixels, e.ow - ox), most - i);
     runs[n++] = {static_cast<int>(i), static_cast<int>(count), (task.image * e.oh + oy) * e.ow + ox};
     const int64_t rows = p.blank ? taps_inside(oy * g_.stride_h - g_.pad_top, e.h, g_.dil_h, g_.kh) : g_.kh;
-    for (int64_t end = i + count; i < end; ++i, ++ox) {
-      const int64_t columns = p.blank ? taps_inside(ox * g_.stride_w - g_.pad_left, e.w, g_.dil_w, g_.kw) : g_.kw;
-      base[i] = static_cast<int32_t>(g_.in_channels * rows * columns);
+    std::fill(base + i, base + i + count, static_cast<int32_t>(g_.in_channels * rows * g_.kw));
+    for (int64_t j = 0; p.blank && j < count; ++j) {
+      if (ox + j >= left && ox + j < right) continue;
+      base[i + j] = static_cast<int32_t>(g_.in_channels * rows * taps_inside((ox + j) * g_.stride_w - g_.pad_left, e.w, g_.dil_w, g_.kw));
     }
+    i += count;
+    ox += count;
   }
   return n;
 }

@@ -89,14 +89,14 @@ void pixels(const uint64_t* words, uint64_t inside, uint8_t* planes, int64_t pla
   _mm512_storeu_si512(planes + 32 * plane, _mm512_or_si512(bits(ninth, 0x80), masked(inside, 0x40)));
 }
 
-// The majority of a, b and c, given a, b and the parity of all three: where a and b differ, c decides, and c is not the parity. Made so, neither it
-// nor the parity overwrites what the other needs: with the majority of the operands themselves a third of the instructions were copies.
+// The majority of a, b and c, given a, b and the parity of all three: where a and b differ, c decides, and c is not the parity.
 NETSUKE_LANE __m512i majority_by_parity(__m512i a, __m512i b, __m512i parity) { return _mm512_ternarylogic_epi64(a, b, parity, 0xd4); }
 
-// sum += a + b; what is carried counts twice.
+// sum += a + b; what is carried counts twice. From the operands, not by parity: copies are cheaper than waiting for the parity.
 NETSUKE_LANE __m512i add_bits(__m512i* sum, __m512i a, __m512i b) {
+  const __m512i carry = majority(*sum, a, b);
   *sum = parity3(*sum, a, b);
-  return majority_by_parity(a, b, *sum);
+  return carry;
 }
 
 // In assembly on the machine itself: GCC 12 does not join the broadcast with the instruction, which made a fifth more of them.

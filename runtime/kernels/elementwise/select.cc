@@ -49,6 +49,15 @@ class WhereOp final : public Op {
   }
 };
 
+template <int kStepX, int kStepSlope>
+inline void prelu_row(const float* x, const float* slope, float* y, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i * kStepX], scaled = v * slope[i * kStepSlope];
+    y[i] = v < 0.0f ? scaled : v;
+  }
+}
+
 class PreluOp final : public Op {
  public:
   Status build(const BuildArgs& args) override { return expect_inputs(static_cast<int>(args.inputs.size()), 2, 2); }
@@ -72,10 +81,10 @@ class PreluOp final : public Op {
     rows.run(args.pool, [&](const int64_t* at, int64_t to, int64_t n) {
       const float *x = args.in[0].as<float>() + at[0], *slope = args.in[1].as<float>() + at[1];
       float* y = args.out[0].as<float>() + to;
-      for (int64_t i = 0; i < n; ++i) {
-        const float v = x[i * rows.step[0]], scaled = v * slope[i * rows.step[1]];
-        y[i] = v < 0.0f ? scaled : v;
-      }
+      // Steps of 1 as constants make vectors of it, as a channel's slope in channels-last has them; y may be x itself, element by element.
+      if (rows.step[0] == 1 && rows.step[1] == 1) return prelu_row<1, 1>(x, slope, y, n);
+      if (rows.step[0] == 1) return prelu_row<1, 0>(x, slope, y, n);
+      for (int64_t i = 0; i < n; ++i) prelu_row<0, 0>(x + i * rows.step[0], slope + i * rows.step[1], y + i, 1);
     });
     return Status();
   }
