@@ -183,7 +183,12 @@ void Layer::form_task(const FormPlan& p, const Extent& e, const FormTask& task) 
       tile.steps = std::min(kChunkSteps, p.steps - step);
       tile.offset = task.offset + step;
       tile.w = packed_.data() + unit * block_bytes_ + step * kChannelForms * kBlock;
+      // The next chunk, of this unit or the next, is asked for a piece before every tile: forms of 512 channels are 0.8 MB, which come from the
+      // third cache or from memory.
+      const uint8_t *ahead = tile.w + tile.steps * kChannelForms * kBlock, *last = packed_.data() + task.unit1 * block_bytes_;
+      const int64_t piece = ceil_div(tile.steps * kChannelForms, ceil_div(task.blocks, 2)) * 64;
       for (int64_t b = 0; b < task.blocks; b += tile.blocks) {
+        for (const uint8_t* end = std::min(last, ahead + piece); ahead < end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
         tile.blocks = static_cast<int>(std::min<int64_t>(2, task.blocks - b));
         tile.x = task.planes + (task.block + b) * kFormPixels;
         tile.counters = counters[b];
