@@ -7,6 +7,11 @@ Why: trained by squared error, a network that sees less than the float one answe
 and a sampling run adds that up. On the digits U-Net at W4A4 the distance to the float network's samples halves.
 How: a gain of the output is one of the output layer's weight scale and bias. Codes stay what they are; with scales per
 step that layer becomes each step's own.
+
+`match_run` goes on from there: on a run of its own the network meets other images than on the float network's, and
+their amplitude still falls behind. Step by step each gets the gain that gives its images the float run's deviation.
+Digits U-Net, EfficientDM at W4A4, two sets of 500 samples: distance to real digits 0.142 and 0.141 before, 0.117 and
+0.121 after (float 0.123 and 0.122); to the float network's samples 0.007 and 0.007, then 0.007 and 0.006.
 """
 
 from __future__ import annotations
@@ -20,9 +25,11 @@ from netsuke.core.errors import Problem, UsageError
 from netsuke.methods.diffusion._sampling import Seen, trajectory
 from netsuke.methods.diffusion._tuned import Tuned
 from netsuke.methods.qat import QatNetwork
+from netsuke.nn.diffusion import angles, move, times
 from netsuke.nn.qlayers import INF, QuantLayer
 
 IMAGES = 256  # of the float run: a standard error of the gain of about 0.1 %
+GAINS = (0.8, 1.25, 226)  # of `match_run`: from, to, how many are tried
 
 
 @torch.no_grad()
@@ -39,11 +46,33 @@ def restore_gain(model: nn.Module, tuned: Tuned, *, first: int) -> list[float]:
         layer = output_layer(network, runs[0])
         layer.layer, layer.weight = copy.deepcopy(layer.layer), copy.deepcopy(layer.weight)  # this network's own
         gain = _fit(torch.cat([run.v for run in runs]), torch.cat([network(*run.inputs) for run in runs]))
-        for t in (layer.weight.scale, layer.weight.floor, layer.layer.weight, layer.layer.bias):
-            if t is not None:
-                t.mul_(gain)  # type: ignore[operator]
+        _scale(layer, gain)
         gains.append(gain)
     return gains
+
+
+@torch.no_grad()
+def match_run(model: nn.Module, tuned: Tuned, *, first: int) -> list[float]:
+    """Gains by step, applied in place, after `restore_gain` on networks of their own; first: runs already used."""
+    seen = trajectory(model, tuned.sampling, count=2 * max(IMAGES, tuned.sampling.count), round_=first + 1)
+    x, _, labels = seen[0].inputs
+    path, gains = angles(tuned.sampling.steps), []
+    for i, (t, run) in enumerate(zip(times(tuned.sampling.steps), seen, strict=True)):
+        network = tuned.at(i).eval()
+        layer, v = output_layer(network, run), network(x, torch.full((len(x),), t), labels)
+        wanted = float(move(run.inputs[0], run.v, path[i], path[i + 1]).var())
+        tried = torch.linspace(*GAINS).tolist()
+        gain = min(tried, key=lambda g: abs(float(move(x, g * v, path[i], path[i + 1]).var()) - wanted))
+        _scale(layer, gain)
+        gains.append(gain)
+        x = move(x, gain * v, path[i], path[i + 1])
+    return gains
+
+
+def _scale(layer: QuantLayer, gain: float) -> None:
+    for t in (layer.weight.scale, layer.weight.floor, layer.layer.weight, layer.layer.bias):
+        if t is not None:
+            t.mul_(gain)  # type: ignore[operator]
 
 
 def _fit(wanted: Tensor, made: Tensor) -> float:

@@ -41,7 +41,8 @@ class EfficientDM:
     rounds        sampling runs trained on; batch: images in each
     rate          of adapters, in weight steps per update; scale_aware False: the same for all layers
     scale_rate    of activation scales, a share of the scale
-    gain          the output's amplitude is brought back to the float network's after training (`_gain`)
+    gain          the output's amplitude is brought back to the float network's after training (`_gain`), with scales
+                  per step also along a run of its own
     """
 
     weight_bits: int = 4
@@ -68,7 +69,7 @@ class EfficientDM:
 
 def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientDM()) -> Tuned:
     """The tuned network with its adapters merged. facts: output error before and after, share of changed codes."""
-    from netsuke.methods.diffusion._gain import output_layer, restore_gain
+    from netsuke.methods.diffusion._gain import match_run, output_layer, restore_gain
     from netsuke.methods.diffusion._tuned import changed, output_error, start
 
     tuned, seen, before = start(model, sampling, config)
@@ -80,6 +81,8 @@ def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientD
     _merge(tuned)
     if config.gain:
         tuned.facts["gain"] = fmean(restore_gain(model, tuned, first=config.rounds))
+    if config.gain and config.per_step:
+        tuned.facts["gain_on_own_run"] = fmean(match_run(model, tuned, first=config.rounds + 1))
     tuned.facts["error_tuned"] = output_error(tuned, seen)
     tuned.facts["codes_changed"] = changed(before, tuned.codes())
     tuned.facts["codes_changed_by_merging"] = changed(adapted, tuned.codes())

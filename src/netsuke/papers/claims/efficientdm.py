@@ -3,15 +3,22 @@
 Paper: quantization-aware low-rank adapters, trained without data and merged into integer weights, reach the quality of
 training at the cost of calibration. Checked: the shipped digits U-Net, 8 sampling steps, W4A4 (first convolution, first
 and last layer 8 bits). Exact: merging changes no code; adapters change codes; the compiled program of a step gives the
-trained network's output (see `_diffusion`). Statistical: 500 samples are nearer to the float network's than those of
-post-training quantization with scales per step, the strongest baseline without training. Reported: the distance to the
-real digits, and everything for post-training quantization with common scales ("common").
+trained network's output (see `_diffusion`). Statistical, means over four sets of 500 samples: nearer to the float
+network's samples, and no further from the real digits, than post-training quantization with scales per step, the
+strongest baseline without training (one set tells little of the latter: its distance to real digits goes from 0.10 to
+0.16 with the noise that samples start from). Reported: everything for post-training quantization with common scales
+("common").
 """
 
 from __future__ import annotations
 
+from statistics import fmean
+from typing import Any
+
 from netsuke.papers.claim import Claim, Compare, Context, Outcome, register
 from netsuke.papers.claims._diffusion import Judge, engine_equals_training, network
+
+SETS = 4
 
 
 def measure(context: Context, seed: int) -> Outcome:
@@ -21,12 +28,18 @@ def measure(context: Context, seed: int) -> Outcome:
     from netsuke.methods.diffusion._tuned import quantized
 
     model, sampling = network("digits_unet"), Sampling(seed=seed)
-    judge = Judge(model, sampling.steps, seed)
+    judges = [Judge(model, sampling.steps, seed + 101 * i) for i in range(SETS)]
+
+    def judge(name: str, made: Any) -> None:
+        for one in judges:
+            one(name, made)
+
     judge("common", quantized(model, sampling, weight_bits=4, activation_bits=4, per_step=False))
     judge("ptq", quantized(model, sampling, weight_bits=4, activation_bits=4, per_step=True))
     tuned = efficientdm.apply(model, sampling)
     judge("tuned", tuned)
-    context.progress(f"seed {seed}: {judge.figures} {tuned.facts}")
+    figures = {key: fmean(one.figures[key] for one in judges) for key in judges[0].figures}
+    context.progress(f"seed {seed}: {figures} {tuned.facts}")
     return Outcome(
         exact={
             "merging changes no code": tuned.facts["codes_changed_by_merging"] == 0,
@@ -35,7 +48,7 @@ def measure(context: Context, seed: int) -> Outcome:
                 next(tuned.exports()), tuned.at(0), 0, sampling.steps
             ),
         },
-        figures={**judge.figures, "codes_changed": tuned.facts["codes_changed"]},
+        figures={**figures, "codes_changed": tuned.facts["codes_changed"]},
     )
 
 
@@ -43,12 +56,15 @@ CLAIM = register(
     Claim(
         id="efficientdm/digits",
         paper="efficientdm",
-        sentence="Merged low-rank adapters bring W4A4 samples nearer to float ones than post-training quantization.",
+        sentence="With merged low-rank adapters W4A4 samples are nearer to float ones and to real digits than without.",
         baseline="W4A4 post-training quantization with scales per sampling step",
         measure=measure,
-        compares=(Compare("distance_ptq", "distance_tuned"), Compare("accuracy_tuned", "accuracy_ptq", -0.005)),
-        seeds=(0, 1),
-        minutes=4,
+        compares=(
+            Compare("distance_ptq", "distance_tuned"),
+            Compare("real_ptq", "real_tuned"),
+            Compare("accuracy_tuned", "accuracy_ptq", -0.005),
+        ),
+        minutes=6,
         methods=("diffusion/efficientdm",),
     )
 )
