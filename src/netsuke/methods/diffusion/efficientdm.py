@@ -82,7 +82,7 @@ def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientD
     if config.gain:
         tuned.facts["gain"] = fmean(restore_gain(model, tuned, first=config.rounds))
     if config.gain and config.per_step:
-        tuned.facts["gain_on_own_run"] = fmean(match_run(model, tuned, first=config.rounds + 1))
+        tuned.facts["gain_on_own_run"] = match_run(model, tuned, first=config.rounds + 1)
     tuned.facts["error_tuned"] = output_error(tuned, seen)
     tuned.facts["codes_changed"] = changed(before, tuned.codes())
     tuned.facts["codes_changed_by_merging"] = changed(adapted, tuned.codes())
