@@ -12,8 +12,10 @@ from tests.methods.diffusion.tiny import SAMPLING, dit, unet
 from netsuke import engine
 from netsuke.core.errors import UsageError
 from netsuke.methods.diffusion import efficientdm, quest
+from netsuke.methods.diffusion._gain import match_run, restore_gain
 from netsuke.methods.diffusion._sampling import Sampling, together, trajectory
 from netsuke.methods.diffusion._tuned import output_error, quantized
+from netsuke.nn.diffusion import sample
 from netsuke.passes import compile_program
 
 
@@ -86,6 +88,19 @@ def test_the_gain_is_restored_and_no_code_moves(make: Any) -> None:
     assert all(torch.equal(codes, restored.codes()[name]) for name, codes in plain.codes().items())
     first = next(iter(plain.layers()))
     assert restored.networks[0].layers()[first].layer is restored.networks[1].layers()[first].layer
+
+
+def test_one_gain_for_all_steps_brings_the_deviation_of_a_run_nearer() -> None:
+    made = quantized(unet(), SAMPLING, weight_bits=4, activation_bits=4, per_step=True)
+    restore_gain(unet(), made, first=3)
+    noise, labels = SAMPLING.start(512, 5)  # the run that `match_run` looks at
+    wanted = float(sample(unet(), noise, labels, SAMPLING.steps).std())
+    codes, before = made.codes(), float(made.images(noise, labels).std())
+    gain = match_run(unet(), made, first=4)
+    after = float(made.images(noise, labels).std())
+    assert 1 / 1.05 <= gain <= 1.05
+    assert abs(after - wanted) <= abs(before - wanted)
+    assert all(torch.equal(found, made.codes()[name]) for name, found in codes.items())
 
 
 def test_a_gain_without_a_scale_to_go_into_is_refused_before_training() -> None:

@@ -81,9 +81,9 @@ def apply(model: nn.Module, sampling: Sampling, config: EfficientDM = EfficientD
     _merge(tuned)
     if config.gain:
         tuned.facts["gain"] = fmean(restore_gain(model, tuned, first=config.rounds))
+    tuned.facts["error_tuned"] = output_error(tuned, seen)  # on the float run, which the next gain does not aim at
     if config.gain and config.per_step:
         tuned.facts["gain_on_own_run"] = match_run(model, tuned, first=config.rounds + 1)
-    tuned.facts["error_tuned"] = output_error(tuned, seen)
     tuned.facts["codes_changed"] = changed(before, tuned.codes())
     tuned.facts["codes_changed_by_merging"] = changed(adapted, tuned.codes())
     return tuned
