@@ -203,9 +203,10 @@ def _training_pass(
     import torch
 
     from netsuke.core.errors import UnsupportedError
+    from netsuke.nn.l1_norm import L1Norm2d
     from netsuke.nn.norm_fusion import fuse_norms
 
-    found = any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+    found = any(isinstance(m, torch.nn.BatchNorm2d | L1Norm2d) for m in model.modules())
     if not (fuse and found and config is not None and getattr(config, "products", "kernels") == "kernels"):
         return model, []
     try:
