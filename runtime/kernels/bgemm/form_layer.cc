@@ -150,7 +150,8 @@ int64_t Layer::form_runs(const FormPlan& p, const Extent& e, const FormTask& tas
     runs[n++] = {static_cast<int>(i), static_cast<int>(count), (task.image * e.oh + oy) * e.ow + ox};
     const int64_t rows = p.blank ? taps_inside(oy * g_.stride_h - g_.pad_top, e.h, g_.dil_h, g_.kh) : g_.kh;
     std::fill(base + i, base + i + count, static_cast<int32_t>(g_.in_channels * rows * g_.kw));
-    for (int64_t j = 0; p.blank && j < count; ++j) {
+    const bool edge = p.blank && (ox < left || ox + count > right);
+    for (int64_t j = 0; edge && j < count; ++j) {
       if (ox + j >= left && ox + j < right) continue;
       base[i + j] = static_cast<int32_t>(g_.in_channels * rows * taps_inside((ox + j) * g_.stride_w - g_.pad_left, e.w, g_.dil_w, g_.kw));
     }
