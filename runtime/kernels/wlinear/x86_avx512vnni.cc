@@ -91,8 +91,8 @@ NK_INLINE __m512i sum_of_places(const __m512i (*sums)[kPlaces<kBits>]) {
   return total;
 }
 
-// Row `row` of panels index .. index + kPanels - 1 of the job. kAsk: asks for weights ahead.
-template <int kBits, int kPanels, int kChains, bool kAsk>
+// Row `row` of panels index .. index + kPanels - 1 of the job. kAsk: bytes of each block that are asked for ahead.
+template <int kBits, int kPanels, int kChains, int kAsk>
 void one_row(const WlinearS8& job, int64_t row, int index) {
   constexpr int kVecs = 2 * kPanels;  // 16 channels each
   const WlinearPanel& panel = job.panel;
@@ -116,7 +116,7 @@ void one_row(const WlinearS8& job, int64_t row, int index) {
       sums[v][0][0] = start_sum(offset, -x_sum);
     }
     for (int64_t end = b + panel.group_blocks; b < end && b < panel.blocks; ++b, block += wlinear_block_bytes(kBits), x += kWBlock) {
-      if (kAsk) ask_ahead(block, 64);  // one line of a block: its page is looked up early, and the hardware asks for what follows
+      if (kAsk != 0) ask_ahead(block, kAsk, kAsk == 64 ? kAhead : kAhead / 2);
       multiply_block<kBits, kChains>(block, x, masks, panel_bytes, sums, kVecs);
     }
     const __m512 x_scale = _mm512_set1_ps(job.x_scale[g * job.x_stride + row]);
@@ -131,20 +131,21 @@ void one_row(const WlinearS8& job, int64_t row, int index) {
   for (int i = 0; i < kPanels; ++i) finish_row(panel, index + i, values + i * kPanel, panel.y + row * panel.y_stride);
 }
 
-// The only row. Out of the third-level cache one stream of weights that nothing is asked ahead of comes at 95 % of the rate of plain reads
-// (two streams at 90 %, asking ahead takes another 3 %); out of memory two streams come 5 to 10 % faster than one, and those of 2 and 3 bits,
-// whose products take as long as the memory, faster when asked for. One chain a place makes products wait for those before them; in groups of
-// one block that is less than adding two takes.
+// The only row. Out of the third-level cache one stream of weights comes at 95 % of the rate of plain reads, two streams at 90 %. Left to the
+// hardware it is the fastest where the memory lies well for it (4 bits: 78 us) and among the slowest where not (93): every line is asked for (81
+// to 83 in both), but at 8 bits, where that costs 15 %, and in groups of one block, where it gains nothing. Out of memory two streams come 5 to
+// 10 % faster than one, and those of 2 and 3 bits, whose products take as long as the memory, faster with one line of a block asked for. One
+// chain a place makes products wait for those before them; in groups of one block that is less than adding two takes.
 template <int kBits, int kChains>
 void only_row(const WlinearS8& job) {
   constexpr bool kWide = kBits == 4 || kBits == 8;
   int index = 0;
   if (job.panel.far && kWide) {
-    for (; index + 2 <= job.panel.count; index += 2) one_row<kBits, 2, kChains, false>(job, 0, index);
+    for (; index + 2 <= job.panel.count; index += 2) one_row<kBits, 2, kChains, 0>(job, 0, index);
   }
   for (; index < job.panel.count; ++index) {
-    if (job.panel.far && !kWide) one_row<kBits, 1, kChains, true>(job, 0, index);
-    else one_row<kBits, 1, kChains, false>(job, 0, index);
+    if (job.panel.far && !kWide) one_row<kBits, 1, kChains, 64>(job, 0, index);
+    else one_row<kBits, 1, kChains, kBits == 8 || kChains == 1 ? 0 : int{wlinear_block_bytes(kBits)}>(job, 0, index);
   }
 }
 
@@ -170,7 +171,7 @@ void s8_bits(const WlinearS8& job) {
       many_rows_s8<kBits>(job, index);
       continue;
     }
-    for (int64_t row = 0; row < job.panel.rows; ++row) one_row<kBits, 1, 2, false>(job, row, index);
+    for (int64_t row = 0; row < job.panel.rows; ++row) one_row<kBits, 1, 2, 0>(job, row, index);
   }
 }
 
