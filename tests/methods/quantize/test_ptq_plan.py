@@ -195,11 +195,13 @@ def test_sizes_are_computed_again_where_a_network_is_cut():
 def test_a_large_network_is_judged_after_weight_steps_on_fewer_samples():
     from netsuke.core.plan import Row
     from netsuke.methods.quantize._context import Context
-    from netsuke.methods.quantize.sensitivity import _few
+    from netsuke.methods.quantize.sensitivity import _few, _few_noted
 
     def judged(macs):
         context = Context(resnet(), Plan(rows=[Row("a", "Conv", macs=macs)]), data(count=64), runner)
-        return _few(context).count, context.plan.notes
+        count = _few(context).count
+        assert (_few_noted(context).count, context.plan.notes[1:]) == (count, [])  # said once
+        return count, context.plan.notes
 
     assert judged(1_000_000) == (64, [])
     assert judged(None) == (64, [])

@@ -191,11 +191,7 @@ def with_plan(context: Context, plan: Plan, finish: Callable[[Context], ir.Model
 def whole(context: Context, samples: int, finish: Callable[[Context], ir.Model], exact: _alone.Batches) -> float:
     """Relative output change with every planned layer quantized; `exact`: the float network's outputs."""
     copy = clone(context.model)
-    data = _few(context)
-    if data is not None and context.calib is not None and data.count < context.calib.count:
-        text = f"the whole network was judged after weight steps on {data.count} of {context.calib.count} samples"
-        context.plan.note(text)
-    complete = Context(copy, context.plan, data, context.runner, context.seed, context.batch)
+    complete = Context(copy, context.plan, _few_noted(context), context.runner, context.seed, context.batch)
     complete.placement = place(copy, {r.name for r in context.plan.rows if r.kept})
     _same_groups(context.placement, complete.placement)
     complete.ranges, complete.widths = dict(context.ranges), dict(context.widths)
@@ -225,6 +221,15 @@ def _few(context: Context) -> Dataset | None:
     if context.calib is None or not macs or count >= context.calib.count:
         return context.calib
     return context.calib.take(count, context.seed)
+
+
+def _few_noted(context: Context) -> Dataset | None:
+    """The same; the plan says so where they are fewer than there are."""
+    data = _few(context)
+    if data is not None and context.calib is not None and data.count < context.calib.count:
+        told = f"on {data.count} of {context.calib.count} samples"
+        context.plan.note(f"the whole network was judged after weight steps {told}")
+    return data
 
 
 def _same_groups(source: Placement, target: Placement) -> None:
