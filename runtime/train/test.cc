@@ -11,37 +11,13 @@
 #include "train/products.h"
 #include "train/test_batch_norm.h"
 #include "train/test_norm.h"
+#include "train/test_quantize.h"
 #include "train/test_tiles.h"
 #include "train/test_winograd.h"
 
 namespace netsuke {
 namespace train {
 namespace {
-
-void check_quantize(const Table& table) {
-  std::mt19937 rng(7);
-  std::uniform_real_distribution<float> value(-3.0f, 3.0f);
-  const Seed seed = {0x123456789ABCDEFull, 42};
-  for (const int64_t count : {1, 63, 64, 200, 1000}) {
-    for (const int64_t period : {1, 3, 8, 40}) {
-      std::vector<float> x(static_cast<size_t>(count)), scale(static_cast<size_t>(period));
-      for (float& v : x) v = value(rng);
-      for (float& s : scale) s = 0.05f + std::abs(value(rng)) * 0.1f;
-      if (count % 2 == 0) scale[0] = count == 64 ? 0x1p-126f : 0.125f;  // divided or multiplied, the same
-      if (count > 70) x[65] = NAN, x[66] = INFINITY, x[67] = -INFINITY;
-      for (const bool noise : {false, true}) {
-        for (const bool wide : {false, true}) {
-          std::vector<int16_t> a(static_cast<size_t>(count)), b(a);
-          Quantize q = {x.data(), scale.data(), period, -31, 31, wide ? 0 : 31, noise ? &seed : nullptr, a.data(), wide};
-          train_kernels_portable.quantize(q, 0, count);
-          q.out = b.data();
-          table.quantize(q, 0, count);
-          CHECK(memcmp(a.data(), b.data(), static_cast<size_t>(count) * (wide ? 2 : 1)) == 0);
-        }
-      }
-    }
-  }
-}
 
 void check_movement(const Table& table) {
   std::mt19937 rng(3);
@@ -248,7 +224,8 @@ int main() {
     compare_norm(table);
     compare_quantize_parts(table);
     check_batch_norm(isa);
-    check_quantize(table);
+    compare_quantize(table);
+    compare_near_ties(table);
     check_movement(table);
     check_one_bit(isa);
     compare_winograd(table);

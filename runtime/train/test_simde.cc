@@ -6,6 +6,7 @@
 
 #include "train/test_batch_norm.h"
 #include "train/test_norm.h"
+#include "train/test_quantize.h"
 #include "train/test_tiles.h"
 #include "train/test_winograd.h"
 
@@ -14,6 +15,8 @@ int main() {
     netsuke::train::compare_tiles(netsuke::train::train_kernels_simde);
     netsuke::train::compare_batch_norm(netsuke::train::train_kernels_simde);
     netsuke::train::compare_norm(netsuke::train::train_kernels_simde);
+    netsuke::train::compare_quantize(netsuke::train::train_kernels_simde);
+    netsuke::train::compare_near_ties(netsuke::train::train_kernels_simde);
     netsuke::train::compare_winograd(netsuke::train::train_kernels_simde);
   }
   return netsuke::check_count() == 0 ? 0 : netsuke::check_result();

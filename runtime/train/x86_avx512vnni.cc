@@ -190,8 +190,12 @@ void interleave4(const uint8_t* const src[4], uint8_t zero, uint8_t* dst) { trai
 #include "train/quantize_avx512.inc"
 namespace bytes {  // u8 codes; wide ones are AVX2's
 #include "train/quantize.inc"
+#include "train/quantize_fixed.inc"
 }  // namespace bytes
-void quantize(const Quantize& q, int64_t begin, int64_t end) { (q.wide ? train_kernels_avx2.quantize : bytes::quantize)(q, begin, end); }
+void quantize(const Quantize& q, int64_t begin, int64_t end) {
+  if (q.wide) return train_kernels_avx2.quantize(q, begin, end);
+  if (!bytes::quantize_without_divisions(q, begin, end)) bytes::quantize(q, begin, end);
+}
 
 #include "train/norm_avx512.inc"
 #include "train/norm.inc"
