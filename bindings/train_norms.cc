@@ -160,6 +160,84 @@ int conv_norm_gradient(Trainer& t, const std::vector<int64_t>& layer, const Arra
   return static_cast<int>(found);
 }
 
+// Operands of a convolution with an L1 normalization behind it.
+netsuke::train::ConvNorm operands(const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, float x_scale, int32_t w_top) {
+  netsuke::train::ConvNorm c = {};
+  c.conv = conv_of(layer);
+  c.norm.rows = outputs(c.conv) / c.conv.o, c.norm.columns = c.conv.o;
+  c.x = codes(x, inputs(c.conv), x_range, false, "x"), c.x_scale = x_scale, c.w_top = w_top;
+  return c;
+}
+
+bool conv_l1(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, float x_scale, const Array& weight,
+             int32_t w_top, const Array& gamma, const Array& beta, double eps, int32_t top, bool relu, const Out& w, const Out& w_scale, const Out& z,
+             const Out& z_codes, const Out& numbers, const Out& statistics, const Out& ends) {
+  const auto c = operands(layer, x, x_range, x_scale, w_top);
+  const int64_t o = c.conv.o, count = outputs(c.conv);
+  const netsuke::train::L1NormLayer norm = {c.norm.rows, o, floats<const float>(gamma, o, "gamma"), floats<const float>(beta, o, "beta"), eps, top, relu};
+  const auto* values = floats<const float>(weight, weights(c.conv), "weight");
+  auto* made = typed<int8_t>(w, weights(c.conv), "w");
+  auto *steps = floats<float>(w_scale, o, "w_scale"), *out = floats<float>(z, count, "z"), *found = floats<float>(statistics, 2 * o, "statistics");
+  auto* kept = typed<uint8_t>(z_codes, count, "z_codes");
+  auto* forms = typed<double>(numbers, netsuke::train::kNormNumbers * o, "numbers");
+  auto* range = floats<float>(ends, 2, "ends");
+  bool finite = false;
+  without_gil([&] { return t.conv_l1(c, norm, values, made, steps, out, kept, forms, found, range, &finite); });
+  return finite;
+}
+
+netsuke::train::L1NormLayer l1_of(const Array& codes, const Array& numbers, const Array& beta, bool relu) {
+  const auto columns = static_cast<int64_t>(beta.size()), count = static_cast<int64_t>(codes.size());
+  if (columns < 1 || count < 1 || count % columns != 0) invalid("codes are not a whole number of rows");
+  typed<const double>(numbers, netsuke::train::kNormNumbers * columns, "numbers");
+  return {count / columns, columns, nullptr, floats<const float>(beta, columns, "beta"), 0, 0, relu};
+}
+
+void l1_apply(Trainer& t, const Array& codes, const Array& numbers, const Array& beta, const Optional& residual, bool relu, const Out& y, const Out& ends) {
+  const auto layer = l1_of(codes, numbers, beta, relu && !residual);
+  const int64_t count = layer.rows * layer.columns;
+  const auto* v = typed<const uint8_t>(codes, count, "codes");
+  const auto* n = static_cast<const double*>(numbers.data());
+  const float* add = residual ? floats<const float>(*residual, count, "residual") : nullptr;
+  auto *to = floats<float>(y, count, "y"), *range = floats<float>(ends, 2, "ends");
+  without_gil([&] { return add == nullptr ? t.l1_apply(layer, v, n, to) : t.l1_add(layer, v, n, add, relu, to, range); });
+}
+
+void l1_codes(Trainer& t, const Array& codes, const Array& numbers, const Array& beta, bool relu, float scale, int32_t zero, int32_t top, const Out& out) {
+  const auto layer = l1_of(codes, numbers, beta, relu);
+  const int64_t count = layer.rows * layer.columns;
+  const auto* v = typed<const uint8_t>(codes, count, "codes");
+  const auto* n = static_cast<const double*>(numbers.data());
+  if (zero < 0 || top > 255 || zero > top) invalid("codes do not fit out");
+  const netsuke::train::Quantize q = {nullptr, &scale, 1, static_cast<float>(-zero), static_cast<float>(top - zero), zero, nullptr,
+                                      typed<uint8_t>(out, count, "out"), false};
+  without_gil([&] { return t.l1_codes(layer, v, n, q); });
+}
+
+using Noise = std::optional<std::pair<uint64_t, uint64_t>>;
+
+int conv_l1_gradient(Trainer& t, const std::vector<int64_t>& layer, const Array& x, const std::vector<int32_t>& x_range, float x_scale, const Array& w,
+                     int32_t w_top, const Array& w_scale, const Array& z_codes, const Array& numbers, const Array& dy, const Optional& y, int32_t norm_top,
+                     int32_t norm_groups, const Noise& norm_seed, int32_t top, int32_t groups, const Noise& seed, const std::optional<Out>& dz,
+                     const Out& q_codes, const Out& sums, const std::optional<Out>& dx, bool add, const std::optional<Out>& dw) {
+  auto c = operands(layer, x, x_range, x_scale, w_top);
+  const int64_t count = outputs(c.conv), o = c.conv.o;
+  c.w = typed<const int8_t>(w, weights(c.conv), "w"), c.w_scale = floats<const float>(w_scale, o, "w_scale");
+  const auto* v = typed<const uint8_t>(z_codes, count, "z_codes");
+  const auto* n = typed<const double>(numbers, netsuke::train::kNormNumbers * o, "numbers");
+  const auto* g = floats<const float>(dy, count, "dy");
+  const float* out = y ? floats<const float>(*y, count, "y") : nullptr;
+  const auto noise_of = [](const Noise& from) { return from ? netsuke::train::Seed{from->first, from->second} : netsuke::train::Seed{}; };
+  const netsuke::train::Seed norm_noise = noise_of(norm_seed), noise = noise_of(seed);
+  const netsuke::train::L1NormGradient first = {norm_top, norm_groups, norm_seed ? &norm_noise : nullptr}, second = {top, groups, seed ? &noise : nullptr};
+  float *gated = dz ? floats<float>(*dz, count, "dz") : nullptr, *found = floats<float>(sums, 4 * o, "sums");
+  auto* q = typed<uint8_t>(q_codes, count, "q_codes");
+  float *to = dx ? floats<float>(*dx, inputs(c.conv), "dx") : nullptr, *into = dw ? floats<float>(*dw, weights(c.conv), "dw") : nullptr;
+  auto result = netsuke::train::Found::kNothing;
+  without_gil([&] { return t.conv_l1_gradient(c, v, n, g, out, first, second, gated, q, found, found + 3 * o, to, add, into, &result); });
+  return static_cast<int>(result);
+}
+
 // shape: [n, h, w, c, step, before, after].
 netsuke::train::Subsample subsample_of(const std::vector<int64_t>& shape) {
   if (shape.size() != 7) invalid("a shortcut is 7 numbers");
@@ -190,6 +268,13 @@ void bind_norms(nb::class_<Trainer>& trainer) {
       .def("l1_norm", &l1_norm, "x"_a, "weight"_a, "bias"_a, "eps"_a, "top"_a, "relu"_a, "codes"_a, "y"_a, "numbers"_a,
            "statistics"_a, "ends"_a)
       .def("l1_norm_gradient", &l1_norm_gradient, "dy"_a, "codes"_a, "numbers"_a, "top"_a, "groups"_a, "seed"_a.none(), "q_codes"_a, "dx"_a, "sums"_a)
+      .def("conv_l1", &conv_l1, "layer"_a, "x"_a, "x_range"_a, "x_scale"_a, "weight"_a, "w_top"_a, "gamma"_a, "beta"_a, "eps"_a, "top"_a, "relu"_a, "w"_a,
+           "w_scale"_a, "z"_a, "z_codes"_a, "numbers"_a, "statistics"_a, "ends"_a)
+      .def("l1_apply", &l1_apply, "codes"_a, "numbers"_a, "beta"_a, "residual"_a.none(), "relu"_a, "y"_a, "ends"_a)
+      .def("l1_codes", &l1_codes, "codes"_a, "numbers"_a, "beta"_a, "relu"_a, "scale"_a, "zero"_a, "top"_a, "out"_a)
+      .def("conv_l1_gradient", &conv_l1_gradient, "layer"_a, "x"_a, "x_range"_a, "x_scale"_a, "w"_a, "w_top"_a, "w_scale"_a, "z_codes"_a, "numbers"_a,
+           "dy"_a, "y"_a.none(), "norm_top"_a, "norm_groups"_a, "norm_seed"_a.none(), "top"_a, "groups"_a, "seed"_a.none(), "dz"_a.none(), "q_codes"_a,
+           "sums"_a, "dx"_a.none(), "add"_a, "dw"_a.none())
       .def("batch_norm", &batch_norm, "x"_a, "residual"_a.none(), "weight"_a.none(), "bias"_a.none(), "eps"_a, "relu"_a, "running_mean"_a.none(),
            "running_var"_a.none(), "share"_a, "y"_a, "affine"_a, "moments"_a, "ends"_a)
       .def("batch_norm_gradient", &batch_norm_gradient, "x"_a, "dy"_a, "y"_a.none(), "weight"_a.none(), "eps"_a, "relu"_a, "affine"_a, "moments"_a,

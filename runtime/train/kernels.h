@@ -138,6 +138,7 @@ struct Norm {
   // As Table::absmax, of what the gate lets through; and the gradient's codes, `zero` where it does not.
   void (*absmax)(const float* x, const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint32_t* top);
   void (*gate)(const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint8_t zero, uint8_t* gradient);
+  void (*gated)(const float* dy, const float* y, int64_t count, float* dz);  // dz = dy, 0 where y <= 0
 };
 
 // Batch normalization, addition and ReLU of [rows][columns] f32 (batch_norm.cc), one number a column in every array.

@@ -10,71 +10,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "train/products.h"
-#include "train/rows.h"
+#include "train/norm.h"
 #include "train/scale_groups.h"
 
 namespace netsuke {
 namespace train {
 namespace {
-
-constexpr int64_t kElements = int64_t{1} << 15;  // of a task: its codes stay in the first caches
-
-// Elements, 8 MB: results as large are written past the caches, in order, which saves reading what they overwrite (0.28 ns an element instead of
-// 0.39). A ReLU behind that reads 4 MB back loses as much as this gains (Zen 5: 0.10 ns instead of
-// 0.08), with 8 MB and more both are faster.
-constexpr int64_t kStreamed = int64_t{1} << 21;
-
-// Rows in tasks of whole blocks of noise; rows of few channels are taken together.
-struct Tasks {
-  Tasks(int64_t all, int64_t channels)
-      : rows(all), columns(channels), width(together(channels) * channels), many(together(channels)),
-        each(std::min(kMostDotRows, std::max<int64_t>(64, kElements / channels / 64 * 64))), count((all + each - 1) / each) {}
-  // body(first element, rows, taken together?) of task i, once or, where rows stay over, twice.
-  template <typename Body>
-  void run(int64_t i, const Body& body) const {
-    const int64_t begin = i * each, size = std::min(rows - begin, each), whole = size / many, left = size % many;
-    if (whole > 0) body(begin * columns, whole, true);
-    if (left > 0) body(begin * columns + whole * width, left, false);
-  }
-  int64_t end(int64_t i) const { return std::min(rows, (i + 1) * each) * columns; }
-  int64_t rows, columns, width, many, each, count;
-};
-
-// Integer sums of a thread in every column of rows taken together: `kinds` arrays. Threads share no line.
-struct Sums {
-  Sums(int kinds, int64_t width, int threads)
-      : wide(width), stride((kinds * width + 15) / 8 * 8), all(static_cast<size_t>(stride * threads), 0) {}
-  int64_t* of(int thread, int kind = 0) { return all.data() + thread * stride + kind * wide; }
-  std::vector<int64_t> total(int kind, int64_t columns) const {
-    std::vector<int64_t> out(static_cast<size_t>(columns), 0);
-    for (size_t from = static_cast<size_t>(kind * wide); from < all.size(); from += static_cast<size_t>(stride)) {
-      for (int64_t w = 0; w < wide; w += columns) {
-        for (int64_t c = 0; c < columns; ++c) out[static_cast<size_t>(c)] += all[from + static_cast<size_t>(w + c)];
-      }
-    }
-    return out;
-  }
-  int64_t wide, stride;
-  std::vector<int64_t> all;
-};
-
-// A channel's numbers as the loops read them: of one row, and of rows taken together.
-template <typename T>
-struct Repeated {
-  Repeated() = default;
-  Repeated(const double* from, int64_t columns) : one(from, from + columns), many(repeated(one.data(), columns)) {}
-  std::vector<T> one, many;
-};
-struct FormColumns {
-  FormColumns(const double* numbers, int64_t columns)
-      : floor(numbers + kFloor * columns, columns), slope(numbers + kSlope * columns, columns), offset(numbers + kOffset * columns, columns),
-        narrow{columns, floor.one.data(), slope.one.data(), offset.one.data(), nullptr, nullptr},
-        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr} {}
-  Repeated<uint8_t> floor;
-  Repeated<float> slope, offset;
-  NormColumns narrow, wide;
-};
 
 // Scale and zero point of codes 0 to top of [lo, hi] and 0 (nn/qtensor.py, affine).
 struct Affine {
@@ -170,25 +111,26 @@ bool shift_scales(const float* ranges, int64_t columns, const L1NormGradient& gr
 }
 
 // What dx is made of, and the gradients of weight and bias.
-struct GradientColumns {
-  GradientColumns(int64_t rows, int64_t columns, const double* numbers, const float* scale, const Sums& sums, float* dweight, float* dbias) {
-    const auto count = static_cast<double>(rows);
-    const std::vector<int64_t> total = sums.total(0, columns), dot = sums.total(1, columns);
-    for (int64_t c = 0; c < columns; ++c) {
-      const auto number = [&](L1NormNumber kind) { return numbers[kind * columns + c]; };
-      const auto i = static_cast<size_t>(c);
-      const double real = static_cast<double>(scale[c]), weight = number(kWeight);
-      const double to_bias = static_cast<double>(total[i]) * real, to_weight = static_cast<double>(dot[i]) * real * number(kStep);
-      const double base = weight * to_bias / count, pull = weight * to_weight / count;
-      const auto rest = [&](double sign) { return static_cast<float>((base + (sign - number(kSign)) * pull) * number(kInverse)); };
-      slope.push_back(static_cast<float>(weight * real * number(kInverse)));
-      below.push_back(rest(-1.0)), at.push_back(number(kMeanIsCode) > 0 ? rest(0.0) : below.back()), above.push_back(rest(1.0));
-      dweight[c] = static_cast<float>(to_weight), dbias[c] = static_cast<float>(to_bias);
-    }
-    for (std::vector<float>* v : {&slope, &below, &at, &above}) *v = repeated(v->data(), columns);  // one row is the first of many
+L1Gradient gradient_numbers(int64_t rows, int64_t columns, const double* numbers, const float* scale, const Sums& sums, float* dweight, float* dbias) {
+  L1Gradient made;
+  const auto count = static_cast<double>(rows);
+  const std::vector<int64_t> total = sums.total(0, columns), dot = sums.total(1, columns);
+  for (int64_t c = 0; c < columns; ++c) {
+    const auto number = [&](L1NormNumber kind) { return numbers[kind * columns + c]; };
+    const auto i = static_cast<size_t>(c);
+    const double real = static_cast<double>(scale[c]), weight = number(kWeight);
+    const double to_bias = static_cast<double>(total[i]) * real, to_weight = static_cast<double>(dot[i]) * real * number(kStep);
+    const double base = weight * to_bias / count, pull = weight * to_weight / count;
+    const auto rest = [&](double sign) { return static_cast<float>((base + (sign - number(kSign)) * pull) * number(kInverse)); };
+    made.floor.push_back(static_cast<uint8_t>(number(kFloor)));
+    made.slope.push_back(static_cast<float>(weight * real * number(kInverse)));
+    made.below.push_back(rest(-1.0)), made.at.push_back(number(kMeanIsCode) > 0 ? rest(0.0) : made.below.back()), made.above.push_back(rest(1.0));
+    dweight[c] = static_cast<float>(to_weight), dbias[c] = static_cast<float>(to_bias);
   }
-  std::vector<float> slope, below, at, above;
-};
+  made.floor = repeated(made.floor.data(), columns);
+  for (std::vector<float>* v : {&made.slope, &made.below, &made.at, &made.above}) *v = repeated(v->data(), columns);
+  return made;
+}
 
 }  // namespace
 
@@ -222,7 +164,7 @@ Status Trainer::weight_codes(const float* w, int64_t rows, int64_t columns, int3
   return Status();
 }
 
-Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, float* range, bool* finite) {
+Status Trainer::l1_numbers(const L1NormLayer& layer, const float* x, uint8_t* codes, double* numbers, float* statistics, float* range, bool* finite) {
   const int64_t columns = layer.columns;
   if (layer.rows < 1 || columns < 1 || layer.top < 3 || layer.top > 255) return error(Code::kInvalidArgument, "a normalization needs rows, channels and codes of u8");
   float ends[2];
@@ -259,22 +201,27 @@ Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes
   });
   found.above = sums.total(1, columns), found.greater = sums.total(2, columns), found.equal = sums.total(3, columns);
   forward_numbers(layer, affine, found, numbers, statistics);
-  std::vector<float> gain;
-  for (int64_t c = 0; c < columns; ++c) gain.push_back(static_cast<float>(numbers[kWeight * columns + c] * numbers[kStep * columns + c]));
-  const std::vector<float> gains = repeated(gain.data(), columns), shifts = repeated(layer.bias, columns);
-  FormColumns form(numbers, columns);
-  form.narrow.gain = form.wide.gain = gains.data(), form.narrow.shift = form.wide.shift = shifts.data();
-  form.wide.stream = layer.rows * columns >= kStreamed;
-  if (layer.relu) form.narrow.least = form.wide.least = 0;
-  gate_and_ends(layer, form.narrow, found, numbers, range);
+  gate_and_ends(layer, ApplyColumns(layer, numbers).narrow(), found, numbers, range);
+  return Status();
+}
+
+Status Trainer::l1_apply(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, float* y) {
+  const Tasks tasks(layer.rows, layer.columns);
+  const ApplyColumns apply(layer, numbers);
+  const NormColumns narrow = apply.narrow(), wide = apply.wide(layer.rows * layer.columns >= kStreamed);
   pool_.parallel_for(tasks.count, [&](int64_t i, int) {
-    tasks.run(tasks.count - 1 - i, [&](int64_t at, int64_t rows, bool wide) { table_.norm.apply(codes + at, rows, wide ? form.wide : form.narrow, y + at); });
+    tasks.run(tasks.count - 1 - i, [&](int64_t at, int64_t rows, bool many) { table_.norm.apply(codes + at, rows, many ? wide : narrow, y + at); });
   });
   return Status();
 }
 
-Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
-                                 uint8_t* q_codes, float* dx, float* sums, bool* finite) {
+Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, float* range, bool* finite) {
+  NETSUKE_TRY(l1_numbers(layer, x, codes, numbers, statistics, range, finite));
+  return *finite ? l1_apply(layer, codes, numbers, y) : Status();
+}
+
+Status Trainer::l1_sums(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
+                        uint8_t* q_codes, float* sums, L1Gradient* made, bool* finite) {
   if (rows < 1 || columns < 1 || gradient.top < 1 || gradient.top > 127 || gradient.groups < 1) {
     return error(Code::kInvalidArgument, "a normalization needs rows and channels, its gradient codes of s8 and a group");
   }
@@ -322,12 +269,19 @@ Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy,
     int64_t* to = found.of(thread);
     for (size_t w = 0; w < part.size(); ++w) to[w] += part[w];
   });
-  const GradientColumns made(rows, columns, numbers, scale.data(), found, sums + columns, sums + 2 * columns);
-  const float *slope = made.slope.data(), *below = made.below.data(), *at_floor = made.at.data(), *above = made.above.data();
-  const NormGradient narrow = {columns, gradient.top, form.floor.one.data(), slope, below, at_floor, above};
-  const NormGradient several = {tasks.width, gradient.top, form.floor.many.data(), slope, below, at_floor, above, rows * columns >= kStreamed};
+  *made = gradient_numbers(rows, columns, numbers, scale.data(), found, sums + columns, sums + 2 * columns);
+  return Status();
+}
+
+Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
+                                 uint8_t* q_codes, float* dx, float* sums, bool* finite) {
+  L1Gradient made;
+  NETSUKE_TRY(l1_sums(rows, columns, dy, codes, numbers, gradient, q_codes, sums, &made, finite));
+  if (!*finite) return Status();
+  const Tasks tasks(rows, columns);
+  const NormGradient narrow = made.columns(columns, gradient.top, false), wide = made.columns(tasks.width, gradient.top, rows * columns >= kStreamed);
   pool_.parallel_for(tasks.count, [&](int64_t i, int) {
-    tasks.run(i, [&](int64_t at, int64_t many, bool wide) { table_.norm.gradient(q_codes + at, codes + at, many, wide ? several : narrow, dx + at); });
+    tasks.run(i, [&](int64_t at, int64_t many, bool several) { table_.norm.gradient(q_codes + at, codes + at, many, several ? wide : narrow, dx + at); });
   });
   return Status();
 }

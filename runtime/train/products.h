@@ -105,6 +105,7 @@ class Stopwatch {
   Clock::time_point start_;
 };
 
+struct L1Gradient;
 struct WinogradConv;
 
 class Trainer {
@@ -153,6 +154,9 @@ class Trainer {
   // The quantized L1 normalization (norm.cc), x, y and dy [rows][columns]. codes and numbers are kept for backward; statistics f32 [2][columns]:
   // mean and mean deviation of the batch; ends f32 [2]: smallest and largest y. Where x is NaN or Inf, finite is false and nothing is written.
   Status l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes, float* y, double* numbers, float* statistics, float* ends, bool* finite);
+  // Its first part, all but y, and its second.
+  Status l1_numbers(const L1NormLayer& layer, const float* x, uint8_t* codes, double* numbers, float* statistics, float* ends, bool* finite);
+  Status l1_apply(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, float* y);
   // q_codes: room for dy's codes; sums f32 [3][columns]: largest |dy|, gradients of weight and bias. Where dy is NaN or Inf, finite is false and
   // nothing but the first of these is written.
   Status l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
@@ -176,6 +180,18 @@ class Trainer {
   Status conv_norm_gradient(const ConvNorm& c, const float* dy, const float* y, const L1NormGradient& gradient, float* dz, float* dweight, float* dbias,
                             float* ranges, float* dx, bool add, float* dw, Found* found);
 
+  // The same with an L1 normalization behind the convolution (conv_l1.cc); c.norm has its rows, columns and relu, and c.z, affine and moments are null.
+  // layer.relu: of a ReLU without an addition before it. z is needed no longer.
+  Status conv_l1(const ConvNorm& c, const L1NormLayer& layer, const float* weights, int8_t* w, float* w_scale, float* z, uint8_t* codes, double* numbers,
+                 float* statistics, float* ends, bool* finite);
+  // What stands behind it: the addition and its ReLU, or codes of y without y.
+  Status l1_add(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, const float* residual, bool relu, float* y, float* ends);
+  Status l1_codes(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, const Quantize& q);
+  // y: of a ReLU behind an addition, with dz to write; q_codes: room for codes of dy or dz; sums as l1_norm_gradient has them. Found::kNotFinite with
+  // sums that are: the convolution's gradient is not.
+  Status conv_l1_gradient(const ConvNorm& c, const uint8_t* codes, const double* numbers, const float* dy, const float* y, const L1NormGradient& norm_gradient,
+                          const L1NormGradient& gradient, float* dz, uint8_t* q_codes, float* sums, float* ranges, float* dx, bool add, float* dw, Found* found);
+
   // Nanoseconds since the last call: preparing operands (padding, transposes, packing), and tiles with their results.
   void times(int64_t* prepare, int64_t* multiply);
 
@@ -190,9 +206,17 @@ class Trainer {
   Status check(const Conv& conv, const Codes& a, const Codes& b, int64_t terms, int shift) const;
   Status used_pixels(Conv* conv, Codes* x);
   void multiply(const Plan& plan, const float* mult, const float* bias);
+  Status conv_codes(const ConvNorm& c, const float* weights, int8_t* w, float* w_scale, float* z);
+  template <typename Make>
+  Status conv_gradient(const ConvNorm& c, const L1NormGradient& gradient, const Make& make, float* ranges, float* dx, bool add, float* dw, Found* found);
   Status norm_moments(const BatchNormLayer& layer, const float* x, float* affine, double* moments, float* ends);
   Status norm_sums(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine, const double* moments, float* dz,
                    float* dweight, float* dbias, float* slope, float* offset);
+  template <typename Visit>
+  void l1_blocks(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, const Visit& visit);
+  void gate_output(const float* dy, const float* y, int64_t count, float* dz);
+  Status l1_sums(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient, uint8_t* q_codes,
+                 float* sums, L1Gradient* made, bool* finite);
   Status phase_gradient(const Conv& conv, const Codes& w, const float* mult, Plan* plan, int64_t group, int64_t py, int64_t px,
                         const Padded& pad, float* dx);
   Status weight_group(const Conv& conv, const Image& x, const Padded& pad, const Image& g, Lane lane, int64_t flush,

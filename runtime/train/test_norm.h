@@ -109,12 +109,25 @@ inline void compare_norm_gate(const Norm& loops, const NormCase& t) {
   CHECK(top == want_top && gradient == want);
 }
 
+// A gradient where a ReLU's output is not 0, NaN among outputs and gradients.
+inline void compare_norm_gated(const Norm& loops, const NormCase& t) {
+  std::vector<float> dy(t.codes.size()), y(dy), dz(dy), want(dy);
+  for (size_t i = 0; i < dy.size(); ++i) {
+    dy[i] = i % 31 == 7 ? NAN : static_cast<float>(t.gradient[i]) - 127.0f;
+    y[i] = i % 37 == 5 ? NAN : i % 41 == 3 ? -0.0f : std::max(static_cast<float>(t.codes[i]) - 127.0f, 0.0f);
+    want[i] = y[i] <= 0.0f ? 0.0f : dy[i];
+  }
+  loops.gated(dy.data(), y.data(), static_cast<int64_t>(dy.size()), dz.data());
+  CHECK(memcmp(dz.data(), want.data(), dz.size() * sizeof(float)) == 0);
+}
+
 inline void compare_norm(const Table& table) {
   for (const int64_t rows : {1, 4, 35, 600}) {  // 600: bytes count 255 rows at most
     for (const int64_t columns : {1, 7, 16, 40, 64, 100}) {
       NormCase t(rows, columns, static_cast<uint32_t>(rows + columns));
       compare_norm_counts(table.norm, t);
       compare_norm_gate(table.norm, t);
+      compare_norm_gated(table.norm, t);
       for (const bool exact : {false, true}) compare_norm_passes(table.norm, t, exact);
       std::fill(t.codes.begin(), t.codes.end(), static_cast<uint8_t>(255));  // the largest sums
       std::fill(t.floor.begin(), t.floor.end(), static_cast<uint8_t>(0));

@@ -239,7 +239,7 @@ void gradient_bn(const float* x, const float* dy, int64_t rows, const BatchNormC
 
 extern const Table NETSUKE_TRAIN_TABLE;
 const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, 12, true, true, tile_u8, tile_s16, finish, streamed, quantize, absmax, transpose16, interleave4,
-                                   {minmax, count_rows, above_rows, norm_apply, norm_dot, norm_gradient, distance_rows, absmax_gated, gate_rows},
+                                   {minmax, count_rows, above_rows, norm_apply, norm_dot, norm_gradient, distance_rows, absmax_gated, gate_rows, norm_gated},
                                    {moments_rows, apply_bn, sums_bn, gradient_bn}, kWinograd, {}};
 
 }  // namespace train

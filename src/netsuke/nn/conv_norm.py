@@ -1,8 +1,9 @@
-"""Integer convolutions with batch normalization behind them, one after the other, as one operation of training.
+"""Integer convolutions with normalizations behind them, one after the other, as one operation of training.
 
     z = conv(x)    y = relu(norm(z) + residual)    the residual and y as floats behind the last one only
 
-What integer layers and `norm_activation` compute one by one, with the same bits. One step of autograd and two calls of
+norm is nn.BatchNorm2d or the quantized L1Norm2d. What integer layers and `norm_activation` compute one by one, with the
+same bits. One step of autograd and two calls of
 the kernels a convolution instead of a dozen; codes of a y that only the next convolution reads are written by the
 normalization, whose range is known before (it is monotone), and codes of the gradient by the normalization's backward
 pass, so that neither tensor exists as floats. Where the residual is x, or every n-th pixel of x with zero channels
@@ -11,59 +12,29 @@ pass, so that neither tensor exists as floats. Where the residual is x, or every
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from netsuke.core.errors import Problem, UnsupportedError, UsageError
-from netsuke.nn.fused_norm import follow, hooked, is_plain, known_range, norm_activation, note_range
+from netsuke.core.errors import Problem, UnsupportedError
+from netsuke.nn.conv_steps import BatchStep, L1Step, Unit
+from netsuke.nn.fused_norm import hooked, is_plain, known_range, norm_activation, note_range
 from netsuke.nn.integer_config import IntegerConfig
-from netsuke.nn.integer_master import channels_last
 from netsuke.nn.integer_products import Kernels, products
 from netsuke.nn.integer_train import IntegerConv2d
-from netsuke.nn.qtensor import check_finite, rows_of
-
-Array = npt.NDArray[Any]
-_GRADIENT, _NOT_FINITE = 1, 2  # of runtime/train's Found
-
+from netsuke.nn.l1_norm import L1Norm2d
+from netsuke.nn.qtensor import rows_of
 
 Subsampled = tuple[int, int, int]  # a residual from x: every n-th pixel, zero channels before and after
-
-
-class Unit(NamedTuple):
-    """A convolution, the normalization behind it and whether a ReLU follows."""
-
-    conv: IntegerConv2d
-    norm: nn.BatchNorm2d
-    relu: bool
-
-
-@dataclass
-class _Kept:
-    """What backward needs of a unit. numbers f32: scales of the weights, then factor and shift."""
-
-    layer: list[int]
-    codes: Array
-    grid: tuple[float, int, int]  # scale, zero point and largest of the input's codes
-    weights: Array
-    z: Array
-    numbers: Array
-    moments: Array
-
-    def operands(self) -> tuple[Any, ...]:
-        scale, zero, top = self.grid
-        return self.layer, self.codes, [zero, 0, top], scale, self.weights
 
 
 def conv_norms(x: Tensor, residual: Tensor | Subsampled | None, *rows: tuple[nn.Module, nn.Module, bool]) -> Tensor:
     """(convolution, normalization, ReLU?) of `rows` one after the other; the residual, or that of x, is added to the
     last norm's output. Layers that are not the kernels' case are computed one by one."""
     units = [Unit(*cast(Any, row)) for row in rows]
+    units[-1] = units[-1]._replace(adds=residual is not None)
     if not _takes(x, residual, units):
         add = _subsampled(x, residual) if isinstance(residual, tuple) else residual
         for unit in units:
@@ -88,19 +59,27 @@ def _computes(config: IntegerConfig) -> bool:
     return kernels and not (config.clips or config.scales_samples or config.master_bits)
 
 
+def _normalizes(norm: nn.Module) -> bool:
+    """Batch normalization, or the L1 normalization quantized in kernels?"""
+    if type(norm) is L1Norm2d:
+        return norm.config is not None and norm.config.products == "kernels"
+    return type(norm) is nn.BatchNorm2d
+
+
 def _takes(x: Tensor, residual: Tensor | Subsampled | None, units: list[Unit]) -> bool:
     if not is_plain(x) or x.ndim != 4 or torch.is_autocast_enabled("cpu"):
         return False
     shape = tuple(x.permute(0, 2, 3, 1).shape)
-    for conv, norm, _ in units:
-        if type(conv) is not IntegerConv2d or type(norm) is not nn.BatchNorm2d or not (conv.training and norm.training):
+    for conv, norm, *_ in units:
+        if type(conv) is not IntegerConv2d or not _normalizes(norm) or not (conv.training and norm.training):
             return False
         if conv.groups != 1 or conv.bias is not None or conv.probe is not None or conv.controller is not None:
             return False
         if not _computes(conv.config) or hooked(conv) or hooked(norm) or conv.in_channels != shape[3]:
             return False
-        held = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        if norm.num_features != conv.out_channels or not all(is_plain(v) for v in held if v is not None):
+        held = [conv.weight, norm.weight, norm.bias, *norm._buffers.values()]
+        channels = len(norm.weight) if isinstance(norm, L1Norm2d) else norm.num_features
+        if channels != conv.out_channels or not all(is_plain(v) for v in held if v is not None and v.ndim):
             return False
         shape = conv.window.output(shape, (conv.out_channels, *conv.kernel_size, shape[3]))
         if min(shape) < 1 or shape[0] * shape[1] * shape[2] < 2:
@@ -122,35 +101,23 @@ class _ConvNorms(torch.autograd.Function):
         kit, rows = cast(Kernels, products("kernels")), rows_of(x)
         q = units[0].conv.quantize_input(rows, ends)
         codes, grid = q.codes.numpy(), (float(q.scale), q.zero, q.hi)
-        ctx.kept = []
-        given = [None if p is None else p.detach() for p in parameters]
-        for i, (conv, norm, relu) in enumerate(units):
-            weight, gamma, beta = cast(Tensor, given[3 * i]), given[3 * i + 1], given[3 * i + 2]
-            w, o = channels_last(weight), len(weight)
-            shapes = tuple(codes.shape), tuple(w.shape)
-            out = conv.window.output(*shapes)
-            z, numbers, range_ = kit.array(out), np.empty(3 * o, np.float32), np.empty(2, np.float32)
-            weights, moments = np.empty(w.shape, np.int8), np.empty(2 * o)
-            kept = _Kept(conv.window.layer(*shapes), codes, grid, weights, z, numbers, moments)
-            layer, x_codes, x_range, x_scale, _ = kept.operands()
-            kit.call(
-                "conv_norm", layer, x_codes, x_range, x_scale, w, 2 ** (conv.config.weight_bits - 1) - 1, gamma, beta,
-                norm.eps, relu, *follow(norm), weights, numbers[:o], z, numbers[o:], moments, range_,
-            )  # fmt: skip
-            ctx.kept.append(kept)
+        steps: list[BatchStep | L1Step] = []
+        given: Any = [None if p is None else p.detach() for p in parameters]
+        for i, unit in enumerate(units):
+            kind = L1Step if isinstance(unit.norm, L1Norm2d) else BatchStep
+            steps.append(kind(kit, unit, codes, grid, *given[3 * i : 3 * i + 3]))
             if i + 1 < len(units):
-                grid = units[i + 1].conv.input_grid(float(range_[0]), float(range_[1]))
-                codes = kit.array(out, np.uint8)
-                kit.call("norm_codes", z, numbers[o:], relu, *grid, codes)
+                grid = units[i + 1].conv.input_grid(*steps[i].ends)
+                codes = steps[i].make_codes(grid)
+        out = steps[-1].out
         y = kit.planes(out)
         add: Any = rows if own else None if residual is None else rows_of(residual)
         if isinstance(own, tuple):
             add = kit.array(out)
             kit.call("subsample", [*rows.shape, *own], rows, add)
-        kit.call("norm_apply", z, add, numbers[o:], relu, rows_of(y), range_)
-        found += range_.tolist()
-        ctx.units, ctx.own = units, own
-        gated = relu and add is not None
+        found += steps[-1].apply(add, rows_of(y))
+        ctx.steps, ctx.own = steps, own
+        gated = units[-1].relu and add is not None
         ctx.save_for_backward(y if gated else None, *parameters[1::3])
         return y
 
@@ -160,46 +127,24 @@ class _ConvNorms(torch.autograd.Function):
             hint = "the model itself, not its fused pass"
             raise UnsupportedError(Problem("no gradients of gradients here", "fused normalization", hint=hint))
         y, *gammas = ctx.saved_tensors
-        kit, need = cast(Kernels, products("kernels")), ctx.needs_input_grad
+        kit, need, steps = cast(Kernels, products("kernels")), ctx.needs_input_grad, ctx.steps
         dy: Any = rows_of(gradients[0])
         dz = None if y is None else kit.planes(dy.shape)
         dx: Tensor | None = None
         made: list[Tensor | None] = []
-        for i in reversed(range(len(ctx.units))):
-            conv, norm, relu = ctx.units[i]
-            kept: _Kept = ctx.kept[i]
-            last, add = i + 1 == len(ctx.units), i == 0 and ctx.own is True
+        for i in reversed(range(len(steps))):
+            step: BatchStep | L1Step = steps[i]
+            last, add = i + 1 == len(steps), i == 0 and ctx.own is True
             if i == 0:
-                dx = dz if add else kit.planes(kept.codes.shape) if need[0] else None
-            into = kit.array(kept.codes.shape) if i > 0 else None if dx is None else rows_of(dx)
+                dx = dz if add else kit.planes(step.codes.shape) if need[0] else None
+            into = kit.array(step.codes.shape) if i > 0 else None if dx is None else rows_of(dx)
             gated = (rows_of(y), rows_of(dz)) if last and y is not None and dz is not None else (None, None)
-            dw = kit.empty(kept.weights.shape) if need[6 + 3 * i] else None
-            sums = _gradient(kit, conv, norm, relu, kept, gammas[i], dy, gated, into, add, dw)
-            made = [None if dw is None else dw.permute(0, 3, 1, 2), *torch.from_numpy(sums[1:]), *made]
+            dw = kit.empty(step.weights.shape) if need[6 + 3 * i] else None
+            sums = step.gradient(gammas[i], dy, *gated, into, add, dw)
+            made = [None if dw is None else dw.permute(0, 3, 1, 2), *torch.from_numpy(sums), *made]
             dy = into
         through = gradients[0] if dz is None else dz
         if isinstance(ctx.own, tuple) and dx is not None:
-            kit.call("add_subsampled", [*ctx.kept[0].codes.shape, *ctx.own], rows_of(through), rows_of(dx))
+            kit.call("add_subsampled", [*steps[0].codes.shape, *ctx.own], rows_of(through), rows_of(dx))
         first = (dx, through if need[1] else None, None, None, None, None)
         return *first, *(v if wanted else None for v, wanted in zip(made, need[6:], strict=True))
-
-
-def _gradient(
-    kit: Kernels, conv: IntegerConv2d, norm: nn.BatchNorm2d, relu: bool, kept: _Kept, gamma: Tensor | None, dy: Any,
-    gated: tuple[Tensor | None, Tensor | None], dx: Any, add: bool, dw: Tensor | None,
-) -> Array:  # fmt: skip
-    """Backward through a unit: [3, C] largest gradient of the convolution's output, gradients of gamma and beta."""
-    config, o = conv.config, conv.out_channels
-    sums = np.empty((3, o), np.float32)
-    found = kit.call(
-        "conv_norm_gradient", *kept.operands(), 2 ** (config.weight_bits - 1) - 1, kept.numbers[:o], kept.z,
-        kept.numbers[o:], kept.moments, None if gamma is None else gamma.detach(), norm.eps, relu, dy, gated[0],
-        2 ** (config.gradient_bits - 1) - 1, config.groups if config.gradient == "shift" else 1, conv.seed(), gated[1],
-        sums, dx, add, dw,
-    )  # fmt: skip
-    if found == _NOT_FINITE:
-        check_finite(torch.from_numpy(sums[0]), conv.where)
-        raise UsageError(Problem("the gradient times its weights' scales leaves float32", where=conv.where))
-    if found == _GRADIENT and config.stochastic:
-        conv.draws.add_(1)
-    return sums

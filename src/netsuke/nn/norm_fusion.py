@@ -287,7 +287,7 @@ class _Fuser:
 
     def _join(self, norm: fx.Node, name: str) -> None:
         chain, x, reader = [norm], norm.args[0], self._reader(norm)
-        residual = None if isinstance(self.module(norm), L1Norm2d) else self._residual(norm, reader)
+        residual = self._residual(norm, reader)
         if residual is not None:
             assert reader is not None
             chain.append(reader)
