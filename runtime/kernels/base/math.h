@@ -1,4 +1,4 @@
-// Elementary functions on vectors of float: multiplications and additions in a written order, so every instruction set gives
+// Elementary functions on vectors of float: multiplications, additions and fused ones in a written order, so every instruction set gives
 // the same bits (docs/numerics.md section 8). Polynomials were fitted for this file by weighted least-maximum fits; the error of
 // each approximation before rounding is given, the total is checked over all sample points by kernels/elementwise/test.cc.
 // NaN gives NaN; infinities, zeros, denormals and overflow behave as in C's math.h. x f(x) with f(-inf) = 0 is NaN at -inf, as the
@@ -16,16 +16,16 @@ constexpr float kInf = __builtin_inff();
 // 2^n for -126 <= n <= 127.
 NK_INLINE vf power_of_two(vi n) { return from_bits((n + 127) << 23); }
 
-// x = n ln2 + r, |r| <= ln2/2. n ln2_hi is exact (|n| < 2^9, 15 bits of ln2). whole is n as a float.
+// x = n ln2 + r, |r| <= ln2/2. |n| < 2^9; ln2_lo is what ln2_hi lacks.
 struct ExpParts {
   vi n;
   vf r, whole;
 };
 NK_INLINE ExpParts exp_split(vf x) {
   const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer, found in the low bits
-  const vf t = x * 1.44269504f + magic;
-  const vf n = t - magic;
-  return {bits(t) - bits(magic), (x - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f, n};
+  const vf t = fma(x, splat(1.44269504f), magic);
+  const vf n = t - magic;  // whole is n as a float
+  return {bits(t) - bits(magic), fma(n, splat(-0x1.7f7d1cp-20f), fma(n, splat(-0x1.62e4p-1f), x)), n};
 }
 // y 2^n for y in [1/2, 2] or NaN, rounded once.
 #if defined(__AVX512F__) && NETSUKE_LANES == 16
@@ -36,19 +36,22 @@ NK_INLINE vf scaled(vf y, const ExpParts& p) {
   return (y * power_of_two(half)) * power_of_two(p.n - half);
 }
 #endif
-// (exp(r) - 1 - r) / r^2; error 5.2e-11 r^2.
+// (exp(r) - 1 - r) / r^2; exp has a relative error of 4.2e-9 from it.
 NK_INLINE vf exp_tail(vf r) {
-  return ((((r * 0x1.a1bd5cp-13f + 0x1.6d9e3ep-10f) * r + 0x1.11107ap-7f) * r + 0x1.555478p-5f) * r + 0x1.555556p-3f) * r + 0.5f;
+  const vf p = fma(fma(r, splat(0x1.6a2286p-10f), splat(0x1.123ae6p-7f)), r, splat(0x1.5558f8p-5f));
+  return fma(fma(p, r, splat(0x1.55549p-3f)), r, splat(0x1.fffffcp-2f));
 }
+// exp(r) for |r| <= ln2/2.
+NK_INLINE vf exp_near_zero(vf r) { return fma(fma(exp_tail(r), r, splat(1.0f)), r, splat(1.0f)); }
 NK_INLINE vf exp(vf x) {
   const vf bounded = at_most(at_least(x, splat(-104.0f)), splat(89.0f));  // beyond: 0 and inf anyway
   const ExpParts p = exp_split(bounded);
-  return scaled((p.r + p.r * p.r * exp_tail(p.r)) + 1.0f, p);
+  return scaled(exp_near_zero(p.r), p);
 }
 NK_INLINE vf expm1(vf x) {
   const vf bounded = at_most(at_least(x, splat(-30.0f)), splat(89.0f));
   const ExpParts p = exp_split(bounded);
-  const vf tail = p.r + p.r * p.r * exp_tail(p.r);
+  const vf tail = fma(p.r * p.r, exp_tail(p.r), p.r);
   const vi half = p.n >> 1;
   const vf a = power_of_two(half), b = power_of_two(p.n - half);
   const vf large = ((tail + (1.0f - power_of_two(-p.n & (p.n < 126 ? splat_int(-1) : splat_int(0))))) * a) * b;
@@ -115,19 +118,27 @@ NK_INLINE vf erf(vf x) {
   const vf y = a < 0.9f ? small : 1.0f - exp(-(bounded * bounded)) * erfc_scaled(bounded);
   return x != x ? x : with_sign_of(y, x);
 }
-// exp(-x^2 / 2): x^2 is split as h^2 + (x - h)(x + h), h the leading 12 bits of x, because an error of x^2 would be magnified
-// by up to 100. The second factor's exponent is below 0.1.
-NK_INLINE vf exp_half_square(vf x) {
-  const vf h = from_bits(bits(x) & static_cast<int32_t>(0xfffff000u));
-  const vf e = (x - h) * (x + h) * -0.5f;
-  return exp(h * h * -0.5f) * (1.0f + (e + e * e * (0.5f + e * 0x1.555556p-3f)));
+// exp(a^2 / 2) P(normal > a) for 0 <= a <= 15; relative error 3.1e-8.
+struct Ratio {
+  vf above, below;
+};
+NK_INLINE Ratio normal_tail_scaled(vf a) {
+  vf p = fma(fma(a, splat(0x1.102f9p-8f), splat(0x1.4ee5dep-5f)), a, splat(0x1.78c4cp-3f));
+  p = fma(fma(p, a, splat(0x1.c1d378p-2f)), a, splat(0.5f));
+  vf q = fma(fma(a, splat(0x1.552172p-7f), splat(0x1.a3c1ep-4f)), a, splat(0x1.e2b8e2p-2f));
+  q = fma(fma(fma(q, a, splat(0x1.349ec8p+0f)), a, splat(0x1.ad2beep+0f)), a, splat(1.0f));
+  return {p, q};
 }
-// x * P(normal <= x): the complement is computed directly, so large negative x keep their relative accuracy.
+// x P(normal <= x) = max(x, 0) - |x| P(normal > |x|): one formula for both signs, and large negative x keep their relative accuracy. For that
+// the rounding error of x^2 (`lost`, up to 100 times magnified in the exponent) is taken back.
 NK_INLINE vf gelu(vf x) {
-  const vf bounded = at_most(at_least(x, splat(-20.0f)), splat(20.0f)), u = bounded * 0.707106781f, a = absolute(u);
-  const vf small = u * 0x1.20dd76p+0f + u * erf_tail(u * u);
-  const vf tail = exp_half_square(bounded) * erfc_scaled(a);
-  return x * (0.5f * (a < 0.9f ? 1.0f + small : (u < 0.0f ? tail : 2.0f - tail)));
+  const vf magnitude = absolute(at_most(x, splat(15.0f))), a = at_most(magnitude, splat(15.0f));
+  const vf square = a * a, lost = fma(a, a, -square);
+  ExpParts p = exp_split(square * -0.5f);
+  p.r = fma(lost, splat(-0.5f), p.r);
+  const Ratio tail = normal_tail_scaled(a);
+  const vf outside = scaled(exp_near_zero(p.r), p) * tail.above / tail.below;
+  return fma(-magnitude, outside, at_least(x, splat(0.0f)));
 }
 NK_INLINE vf gelu_tanh(vf x) {  // 0.5 x (1 + tanh(v)) = x sigmoid(2 v)
   const vf v = 0x1.988454p-1f * (x + 0x1.6e4e26p-5f * (x * x * x));
