@@ -36,8 +36,10 @@ def main() -> None:
         made = plan(module, calib=calib, shape=item.shape, effort="fast")
         for row in made.rows:
             row.method = "keep"
-            if row.weight_bits is not None:  # convolutions and products: these have weights
+            if row.weight_bits is not None:  # convolutions and linear layers
                 row.weight_bits = 16
+            elif row.kernel == "qmatmul":  # products of two activations
+                row.activation_bits = 16
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / f"{name}.nsk"
             print(

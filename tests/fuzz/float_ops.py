@@ -153,6 +153,7 @@ def matmul(m: Maker) -> None:
     trans = bool(turned) and (not plain or m.chance(0.5))
     if turned if trans else plain:
         attrs = {"trans_b": int(trans), "alpha": float(np.float32(1 / max(1, depth) ** 0.5))}
+        attrs["compute"] = m.choice(("f32", "f32", "bf16"))
         m.add("matmul", [a, m.choice(turned if trans else plain)], attrs)
 
 

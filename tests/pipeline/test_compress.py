@@ -306,6 +306,38 @@ def test_grouped_convolutions_compute_on_bfloat16(groups: int) -> None:
     np.testing.assert_allclose(found, session.run(None, {"x": rounded})[0], atol=1e-4)
 
 
+def test_a_product_of_two_activations_computes_on_bfloat16(tmp_path: Path) -> None:
+    from netsuke.formats import bf16_to_f32, f32_to_bf16
+
+    text = """<ir_version: 9, opset_import: ["" : 17]>
+    g (float[N,3,21,18] a, float[N,3,18,35] b) => (float[N,3,21,35] y) { y = MatMul(a, b) }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.node[0].name = "product"
+    rng = np.random.default_rng(0)
+    calib = {k: rng.standard_normal((4, 3, *s)).astype(np.float32) for k, s in (("a", (21, 18)), ("b", (18, 35)))}
+    np.savez(tmp_path / "calib.npz", **calib)
+    plan = netsuke.plan(model, calib=str(tmp_path / "calib.npz"), effort="fast")
+    plan["product"].method, plan["product"].activation_bits = "keep", 16
+    plan = Plan.from_toml(plan.to_toml())
+    assert "bf16" in str(plan)
+    small = compress(model, plan, calib=str(tmp_path / "calib.npz"), measure=False)
+    assert [n.attrs.get("compute") for n in small.program.nodes if n.op == "matmul"] == ["bf16"]
+    found = open_runner(small.program).outputs(calib)[0]
+    a, b = (bf16_to_f32(f32_to_bf16(v)).astype(np.float64) for v in calib.values())
+    np.testing.assert_allclose(found, a @ b, atol=1e-4)
+
+
+def test_a_layer_without_products_has_no_bfloat16(files: dict[str, Path]) -> None:
+    made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
+    row = next(row for row in made.rows if row.weight_bits is None)
+    row.method, row.activation_bits = "keep", 16
+    with pytest.raises(UsageError, match="no bfloat16 kernel"):
+        compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), measure=False)
+    row.method = "quantize/minmax"
+    with pytest.raises(UsageError, match="16 bits means float"):
+        compress(files["tiny.onnx"], made, calib=str(files["calib.npz"]), measure=False)
+
+
 def test_bfloat16_where_there_is_none_is_an_error(files: dict[str, Path]) -> None:
     made = netsuke.plan(files["tiny.onnx"], calib=str(files["calib.npz"]), effort="fast")
     made["head"].weight_bits = 16

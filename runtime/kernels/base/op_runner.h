@@ -34,6 +34,15 @@ inline TestTensor floats(const Shape& shape, const std::vector<float>& values, b
   return t;
 }
 
+// The definition of numerics.md section 8, for tests: nearest, halves to even, NaN a NaN, subnormals to zero.
+inline uint16_t rounded_to_bf16(float v) {
+  uint32_t b;
+  std::memcpy(&b, &v, 4);
+  if (v != v) return static_cast<uint16_t>(b >> 16 | 0x40);
+  const uint32_t half = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+  return static_cast<uint16_t>(half & 0x7f80 ? half : half & 0x8000);
+}
+
 class OpRunner {
  public:
   // `attrs` is JSON text. status() tells whether building worked.

@@ -12,18 +12,9 @@ namespace {
 
 using namespace netsuke;
 
-uint16_t rounded(float v) {
-  uint32_t b;
-  std::memcpy(&b, &v, 4);
-  if (v != v) return static_cast<uint16_t>(b >> 16 | 0x40);
-  const uint32_t half = (b + 0x7fff + (b >> 16 & 1)) >> 16;
-  return static_cast<uint16_t>(half & 0x7f80 ? half : half & 0x8000);
-}
-
-
 TestTensor halves_of(const TestTensor& t) {
   TestTensor out(DType::kBF16, t.shape, t.constant);
-  for (int64_t i = 0; i < t.size(); ++i) out.data<uint16_t>()[i] = rounded(t.data<float>()[i]);
+  for (int64_t i = 0; i < t.size(); ++i) out.data<uint16_t>()[i] = rounded_to_bf16(t.data<float>()[i]);
   return out;
 }
 
@@ -86,7 +77,7 @@ void check_depthwise_definition(int64_t group, bool tiny) {
       for (int64_t j = 0; j < group; j += 2) {
         const float* pixel = x.data<float>() + (iy * w + ix) * c + o / group * group + j;
         const uint16_t* pair = weights.data<uint16_t>() + (o * 9 + t) * group + j;
-        const uint32_t a = rounded(pixel[0]) | (group > 1 ? static_cast<uint32_t>(rounded(pixel[1])) << 16 : 0);
+        const uint32_t a = rounded_to_bf16(pixel[0]) | (group > 1 ? static_cast<uint32_t>(rounded_to_bf16(pixel[1])) << 16 : 0);
         const uint32_t b = pair[0] | (group > 1 ? static_cast<uint32_t>(pair[1]) << 16 : 0);
         acc = bf16_multiply_add(a, b, acc);
       }

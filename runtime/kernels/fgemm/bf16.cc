@@ -56,6 +56,36 @@ uint32_t bf16_pairs(const uint16_t* x, int64_t rows, int64_t channels, uint32_t*
   return least;
 }
 
+size_t fgemm_pack_bf16_bytes(const FgemmKernels& kernels, int64_t k, bool trans_b) {
+  return trans_b ? static_cast<size_t>(kernels.lanes * kernels.vectors * ((k + 1) / 2)) * sizeof(uint32_t) : 0;
+}
+
+uint32_t fgemm_pack_bf16(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, bool trans_b, float* packed, int64_t panel,
+                         int64_t panel_end, void* scratch) {
+  const int64_t nr = static_cast<int64_t>(kernels.lanes) * kernels.vectors, depth = (k + 1) / 2;
+  uint32_t least = 255;
+  packed += panel * nr * depth;
+  for (; panel < panel_end; ++panel) {
+    const int64_t col = panel * nr, width = fgemm_panel_vectors(kernels, n, panel) * kernels.lanes;
+    const int64_t cols = n - col < width ? n - col : width;
+    if (trans_b) {
+      const uint32_t exponent = kernels.to_bf16(b + col * k, cols, k, static_cast<uint32_t*>(scratch));
+      least = exponent < least ? exponent : least;
+      kernels.pack_columns(static_cast<const float*>(scratch), cols, width, depth, depth, packed);
+    } else {
+      memset(packed, 0, static_cast<size_t>(depth * width) * sizeof(float));
+      for (int64_t i = 0; i < depth; ++i) {
+        const float* even = b + 2 * i * n + col;
+        const float* odd = 2 * i + 1 < k ? even + n : nullptr;
+        const uint32_t exponent = kernels.pair_rows(even, odd, cols, reinterpret_cast<uint32_t*>(packed + i * width));
+        least = exponent < least ? exponent : least;
+      }
+    }
+    packed += width * depth;
+  }
+  return least;
+}
+
 float bf16_multiply_add(uint32_t x, uint32_t w, float acc) {
   acc = fma_flush(float_of(x & 0xffff0000u), float_of(w & 0xffff0000u), acc);
   return fma_flush(float_of(x << 16), float_of(w << 16), acc);

@@ -12,6 +12,12 @@ namespace netsuke {
 // rows x channels to rows x ceil(channels / 2) words; returns the smallest exponent field but that of zero, as FgemmKernels::to_bf16.
 uint32_t bf16_pairs(const uint16_t* x, int64_t rows, int64_t channels, uint32_t* out);
 
+// fgemm_pack for b in f32, rounded to pairs along k; b is [k, n], or [n, k] where trans_b. Returns the smallest exponent field as
+// FgemmKernels::to_bf16. `scratch`: fgemm_pack_bf16_bytes(), for trans_b only.
+uint32_t fgemm_pack_bf16(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, bool trans_b, float* packed, int64_t panel,
+                         int64_t panel_end, void* scratch);
+size_t fgemm_pack_bf16_bytes(const FgemmKernels& kernels, int64_t k, bool trans_b);
+
 // Sums can only become subnormal when the smallest factors are this small: with exponent fields x and w every product is a multiple of
 // 2^(x + w - 268), hence so is every sum, rounded or not.
 inline bool bf16_may_flush(uint32_t x_exponent, uint32_t w_exponent) { return x_exponent + w_exponent < 142; }

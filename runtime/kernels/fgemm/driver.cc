@@ -114,16 +114,15 @@ void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t 
   for (; panel < panel_end; ++panel) {
     const int64_t col = panel * nr, width = fgemm_panel_vectors(kernels, n, panel) * kernels.lanes;
     const int64_t cols = n - col < width ? n - col : width;
-    for (int64_t i = 0; i < k; ++i) {
-      const float* from = b + col * col_stride + i * k_stride;
-      if (col_stride == 1) {
-        memcpy(packed, from, static_cast<size_t>(cols) * sizeof(float));
-      } else {
-        for (int64_t j = 0; j < cols; ++j) packed[j] = from[j * col_stride];
+    if (k_stride == 1) {
+      kernels.pack_columns(b + col * col_stride, cols, width, k, col_stride, packed);
+    } else {
+      for (int64_t i = 0; i < k; ++i) {
+        memcpy(packed + i * width, b + col + i * k_stride, static_cast<size_t>(cols) * sizeof(float));
+        memset(packed + i * width + cols, 0, static_cast<size_t>(width - cols) * sizeof(float));
       }
-      for (int64_t j = cols; j < width; ++j) packed[j] = 0.0f;
-      packed += width;
     }
+    packed += width * k;
   }
 }
 

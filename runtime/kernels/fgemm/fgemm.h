@@ -55,6 +55,10 @@ struct FgemmKernels {
   // rows x channels floats to rows x ceil(channels / 2) pairs, rounded to nearest even, subnormal bfloat16 to zero. Returns the exponent
   // field of the smallest number that is not zero (255 when there is none).
   uint32_t (*to_bf16)(const float* x, int64_t rows, int64_t channels, uint32_t* out);
+  // Two rows of n floats to n pairs, `even` in the low halves; odd may be null, for zeros. Rounds and returns as to_bf16.
+  uint32_t (*pair_rows)(const float* even, const float* odd, int64_t n, uint32_t* out);
+  // packed[i * width + j] = b[j * col_stride + i] for i < k, j < cols; zeros up to j = width, a multiple of lanes.
+  void (*pack_columns)(const float* b, int64_t cols, int64_t width, int64_t k, int64_t col_stride, float* packed);
   // The smallest exponent field of n bfloat16 but that of zero; 255 when there is none.
   uint32_t (*least_bf16)(const uint16_t* x, int64_t n);
   bool always_flushes;  // tile_bf16 flushes whatever FgemmTile::flush says
@@ -65,7 +69,7 @@ NETSUKE_KERNEL_TABLES(FgemmKernels, fgemm_kernels)
 // b packed as panels [ceil(n / nr)][k][width], all of width nr but the last, which has only the vectors it needs.
 int fgemm_panel_vectors(const FgemmKernels& kernels, int64_t n, int64_t panel);
 size_t fgemm_packed_floats(const FgemmKernels& kernels, int64_t n, int64_t k);
-// b[j][i] at b[j * col_stride + i * k_stride], j < n, i < k; columns beyond n are zeros.
+// b[j][i] at b[j * col_stride + i * k_stride], j < n, i < k, one of the strides 1; columns beyond n are zeros.
 // Panels [panel, panel_end); `packed` is the start of all of them.
 void fgemm_pack(const FgemmKernels& kernels, const float* b, int64_t n, int64_t k, int64_t col_stride, int64_t k_stride, float* packed,
                 int64_t panel, int64_t panel_end);

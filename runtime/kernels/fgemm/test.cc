@@ -154,16 +154,23 @@ void check_to_bf16(bool between) {
     std::vector<uint32_t> expected(static_cast<size_t>(rows * words)), out(expected.size());
     uint32_t least = 255;
     for (int64_t i = 0; i < rows * channels; ++i) {
-      uint32_t b;
-      std::memcpy(&b, &x[static_cast<size_t>(i)], 4);
-      const uint32_t half = x[static_cast<size_t>(i)] != x[static_cast<size_t>(i)] ? (b >> 16 | 0x40) : (b + 0x7fff + (b >> 16 & 1)) >> 16;
-      const uint32_t kept = half & 0x7f80 ? half : half & 0x8000;
+      const uint32_t kept = rounded_to_bf16(x[static_cast<size_t>(i)]);
       if (kept & 0x7f80) least = std::min(least, (kept >> 7) & 255);
       expected[static_cast<size_t>(i / channels * words + i % channels / 2)] |= kept << (i % channels % 2 * 16);
     }
     const auto same = [&](const FgemmKernels& kernels) {
       CHECK(kernels.to_bf16(x.data(), rows, channels, out.data()) == least);
       CHECK(out == expected);
+      // The same pairs from two rows, where these are the even and the odd channels.
+      std::vector<float> even, odd;
+      for (int64_t i = 0; i + 1 < rows * channels; i += 2) {
+        even.push_back(x[static_cast<size_t>(i)]);
+        odd.push_back(x[static_cast<size_t>(i) + 1]);
+      }
+      std::vector<uint32_t> pairs(even.size());
+      if (channels % 2 != 0) return;
+      CHECK(kernels.pair_rows(even.data(), odd.data(), static_cast<int64_t>(even.size()), pairs.data()) == least);
+      CHECK(pairs == expected);
     };
     for (const FgemmKernels* kernels : kernels_here()) same(*kernels);
     for (Isa isa : testable_isas()) same(fgemm_bf16_kernels(isa));

@@ -28,9 +28,9 @@ STATUSES = ("packed", "simulated", "float")
 GRANULARITIES = ("channel", "tensor", "")
 WEIGHT_RULES = ("maxabs", "mse", "")
 REQUANT = ("float", "dyadic")
-BFLOAT16 = 16  # weight_bits of a layer that stays float and computes on bfloat16
+BFLOAT16 = 16  # bits of a layer that stays float and computes on bfloat16
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8, BFLOAT16, 32)
-ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, 32)
+ACTIVATION_BITS = (2, 3, 4, 5, 6, 7, 8, BFLOAT16, 32)
 
 
 @dataclass
@@ -39,8 +39,9 @@ class Row:
 
     name, op          layer name in the network; ONNX operator
     weight_bits       bits of the weights' codes; 32 is float, 16 bfloat16 (both for kept layers), None: none
-    activation_bits   bits of the activations the layer reads; 32 is float. A tensor that several layers read has one
-                      width: layers with arithmetic decide, the others follow
+    activation_bits   bits of the activations the layer reads; 32 is float, 16 bfloat16 (kept products of two
+                      activations). A tensor that several layers read has one width: layers with arithmetic decide, the
+                      others follow
     method            calibrator of the layer's inputs, "quantize/minmax[:options]", or "keep" (float)
     weights           rule for the weight scale: "maxabs" (docs/numerics.md section 7) or "mse"
     granularity       of the weight scales: "channel" or "tensor"
@@ -75,6 +76,11 @@ class Row:
     def kept(self) -> bool:
         """True when the layer stays in float."""
         return self.method == KEEP
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the layer stays float and computes on bfloat16."""
+        return self.kept and BFLOAT16 in (self.weight_bits, self.activation_bits)
 
     @property
     def bits(self) -> int:
@@ -293,8 +299,9 @@ def _row_problems(rows: list[Row], check_method: Callable[[str], object] | None)
         for key, value, values in allowed:
             if value not in values:
                 yield Problem(key, row.name, str(value), ", ".join(str(v) for v in values if v not in ("", None)))
-        if not row.kept and row.activation_bits == 32:
-            yield Problem("32 bits means float", row.name, row.method, "method = keep, or bits = 8")
+        if not row.kept and row.activation_bits in (BFLOAT16, 32):
+            what = f"{row.activation_bits} bits means float"
+            yield Problem(what, row.name, row.method, "method = keep, or bits = 8")
         elif not row.kept and row.weight_bits in (BFLOAT16, 32):
             got = f"weight_bits = {row.weight_bits}"
             yield Problem("float weights on codes have no kernel", row.name, got, "2..8, or method = keep")
@@ -340,11 +347,7 @@ def _curve_lines(curve: list[dict[str, Any]]) -> list[str]:
 
 def _cells(row: Row) -> tuple[str, ...]:
     weight = "-" if row.weight_bits is None else f"w{row.weight_bits}"
-    bits = (
-        ("bf16" if row.weight_bits == BFLOAT16 else "float")
-        if row.kept
-        else f"{weight}a{row.activation_bits}".lstrip("-")
-    )
+    bits = ("bf16" if row.bfloat16 else "float") if row.kept else f"{weight}a{row.activation_bits}".lstrip("-")
     size = f"{row.bytes_before:,}>{row.bytes_after:,}" if row.bytes_before else "-"
     ms = "-" if row.expected_ms is None else f"{row.expected_ms:.3f}"
     sqnr = "-" if row.sqnr_db is None else "inf" if math.isinf(row.sqnr_db) else f"{row.sqnr_db:.1f}"

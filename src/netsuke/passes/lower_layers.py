@@ -23,9 +23,20 @@ from netsuke.passes.rules import Rule, like, refuse, scalar
 from netsuke.passes.tail import as_constant
 
 
+def _compute(node: ir.Node) -> str:
+    """What the plan asks products of this layer to be computed on: f32 or bf16 (docs/numerics.md section 8)."""
+    return node.metadata_props.get("netsuke.compute", "f32")
+
+
+def _product(node: ir.Node, *, trans_b: int = 0, **given: float) -> dict[str, Any]:
+    """Attributes of matmul."""
+    compute = {"compute": "bf16"} if _compute(node) == "bf16" else {}
+    return {"trans_b": trans_b, **given, **compute}
+
+
 def _weight(node: ir.Node, array: np.ndarray[Any, Any], name: str) -> ir.Value | None:
     """The weight as a constant: float32, or bfloat16 where the plan asks for it (docs/numerics.md section 8)."""
-    if node.metadata_props.get("netsuke.weights") == "bf16":
+    if _compute(node) == "bf16":
         array = f32_to_bf16(array.astype(np.float32)).view(ir.DataType.BFLOAT16.numpy())
     return as_constant(node, array, name)
 
@@ -93,7 +104,7 @@ def _gemm(node: ir.Node) -> ir.Value:
         if c is None or shift is not None:
             return y
     else:
-        y = ns(node, "matmul", [a, b], {"trans_b": int(trans_b), "alpha": alpha}, dtype=F32, dims=out)
+        y = ns(node, "matmul", [a, b], _product(node, trans_b=int(trans_b), alpha=alpha), dtype=F32, dims=out)
     if c is None:
         return y
     if beta != 1.0:
@@ -117,7 +128,7 @@ def _matmul(node: ir.Node) -> ir.Value:
         y = ns(node, "linear", [x, w], dtype=F32, dims=dims, name=node.name or "", source=source_of(node.outputs[0]))
         return without_axis(node, y, 0) if ranks[0] == 1 else y
     if min(ranks) >= 2:
-        return like(node, "matmul", [a, b], {"trans_b": 0})
+        return like(node, "matmul", [a, b], _product(node))
     left, right = with_axis(node, a, 0) if ranks[0] == 1 else a, with_axis(node, b, 1) if ranks[1] == 1 else b
     dims = list(dims_of(node.outputs[0]) or [])
     rank = len(dims)
@@ -125,7 +136,7 @@ def _matmul(node: ir.Node) -> ir.Value:
         dims = [*dims, 1]
     if ranks[0] == 1:
         dims = [*dims[:-1], 1, *dims[-1:]]
-    y = ns(node, "matmul", [left, right], {"trans_b": 0}, dtype=F32, dims=dims, name=node.name or "")
+    y = ns(node, "matmul", [left, right], _product(node), dtype=F32, dims=dims, name=node.name or "")
     if ranks[0] == 1:
         y = without_axis(node, y, len(dims) - 2)
     return without_axis(node, y, rank) if ranks[1] == 1 else y

@@ -243,7 +243,7 @@ _TABLE = [
         "float",
         "a:f32 [...,M,K], b:f32 [...,K,N] (trans_b: [...,N,K])",
         "y:f32 [...,M,N]",
-        {"trans_b": _flag(), "alpha": _f(1.0)},
+        {"trans_b": _flag(), "alpha": _f(1.0), "compute": _word("f32", "bf16", default="f32")},
     ),
     (
         "unary",

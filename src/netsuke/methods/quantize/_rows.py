@@ -94,25 +94,28 @@ def follow_edits(plan: Plan, layers: Mapping[str, Layer]) -> None:
     """Let rows that a person set to "keep" say what follows from it; 16 bits asked for stay bfloat16."""
     for row in plan.rows:
         if row.kept and row.name in layers and row.status != "float":
-            halved = row.weight_bits == BFLOAT16
+            asked, halved = (row.weight_bits, row.activation_bits), row.bfloat16
             keep(row, row.reason or "kept by the plan")
             if halved and not in_bfloat16(row, layers[row.name]):
-                row.weight_bits = BFLOAT16  # refused where the plan is checked
+                row.weight_bits, row.activation_bits = asked  # refused where the plan is checked
 
 
 def in_bfloat16(row: Row, layer: Layer) -> bool:
     """Let a kept layer compute on bfloat16 where a kernel exists; False where there is none."""
     weight = constant(layer.weight)
-    if not row.kept or weight is None or not has_bfloat16(layer):
+    if not row.kept or not has_bfloat16(layer):
         return False
-    row.weight_bits = BFLOAT16
+    if weight is None:
+        row.weight_bits, row.activation_bits = None, BFLOAT16
+        return True
+    row.weight_bits, row.activation_bits = BFLOAT16, 32
     row.bytes_after = row.bytes_before - weight.nbytes // 2
     return True
 
 
 def has_bfloat16(layer: Layer) -> bool:
-    """True for convolutions and products with a constant matrix: their float kernels take bfloat16 weights."""
-    return layer.weight is not None and layer.kernel in ("qconv", "qlinear")
+    """True for convolutions and matrix products: their float kernels take bfloat16."""
+    return layer.kernel == "qmatmul" or (layer.weight is not None and layer.kernel in ("qconv", "qlinear"))
 
 
 def _constants(layer: Layer) -> list[np.ndarray]:

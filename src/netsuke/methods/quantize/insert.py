@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from netsuke.core.plan import BFLOAT16, Plan, Row
+from netsuke.core.plan import Plan, Row
 from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
 from netsuke.methods.quantize._graph import Array, constant, new_constant
@@ -22,7 +22,7 @@ from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize.placement import is_move
 
 REQUANT_KEY = "netsuke.requant"
-WEIGHTS_KEY = "netsuke.weights"  # of a node: "bf16" asks for weights in bfloat16, absent for float32
+COMPUTE_KEY = "netsuke.compute"  # of a node: "bf16" asks for products of bfloat16, absent for float32
 LIMIT_KEY = "netsuke.limit"  # on the Clip of a width below 8 bits: it is part of the quantizer behind it
 
 
@@ -49,9 +49,9 @@ def insert(context: Context) -> None:
     for layer in placement.layers.values():
         if layer.quantized and layer.stored is not None:
             weight(context, layer, context.plan[layer.name].rows[0])
-    halves = {row.name for row in context.plan.rows if row.kept and row.weight_bits == BFLOAT16}
+    halves = {row.name for row in context.plan.rows if row.bfloat16}
     for name in halves & placement.layers.keys():
-        placement.layers[name].node.metadata_props[WEIGHTS_KEY] = "bf16"
+        placement.layers[name].node.metadata_props[COMPUTE_KEY] = "bf16"
     context.model.metadata_props[REQUANT_KEY] = context.plan.requant
 
 

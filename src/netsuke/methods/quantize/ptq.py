@@ -19,7 +19,7 @@ from netsuke.core.budget import Budget
 from netsuke.core.errors import Problem, UsageError
 from netsuke.core.method import Method, find
 from netsuke.core.options import configure
-from netsuke.core.plan import BFLOAT16, Plan
+from netsuke.core.plan import Plan
 from netsuke.core.recipe import Recipe, Step
 from netsuke.data import Dataset
 from netsuke.methods.quantize import _profile, _rows, _widths, data_free, insert, sensitivity
@@ -165,8 +165,8 @@ def fits(plan: Plan, model: ir.Model) -> None:
     for row in rows.values():
         if not row.kept and layers[row.name].blocked:
             problems.append(Problem(what, row.name, layers[row.name].blocked, hint="method = keep"))
-        if row.kept and row.weight_bits == BFLOAT16 and not _rows.has_bfloat16(layers[row.name]):
-            problems.append(Problem("the layer has no bfloat16 kernel", row.name, row.op, hint="weight_bits = 32"))
+        if row.bfloat16 and not _rows.has_bfloat16(layers[row.name]):
+            problems.append(Problem("the layer has no bfloat16 kernel", row.name, row.op, hint="32 bits"))
     if set(rows) == set(layers):
         problems += _widths.conflicts(plan, placement)
     if problems:

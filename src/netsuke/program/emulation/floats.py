@@ -134,9 +134,11 @@ def _wlinear(call: Call) -> list[Tensor]:
 
 @rule("matmul")
 def _matmul(call: Call) -> list[Tensor]:
-    b = call.tensor(1)
+    a, b = call.tensor(0), call.tensor(1)
+    if call.word("compute") == "bf16":
+        a, b = (operand.to(torch.bfloat16).to(torch.float32) for operand in (a, b))
     b = b.transpose(-1, -2) if call.integer("trans_b") else b
-    return [(call.tensor(0) @ b) * call.number("alpha")]
+    return [(a @ b) * call.number("alpha")]
 
 
 @rule("unary")

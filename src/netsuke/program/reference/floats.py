@@ -183,7 +183,8 @@ def _wlinear(call: Call) -> list[Array]:
 
 @rule("matmul")
 def _matmul(call: Call) -> list[Array]:
-    a, b = call.array(0).astype(np.float64), call.array(1).astype(np.float64)
+    rounded = (round_bf16(call.array(i)) if call.word("compute") == "bf16" else call.array(i) for i in range(2))
+    a, b = (operand.astype(np.float64) for operand in rounded)
     if call.integer("trans_b") and b.ndim >= 2:
         b = np.swapaxes(b, -1, -2)
     if min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
