@@ -138,9 +138,9 @@ class _ConvNorms(torch.autograd.Function):
             if i == 0:
                 dx = dz if add else kit.planes(step.codes.shape) if need[0] else None
             into = kit.array(step.codes.shape) if i > 0 else None if dx is None else rows_of(dx)
-            gated = (rows_of(y), rows_of(dz)) if last and y is not None and dz is not None else (None, None)
+            out, into_dz = (rows_of(y), rows_of(dz)) if last and y is not None and dz is not None else (None, None)
             dw = kit.empty(step.weights.shape) if need[6 + 3 * i] else None
-            sums = step.gradient(gammas[i], dy, *gated, into, add, dw)
+            sums = step.gradient(gammas[i], dy, out, into_dz, into, add, dw)
             made = [None if dw is None else dw.permute(0, 3, 1, 2), *torch.from_numpy(sums), *made]
             dy = into
         through = gradients[0] if dz is None else dz
