@@ -12,7 +12,7 @@ operations in the same order (docs/numerics.md section 13).
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,11 @@ class Layer(NamedTuple):
 
 class Kept(NamedTuple):
     """What backward needs: codes u8 [M, C], and f64 [10, C]: floor, slope, offset, 1 / (a + eps), mean of sign(x - mu),
-    gamma, the scale of xh, whether mu is a code, first and last code that the ReLU lets through."""
+    gamma, the scale of xh, whether mu is a code, first and last code that the ReLU lets through. The kernels' are
+    arrays, the simulation's tensors."""
 
-    codes: Tensor
-    numbers: Tensor
+    codes: Any
+    numbers: Any
 
 
 class Made(NamedTuple):
@@ -80,25 +81,19 @@ class NormKernels:
     def forward(self, x: Tensor, layer: Layer) -> Made:
         """Three passes over x and its codes, one over y."""
         x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(x)), x.shape[1]
-        codes = self.kit.empty((x.numel() // channels, channels), torch.uint8)
-        numbers, statistics, ends = (
-            torch.empty(10, channels, dtype=torch.float64),
-            torch.empty(2, channels),
-            torch.empty(2),
-        )
+        codes = self.kit.array((x.numel() // channels, channels), np.uint8)
+        numbers, statistics, ends = np.empty((10, channels)), np.empty((2, channels), np.float32), np.empty(2, np.float32)
         if not self.kit.call("l1_norm", x, *_in_order(layer), codes, y, numbers, statistics, ends):
             check_input(float("nan"), float("nan"))
-        low, high = ends.tolist()
-        return Made(y, statistics, Kept(codes, numbers), (low, high))
+        return Made(y, torch.from_numpy(statistics), Kept(codes, numbers), (float(ends[0]), float(ends[1])))
 
     def backward(self, g: Tensor, kept: Kept, rounding: Rounding) -> tuple[Tensor, Tensor, Tensor]:
         """Two passes over g, one over its codes and dx."""
         g, dx = g.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(g))
-        q, sums = self.kit.array(kept.codes.shape, np.uint8), torch.empty(3, g.shape[1])
+        q, sums = self.kit.array(kept.codes.shape, np.uint8), np.empty((3, g.shape[1]), np.float32)
         if not self.kit.call("l1_norm_gradient", g, *kept, *rounding, q, dx, sums):
-            check_finite(sums[0], "normalization")
-        _, dgamma, dbeta = sums
-        return dx, dgamma, dbeta
+            check_finite(torch.from_numpy(sums[0]), "normalization")
+        return dx, torch.from_numpy(sums[1]), torch.from_numpy(sums[2])
 
 
 class NormSimulation:
