@@ -61,7 +61,7 @@ Status Trainer::conv_gradient(const ConvNorm& c, const L1NormGradient& gradient,
     return Status();
   }
   const float base = largest_scale(largest, gradient.top), most_code = static_cast<float>(gradient.top);
-  for (size_t o = 0; o < scale.size(); ++o) scale[o] = std::max(std::ldexp(base, -exponents[o]) / c.w_scale[o], kSmallestScale);
+  for (size_t o = 0; o < scale.size(); ++o) scale[o] = std::max(scaled_down(base, exponents[o]) / c.w_scale[o], kSmallestScale);
   uint8_t* codes = codes_.data();
   all(false, [&](int64_t, int64_t at, int64_t many, int64_t width, const float* made) {
     table_.quantize({made, scale.data(), columns, -most_code, most_code, gradient.top, gradient.seed, codes + at, false, at}, 0, many * width);

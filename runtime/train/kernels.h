@@ -111,6 +111,7 @@ struct NormColumns {            // xh = rne((code - floor) * slope + offset); y 
   const float *slope, *offset, *gain, *shift;
   bool stream = false;          // y is larger than caches: written past them
   float least = -__builtin_inff();  // 0: a ReLU; NaN passes
+  bool bytes = false;           // |xh| <= 127
 };
 struct NormGate {               // a ReLU lets the gradient of codes from `from` to `to` through: its input is monotone in the code
   const uint8_t *from, *to;

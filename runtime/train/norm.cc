@@ -37,6 +37,9 @@ struct Counts {
 
 double largest_of(double a, double b) { return std::isnan(a) || std::isnan(b) ? a + b : std::max(a, b); }
 
+// Of a mean of codes.
+double whole(double mean) { return static_cast<double>(static_cast<int64_t>(mean)); }
+
 // A channel's numbers from its counts, in steps of x's codes: nn/l1_products.py has the same operations in the same order.
 void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& found, double* numbers, float* statistics) {
   const int64_t columns = layer.columns;
@@ -44,7 +47,7 @@ void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& fo
   std::vector<double> mu(static_cast<size_t>(columns)), deviation(mu), inverse(mu);
   double largest = -INFINITY;
   for (size_t c = 0; c < mu.size(); ++c) {
-    const double mean = static_cast<double>(found.total[c]) / count, floor = std::floor(mean);
+    const double mean = static_cast<double>(found.total[c]) / count, floor = whole(mean);
     const int64_t under = found.above[c] - (found.total[c] - layer.rows * static_cast<int64_t>(floor));
     const double a = (static_cast<double>(found.above[c] + under) + static_cast<double>(layer.rows - 2 * found.greater[c]) * (mean - floor)) / count;
     mu[c] = mean, deviation[c] = a, inverse[c] = 1 / (a + eps);
@@ -54,7 +57,7 @@ void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& fo
   const double step = rounded > 0 ? static_cast<double>(rounded) : 1.0;
   for (int64_t c = 0; c < columns; ++c) {
     const auto i = static_cast<size_t>(c);
-    const double floor = std::floor(mu[i]), slope = deviation[i] > 0 ? inverse[i] / step : 0.0;
+    const double floor = whole(mu[i]), slope = deviation[i] > 0 ? inverse[i] / step : 0.0;
     const bool exact = mu[i] == floor;
     const int64_t less = layer.rows - found.greater[i] - (exact ? found.equal[i] : 0);
     const auto number = [&](L1NormNumber kind) -> double& { return numbers[kind * columns + c]; };
@@ -67,7 +70,8 @@ void forward_numbers(const L1NormLayer& layer, const Affine& x, const Counts& fo
 
 // y of a code, as the loops make it.
 float norm_value(const NormColumns& n, int64_t c, int32_t code) {
-  const float xh = std::nearbyint(static_cast<float>(code - n.floor[c]) * n.slope[c] + n.offset[c]);
+  const float real = static_cast<float>(code - n.floor[c]) * n.slope[c] + n.offset[c];
+  const float xh = std::fabs(real) < 0x1p22f ? (real + 0x1.8p23f) - 0x1.8p23f : std::nearbyint(real);
   return xh * n.gain[c] + n.shift[c];
 }
 
@@ -106,7 +110,7 @@ bool shift_scales(const float* ranges, int64_t columns, const L1NormGradient& gr
   float largest = 0;
   if (!scale_groups(ranges, columns, gradient.groups, exponents.data(), &largest)) return false;
   const float step = largest_scale(largest, gradient.top);
-  for (int64_t c = 0; c < columns; ++c) scale[c] = std::max(std::ldexp(step, -exponents[static_cast<size_t>(c)]), kSmallestScale);
+  for (int64_t c = 0; c < columns; ++c) scale[c] = std::max(scaled_down(step, exponents[static_cast<size_t>(c)]), kSmallestScale);
   return true;
 }
 

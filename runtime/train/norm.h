@@ -63,7 +63,9 @@ struct FormColumns {
   FormColumns(const double* numbers, int64_t columns)
       : floor(numbers + kFloor * columns, columns), slope(numbers + kSlope * columns, columns), offset(numbers + kOffset * columns, columns),
         narrow{columns, floor.one.data(), slope.one.data(), offset.one.data(), nullptr, nullptr},
-        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr} {}
+        wide{together(columns) * columns, floor.many.data(), slope.many.data(), offset.many.data(), nullptr, nullptr} {
+    narrow.bytes = wide.bytes = numbers[kStep * columns] >= 0x1p-126;  // a scale of fewer bits may be too small by half
+  }
   Repeated<uint8_t> floor;
   Repeated<float> slope, offset;
   NormColumns narrow, wide;

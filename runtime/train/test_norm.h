@@ -73,7 +73,9 @@ inline void compare_norm_passes(const Norm& loops, const NormCase& t, bool exact
     }
   }
   CHECK(same);
-  loops.dot(t.gradient.data(), t.codes.data(), t.rows, t.n, 127, total.data(), dot.data());
+  NormColumns sums = t.n;
+  sums.bytes = exact;
+  loops.dot(t.gradient.data(), t.codes.data(), t.rows, sums, 127, total.data(), dot.data());
   const NormGradient n = {t.columns, 127, t.floor.data(), t.slope.data(), t.offset.data(), at.data(), t.shift.data(), t.n.stream};
   loops.gradient(t.gradient.data(), t.codes.data(), t.rows, n, out);
   for (size_t i = 0; i < t.codes.size(); ++i) {
