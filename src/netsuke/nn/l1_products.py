@@ -82,7 +82,11 @@ class NormKernels:
         """Three passes over x and its codes, one over y."""
         x, y, channels = x.contiguous(memory_format=torch.channels_last), self.kit.planes(_rows(x)), x.shape[1]
         codes = self.kit.array((x.numel() // channels, channels), np.uint8)
-        numbers, statistics, ends = np.empty((10, channels)), np.empty((2, channels), np.float32), np.empty(2, np.float32)
+        numbers, statistics, ends = (
+            np.empty((10, channels)),
+            np.empty((2, channels), np.float32),
+            np.empty(2, np.float32),
+        )
         if not self.kit.call("l1_norm", x, *_in_order(layer), codes, y, numbers, statistics, ends):
             check_input(float("nan"), float("nan"))
         return Made(y, torch.from_numpy(statistics), Kept(codes, numbers), (float(ends[0]), float(ends[1])))
