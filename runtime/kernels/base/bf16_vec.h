@@ -34,14 +34,17 @@ NK_INLINE vi round_to_bf16(vf v) {
   return (kept & 0x7f800000) == 0 ? kept & static_cast<int32_t>(0x80000000u) : kept;
 }
 
+NK_INLINE vi widened(vs halves) {
+#if defined(__AVX512F__) && NETSUKE_LANES == 16
+  return (vi)_mm512_cvtepu16_epi32((__m256i)halves);  // of the conversion below GCC 12 makes two halves and joins them
+#else
+  return __builtin_convertvector(halves, vi);
+#endif
+}
 NK_INLINE vf load_bf16(const uint16_t* p) {
   vs halves;
   memcpy(&halves, p, sizeof(halves));
-#if defined(__AVX512F__) && NETSUKE_LANES == 16
-  return from_bits((vi)_mm512_cvtepu16_epi32((__m256i)halves) << 16);  // of the conversion below GCC 12 makes two halves and joins them
-#else
-  return from_bits(__builtin_convertvector(halves, vi) << 16);
-#endif
+  return from_bits(widened(halves) << 16);
 }
 NK_INLINE vf load_bf16_part(const uint16_t* p, int64_t n) {
   uint16_t halves[kLanes] = {};
