@@ -3,7 +3,8 @@
 //
 //   forward   what the convolution gave is kept as the normalization's codes only; y becomes the next convolution's codes without being written, or is
 //             written once, with the addition and ReLU behind it
-//   backward  dx of the normalization is made twice from two codes, for the largest of each channel and for the convolution's codes, and never written
+//   backward  dx of the normalization is made from two codes for the convolution's codes and never written; the largest of each channel follows from the
+//             smallest and largest codes
 #include "train/conv_norm.h"
 #include "train/norm.h"
 
@@ -73,13 +74,13 @@ Status Trainer::conv_l1_gradient(const ConvNorm& c, const uint8_t* codes, const 
   if (y != nullptr) gate_output(dy, y, rows * columns, dz);
   bool finite = false;
   L1Gradient made;
-  NETSUKE_TRY(l1_sums(rows, columns, y != nullptr ? dz : dy, codes, numbers, norm_gradient, q_codes, sums, &made, &finite));
+  NETSUKE_TRY(l1_sums(rows, columns, y != nullptr ? dz : dy, codes, numbers, norm_gradient, q_codes, sums, &made, ranges, &finite));
   *found = Found::kNotFinite;
   if (!finite) return Status();
   const NormGradient narrow = made.columns(columns, norm_gradient.top, false), wide = made.columns(together(columns) * columns, norm_gradient.top, false);
   return conv_gradient(c, gradient, [&](int64_t at, int64_t many, bool several, float* to) {
     table_.norm.gradient(q_codes + at, codes + at, many, several ? wide : narrow, to);
-  }, ranges, dx, add, dw, found);
+  }, true, ranges, dx, add, dw, found);
 }
 
 }  // namespace train

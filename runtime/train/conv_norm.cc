@@ -60,7 +60,7 @@ Status Trainer::conv_norm_gradient(const ConvNorm& c, const float* dy, const flo
   const float* g = y != nullptr ? dz : dy;
   return conv_gradient(c, gradient, [&](int64_t at, int64_t many, bool wide, float* made) {
     table_.batch_norm.gradient(c.z + at, g + at, many, wide ? numbers.n : narrow, gate, made);
-  }, ranges, dx, add, dw, found);
+  }, false, ranges, dx, add, dw, found);
 }
 
 }  // namespace train

@@ -17,7 +17,8 @@ inline int64_t rows_in_l1(int64_t width) { return width % kNoiseBlock == 0 ? std
 
 // make(first element, rows, rows taken together?, dx of the normalization).
 template <typename Make>
-Status Trainer::conv_gradient(const ConvNorm& c, const L1NormGradient& gradient, const Make& make, float* ranges, float* dx, bool add, float* dw, Found* found) {
+Status Trainer::conv_gradient(const ConvNorm& c, const L1NormGradient& gradient, const Make& make, bool known, float* ranges, float* dx, bool add,
+                              float* dw, Found* found) {
   const int64_t columns = c.norm.columns, count = c.norm.rows * columns;
   if (gradient.top < 1 || gradient.top > 127 || gradient.groups < 1) return error(Code::kInvalidArgument, "codes of a gradient are s8, in one group or more");
   const std::lock_guard<std::mutex> lock(codes_mutex_);
@@ -40,14 +41,16 @@ Status Trainer::conv_gradient(const ConvNorm& c, const L1NormGradient& gradient,
     make(behind, rows.left, false, made.data());
     visit(rows.tasks, behind, rows.left, columns, made.data());
   };
-  std::vector<uint32_t> top(static_cast<size_t>((rows.tasks + 1) * rows.width), 0);
-  all(true, [&](int64_t task, int64_t, int64_t many, int64_t width, const float* made) { table_.absmax(made, many, width, top.data() + task * rows.width); });
-  std::vector<uint32_t> most(static_cast<size_t>(columns), 0);
-  for (size_t i = 0; i < top.size(); ++i) {
-    uint32_t& one = most[i % static_cast<size_t>(rows.width) % static_cast<size_t>(columns)];
-    one = std::max(one, top[i]);
+  if (!known) {
+    std::vector<uint32_t> top(static_cast<size_t>((rows.tasks + 1) * rows.width), 0);
+    all(true, [&](int64_t task, int64_t, int64_t many, int64_t width, const float* made) { table_.absmax(made, many, width, top.data() + task * rows.width); });
+    std::vector<uint32_t> most(static_cast<size_t>(columns), 0);
+    for (size_t i = 0; i < top.size(); ++i) {
+      uint32_t& one = most[i % static_cast<size_t>(rows.width) % static_cast<size_t>(columns)];
+      one = std::max(one, top[i]);
+    }
+    memcpy(ranges, most.data(), most.size() * sizeof(float));
   }
-  memcpy(ranges, most.data(), most.size() * sizeof(float));
   std::vector<uint8_t> exponents(static_cast<size_t>(columns));
   std::vector<float> scale(static_cast<size_t>(columns)), weighted(scale);
   for (size_t o = 0; o < weighted.size(); ++o) weighted[o] = ranges[o] * c.w_scale[o];

@@ -140,6 +140,8 @@ struct Norm {
   void (*absmax)(const float* x, const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint32_t* top);
   void (*gate)(const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint8_t zero, uint8_t* gradient);
   void (*gated)(const float* dy, const float* y, int64_t count, float* dz);  // dz = dy, 0 where y <= 0
+  // Smallest and largest of the gradient's codes beside codes below, at and above floor: [3][2][columns] run, from 255 and 0.
+  void (*ends)(const uint8_t* gradient, const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, uint8_t* ends);
 };
 
 // Batch normalization, addition and ReLU of [rows][columns] f32 (batch_norm.cc), one number a column in every array.

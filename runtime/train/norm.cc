@@ -225,7 +225,7 @@ Status Trainer::l1_norm(const L1NormLayer& layer, const float* x, uint8_t* codes
 }
 
 Status Trainer::l1_sums(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
-                        uint8_t* q_codes, float* sums, L1Gradient* made, bool* finite) {
+                        uint8_t* q_codes, float* sums, L1Gradient* made, float* largest, bool* finite) {
   if (rows < 1 || columns < 1 || gradient.top < 1 || gradient.top > 127 || gradient.groups < 1) {
     return error(Code::kInvalidArgument, "a normalization needs rows and channels, its gradient codes of s8 and a group");
   }
@@ -260,6 +260,7 @@ Status Trainer::l1_sums(int64_t rows, int64_t columns, const float* dy, const ui
   const auto top = static_cast<float>(gradient.top);
   const Quantize q = {dy, scales.data(), tasks.width, -top, top, gradient.top, gradient.seed, q_codes, false};
   Sums found(2, tasks.width, pool_.threads());
+  SideEnds ends(columns, largest == nullptr ? 0 : pool_.threads());
   pool_.parallel_for(tasks.count, [&](int64_t task, int thread) {
     const int64_t i = tasks.count - 1 - task;
     std::vector<int32_t> part(static_cast<size_t>(2 * tasks.width), 0);
@@ -268,19 +269,22 @@ Status Trainer::l1_sums(int64_t rows, int64_t columns, const float* dy, const ui
       if (gated) {
         table_.norm.gate(codes + at, many, wide ? tasks.width : columns, wide ? wide_gate : narrow_gate, static_cast<uint8_t>(gradient.top), q_codes + at);
       }
-      table_.norm.dot(q_codes + at, codes + at, many, wide ? form.wide : form.narrow, gradient.top, part.data(), part.data() + tasks.width);
+      const NormColumns& n = wide ? form.wide : form.narrow;
+      table_.norm.dot(q_codes + at, codes + at, many, n, gradient.top, part.data(), part.data() + tasks.width);
+      if (largest != nullptr) table_.norm.ends(q_codes + at, codes + at, many, n.columns, n.floor, ends.of(thread, wide));
     });
     int64_t* to = found.of(thread);
     for (size_t w = 0; w < part.size(); ++w) to[w] += part[w];
   });
   *made = gradient_numbers(rows, columns, numbers, scale.data(), found, sums + columns, sums + 2 * columns);
+  if (largest != nullptr) made->largest(columns, gradient.top, ends.total(), largest);
   return Status();
 }
 
 Status Trainer::l1_norm_gradient(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient,
                                  uint8_t* q_codes, float* dx, float* sums, bool* finite) {
   L1Gradient made;
-  NETSUKE_TRY(l1_sums(rows, columns, dy, codes, numbers, gradient, q_codes, sums, &made, finite));
+  NETSUKE_TRY(l1_sums(rows, columns, dy, codes, numbers, gradient, q_codes, sums, &made, nullptr, finite));
   if (!*finite) return Status();
   const Tasks tasks(rows, columns);
   const NormGradient narrow = made.columns(columns, gradient.top, false), wide = made.columns(tasks.width, gradient.top, rows * columns >= kStreamed);

@@ -3,6 +3,7 @@
 #ifndef NETSUKE_TRAIN_NORM_H_
 #define NETSUKE_TRAIN_NORM_H_
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "train/products.h"
@@ -94,8 +95,59 @@ class ApplyColumns {
   std::vector<float> gain_, shift_;
 };
 
+// Of a thread's rows: smallest and largest code of the gradient beside codes below, at and above floor, [3][2] of a row's columns (Norm::ends), rows taken
+// together and single ones apart.
+class SideEnds {
+ public:
+  SideEnds(int64_t columns, int threads)
+      : sizes_{together(columns) * columns, columns}, stride_(6 * (sizes_[0] + sizes_[1]) + 64), all_(static_cast<size_t>(stride_ * threads)) {
+    visit([](uint8_t* end, bool low, int64_t, int64_t) { *end = low ? 255 : 0; });
+  }
+  uint8_t* of(int thread, bool several) { return all_.data() + thread * stride_ + (several ? 0 : 6 * sizes_[0]); }
+  std::vector<uint8_t> total() {
+    const int64_t columns = sizes_[1];
+    std::vector<uint8_t> out(static_cast<size_t>(6 * columns));
+    for (int64_t i = 0; i < 6 * columns; ++i) out[static_cast<size_t>(i)] = i / columns % 2 == 0 ? 255 : 0;
+    visit([&](const uint8_t* end, bool low, int64_t kind, int64_t column) {
+      uint8_t& one = out[static_cast<size_t>(kind * columns + column % columns)];
+      one = low ? std::min(one, *end) : std::max(one, *end);
+    });
+    return out;
+  }
+
+ private:
+  template <typename Body>
+  void visit(const Body& body) {
+    for (uint8_t* from = all_.data(); from < all_.data() + all_.size(); from += stride_) {
+      uint8_t* end = from;
+      for (const int64_t size : sizes_) {
+        for (int64_t i = 0; i < 6 * size; ++i, ++end) body(end, i / size % 2 == 0, i / size, i % size);
+      }
+    }
+  }
+  int64_t sizes_[2], stride_;
+  std::vector<uint8_t> all_;
+};
+
 // What dx is made of, as the loops read it: one row is the first of many.
 struct L1Gradient {
+  // The largest |dx| of every column, from SideEnds: dx is monotone in the gradient's code.
+  void largest(int64_t columns, int32_t zero, const std::vector<uint8_t>& ends, float* out) const {
+    const auto size = static_cast<size_t>(columns);
+    for (size_t c = 0; c < size; ++c) {
+      uint32_t most = 0;
+      for (size_t side = 0; side < 3; ++side) {
+        const uint8_t low = ends[2 * side * size + c], high = ends[(2 * side + 1) * size + c];
+        for (const uint8_t code : {low, high}) {
+          const float v = static_cast<float>(code - zero) * slope[c] - (side == 0 ? below : side == 1 ? at : above)[c];
+          uint32_t bits;
+          memcpy(&bits, &v, sizeof bits);
+          if (low <= high) most = std::max(most, bits & 0x7FFFFFFFu);
+        }
+      }
+      memcpy(out + c, &most, sizeof most);
+    }
+  }
   std::vector<uint8_t> floor;
   std::vector<float> slope, below, at, above;
   NormGradient columns(int64_t count, int32_t zero, bool stream) const {

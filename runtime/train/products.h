@@ -207,8 +207,10 @@ class Trainer {
   Status used_pixels(Conv* conv, Codes* x);
   void multiply(const Plan& plan, const float* mult, const float* bias);
   Status conv_codes(const ConvNorm& c, const float* weights, int8_t* w, float* w_scale, float* z);
+  // ranges: made here from a first pass over dx unless `known`.
   template <typename Make>
-  Status conv_gradient(const ConvNorm& c, const L1NormGradient& gradient, const Make& make, float* ranges, float* dx, bool add, float* dw, Found* found);
+  Status conv_gradient(const ConvNorm& c, const L1NormGradient& gradient, const Make& make, bool known, float* ranges, float* dx, bool add,
+                       float* dw, Found* found);
   Status norm_moments(const BatchNormLayer& layer, const float* x, float* affine, double* moments, float* ends);
   Status norm_sums(const BatchNormLayer& layer, const float* x, const float* dy, const float* y, const float* affine, const double* moments, float* dz,
                    float* dweight, float* dbias, float* slope, float* offset);
@@ -216,7 +218,7 @@ class Trainer {
   void l1_blocks(const L1NormLayer& layer, const uint8_t* codes, const double* numbers, const Visit& visit);
   void gate_output(const float* dy, const float* y, int64_t count, float* dz);
   Status l1_sums(int64_t rows, int64_t columns, const float* dy, const uint8_t* codes, const double* numbers, const L1NormGradient& gradient, uint8_t* q_codes,
-                 float* sums, L1Gradient* made, bool* finite);
+                 float* sums, L1Gradient* made, float* largest, bool* finite);
   Status phase_gradient(const Conv& conv, const Codes& w, const float* mult, Plan* plan, int64_t group, int64_t py, int64_t px,
                         const Padded& pad, float* dx);
   Status weight_group(const Conv& conv, const Image& x, const Padded& pad, const Image& g, Lane lane, int64_t flush,

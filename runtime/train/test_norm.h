@@ -123,6 +123,19 @@ inline void compare_norm_gated(const Norm& loops, const NormCase& t) {
   CHECK(memcmp(dz.data(), want.data(), dz.size() * sizeof(float)) == 0);
 }
 
+inline void compare_norm_ends(const Norm& loops, const NormCase& t) {
+  const auto size = static_cast<size_t>(t.columns);
+  std::vector<uint8_t> found(6 * size), want(found);
+  for (size_t i = 0; i < found.size(); ++i) found[i] = want[i] = i / size % 2 == 0 ? 200 : 20;
+  for (size_t i = 0; i < t.codes.size(); ++i) {
+    const size_t c = i % size, side = t.codes[i] < t.floor[c] ? 0 : t.codes[i] == t.floor[c] ? 1 : 2;
+    uint8_t &low = want[2 * side * size + c], &high = want[(2 * side + 1) * size + c];
+    low = std::min(low, t.gradient[i]), high = std::max(high, t.gradient[i]);
+  }
+  loops.ends(t.gradient.data(), t.codes.data(), t.rows, t.columns, t.floor.data(), found.data());
+  CHECK(found == want);
+}
+
 inline void compare_norm(const Table& table) {
   for (const int64_t rows : {1, 4, 35, 600}) {  // 600: bytes count 255 rows at most
     for (const int64_t columns : {1, 7, 16, 40, 64, 100}) {
@@ -130,6 +143,7 @@ inline void compare_norm(const Table& table) {
       compare_norm_counts(table.norm, t);
       compare_norm_gate(table.norm, t);
       compare_norm_gated(table.norm, t);
+      compare_norm_ends(table.norm, t);
       for (const bool exact : {false, true}) compare_norm_passes(table.norm, t, exact);
       std::fill(t.codes.begin(), t.codes.end(), static_cast<uint8_t>(255));  // the largest sums
       std::fill(t.floor.begin(), t.floor.end(), static_cast<uint8_t>(0));

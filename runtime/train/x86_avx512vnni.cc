@@ -221,6 +221,9 @@ void distance_rows(const uint8_t* codes, int64_t rows, int64_t columns, uint8_t 
 void gate_rows(const uint8_t* codes, int64_t rows, int64_t columns, const NormGate& gate, uint8_t zero, uint8_t* gradient) {
   (columns % 64 == 0 ? kNorm : train_kernels_avx2.norm).gate(codes, rows, columns, gate, zero, gradient);
 }
+void ends_rows(const uint8_t* gradient, const uint8_t* codes, int64_t rows, int64_t columns, const uint8_t* floor, uint8_t* ends) {
+  (columns % 64 == 0 ? kNorm : train_kernels_avx2.norm).ends(gradient, codes, rows, columns, floor, ends);
+}
 const BatchNorm& batch_norm_of(int64_t columns) { return columns % kBnLanes == 0 ? kBatchNorm : train_kernels_avx2.batch_norm; }
 void moments_rows(const float* x, int64_t rows, int64_t columns, const float* centre, float* sum, float* squares, float* low, float* high) {
   batch_norm_of(columns).moments(x, rows, columns, centre, sum, squares, low, high);
@@ -239,7 +242,7 @@ void gradient_bn(const float* x, const float* dy, int64_t rows, const BatchNormC
 
 extern const Table NETSUKE_TRAIN_TABLE;
 const Table NETSUKE_TRAIN_TABLE = {"x86_avx512vnni", 12, 2, 12, true, true, tile_u8, tile_s16, finish, streamed, quantize, absmax, transpose16, interleave4,
-                                   {minmax, count_rows, above_rows, norm_apply, norm_dot, norm_gradient, distance_rows, absmax_gated, gate_rows, norm_gated},
+                                   {minmax, count_rows, above_rows, norm_apply, norm_dot, norm_gradient, distance_rows, absmax_gated, gate_rows, norm_gated, ends_rows},
                                    {moments_rows, apply_bn, sums_bn, gradient_bn}, kWinograd, {}};
 
 }  // namespace train
