@@ -42,22 +42,35 @@ NK_INLINE float tree(const Sums& s) {
   return Combine(v, upper<1>(v))[0];
 }
 
-// Combine(partial sum, F(element)) over a row of n; elements beyond the end leave their partial sum alone.
-template <vf (*Combine)(vf, vf), typename F>
-NK_INLINE float reduce_row(const float* x, int64_t n, float start, const F& f) {
-  Sums s = sums_of(start);
+// out[r] = Combine(partial sum, F(element)) over row r of n elements, rows `stride` apart; elements beyond the end leave their partial sum alone.
+// Rows are taken together so that one's chain of additions is not waited for.
+template <int kRows, vf (*Combine)(vf, vf), typename F>
+NK_INLINE void reduce_rows(const float* x, int64_t stride, int64_t n, float start, const F& f, float* out) {
+  Sums s[kRows];
+  for (int r = 0; r < kRows; ++r) s[r] = sums_of(start);
   int64_t i = 0;
   for (; i + kSums <= n; i += kSums) {
-    for (int v = 0; v < kSumVectors; ++v) s.v[v] = Combine(s.v[v], f(load(x + i + v * kLanes), i + v * kLanes, int64_t{kLanes}));
+    for (int v = 0; v < kSumVectors; ++v) {
+      const int64_t at = i + v * kLanes;
+      for (int r = 0; r < kRows; ++r) s[r].v[v] = Combine(s[r].v[v], f(load(x + r * stride + at), r, at, int64_t{kLanes}));
+    }
   }
   for (int v = 0; i < n; ++v, i += kLanes) {
     const int64_t left = n - i < kLanes ? n - i : kLanes;
-    const vf y = Combine(s.v[v], f(load_part(x + i, left), i, left));
     vi lane;
     for (int l = 0; l < kLanes; ++l) lane[l] = l;
-    s.v[v] = select(lane < splat_int(static_cast<int32_t>(left)), y, s.v[v]);
+    for (int r = 0; r < kRows; ++r) {
+      const vf y = Combine(s[r].v[v], f(load_part(x + r * stride + i, left), r, i, left));
+      s[r].v[v] = select(lane < splat_int(static_cast<int32_t>(left)), y, s[r].v[v]);
+    }
   }
-  return tree<Combine>(s);
+  for (int r = 0; r < kRows; ++r) out[r] = tree<Combine>(s[r]);
+}
+template <vf (*Combine)(vf, vf), typename F>
+NK_INLINE float reduce_row(const float* x, int64_t n, float start, const F& f) {
+  float out;
+  reduce_rows<1, Combine>(x, 0, n, start, [&](vf v, int, int64_t at, int64_t count) __attribute__((always_inline)) { return f(v, at, count); }, &out);
+  return out;
 }
 
 NK_INLINE vf plus(vf a, vf b) { return a + b; }

@@ -42,7 +42,9 @@ class SoftmaxOp final : public Op {
     const int64_t rows = l.outer * l.inner, per_task = l.n >= kTask || l.n == 0 ? 1 : kTask / l.n;
     args.pool.parallel_for((rows + per_task - 1) / per_task, [&](int64_t task, int thread) {
       float* buffer = reinterpret_cast<float*>(static_cast<uint8_t*>(args.scratch) + row_bytes(l.n) * static_cast<size_t>(thread));
-      for (int64_t r = task * per_task; r < rows && r < (task + 1) * per_task; ++r) row(args, l, r, buffer);
+      const int64_t begin = task * per_task, end = begin + per_task < rows ? begin + per_task : rows;
+      if (l.inner == 1) return contiguous(args, l, begin, end - begin, buffer);
+      for (int64_t r = begin; r < end; ++r) gathered(args, l, r, buffer);
     });
     return Status();
   }
@@ -57,23 +59,27 @@ class SoftmaxOp final : public Op {
     const int axis = static_cast<int>(axis_ < 0 ? axis_ + x.rank : axis_);
     return {product(x, 0, axis), x.dim[axis], product(x, axis + 1, x.rank)};
   }
-  static size_t row_bytes(int64_t n) { return align_up(static_cast<size_t>(n) * sizeof(float)); }
+  size_t row_bytes(int64_t n) const { return align_up(static_cast<size_t>(n * kernels_->together) * sizeof(float)); }
 
-  void row(const RunArgs& args, const Layout& l, int64_t r, float* buffer) const {
+  void contiguous(const RunArgs& args, const Layout& l, int64_t row, int64_t rows, float* buffer) const {
+    const float* x = args.in[0].as<float>() + row * l.n;
+    if (!quant_.on) return kernels_->rows(x, args.out[0].as<float>() + row * l.n, rows, l.n, log_ != 0);
+    kernels_->rows_u8(x, buffer, args.out[0].as<uint8_t>() + row * l.n, rows, l.n, log_ != 0, quant_.scale, quant_.zero);
+  }
+
+  void gathered(const RunArgs& args, const Layout& l, int64_t r, float* buffer) const {
     const int64_t base = r / l.inner * l.n * l.inner + r % l.inner;
     const float* x = args.in[0].as<float>() + base;
-    if (l.inner == 1 && !quant_.on) return kernels_->row(x, args.out[0].as<float>() + base, l.n, log_ != 0);
-    if (l.inner == 1) return kernels_->row_u8(x, buffer, args.out[0].as<uint8_t>() + base, l.n, log_ != 0, quant_.scale, quant_.zero);
     for (int64_t i = 0; i < l.n; ++i) buffer[i] = x[i * l.inner];
     if (!quant_.on) {
-      kernels_->row(buffer, buffer, l.n, log_ != 0);
+      kernels_->rows(buffer, buffer, 1, l.n, log_ != 0);
       float* y = args.out[0].as<float>() + base;
       for (int64_t i = 0; i < l.n; ++i) y[i * l.inner] = buffer[i];
       return;
     }
     uint8_t* y = args.out[0].as<uint8_t>() + base;
     uint8_t* codes = reinterpret_cast<uint8_t*>(buffer);  // a code is written after its float was read
-    kernels_->row_u8(buffer, buffer, codes, l.n, log_ != 0, quant_.scale, quant_.zero);
+    kernels_->rows_u8(buffer, buffer, codes, 1, l.n, log_ != 0, quant_.scale, quant_.zero);
     for (int64_t i = 0; i < l.n; ++i) y[i * l.inner] = codes[i];
   }
 

@@ -58,11 +58,11 @@ void check_case(const Shape& shape, int axis, float scale, uint64_t seed) {
 void check_wide() {
   TestRandom random(4);
   for (int64_t n : {1, 5, 16, 17, 31, 32, 200}) {
-    const TestTensor x = random.floats(make_shape({n}), false, 9);
-    std::vector<float> a(static_cast<size_t>(n)), b(static_cast<size_t>(n));
+    const TestTensor x = random.floats(make_shape({7, n}), false, 9);  // some together, some alone
+    std::vector<float> a(static_cast<size_t>(7 * n)), b(a.size());
     for (bool log : {false, true}) {
-      softmax_kernels_portable.row(x.data<float>(), a.data(), n, log);
-      softmax_kernels_wide.row(x.data<float>(), b.data(), n, log);
+      softmax_kernels_portable.rows(x.data<float>(), a.data(), 7, n, log);
+      softmax_kernels_wide.rows(x.data<float>(), b.data(), 7, n, log);
       CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
     }
   }
