@@ -23,12 +23,14 @@ struct Layout {
   int64_t products() const { return merged ? 1 : batches; }
 };
 
-// Of one thread, or the operands of one product.
+// Scratch of one thread, and that of one product where its operands are not read in place.
 struct Workspace {
   void* pointers;
-  float* a;       // converted rows, where they are
-  float* packed;  // b
-  void* pairs;    // for packing
+  void* pairs;  // for packing
+};
+struct Operands {
+  float* a;  // in pairs
+  float* b;  // packed
 };
 
 // Smallest exponent fields found by several threads, see bf16_may_flush.
@@ -103,15 +105,14 @@ class MatmulOp final : public Op {
 
   size_t scratch_bytes(const Tensor* in, int, const Tensor* out, int, int threads) const override {
     const Layout l = layout(in[0].shape, in[1].shape, out[0].shape);
-    const int64_t products = spread(l, threads) ? 0 : l.products();
-    return work_bytes(l) * static_cast<size_t>(products > threads ? products : threads);
+    return work_bytes(l) * static_cast<size_t>(threads) + operand_bytes(l) * static_cast<size_t>(spread(l, threads) ? threads : l.products());
   }
 
   Status run(const RunArgs& args) const override {
     const Layout l = layout(args.in[0].shape, args.in[1].shape, args.out[0].shape);
     if (l.batches * l.m * l.n == 0) return Status();
     if (spread(l, args.pool.threads())) {
-      args.pool.parallel_for(l.products(), [&](int64_t i, int thread) { whole(args, l, i, workspace(args, l, thread)); });
+      args.pool.parallel_for(l.products(), [&](int64_t i, int thread) { whole(args, l, i, thread); });
     } else {
       cut(args, l);
     }
@@ -152,18 +153,22 @@ class MatmulOp final : public Op {
     l.a_rows = l.merged ? l.batches * l.m : l.m;
     return l;
   }
-  // Bytes of a workspace's parts, in its order.
   size_t pointer_bytes(const Layout& l) const { return align_up(fgemm_scratch_bytes(l.a_rows, 1)); }
-  size_t a_bytes(const Layout& l) const { return bf16_ ? align_up(static_cast<size_t>(l.a_rows * l.depth) * sizeof(float)) : 0; }
-  size_t b_bytes(const Layout& l) const { return is_constant_ ? 0 : align_up(fgemm_packed_floats(*kernels_, l.n, l.depth) * sizeof(float)); }
   size_t work_bytes(const Layout& l) const {
-    const size_t pairs = bf16_ ? align_up(fgemm_pack_bf16_bytes(*kernels_, l.k, trans_b_ != 0)) : 0;
-    return pointer_bytes(l) + a_bytes(l) + b_bytes(l) + pairs;
+    return pointer_bytes(l) + (bf16_ ? align_up(fgemm_pack_bf16_bytes(*kernels_, l.k, trans_b_ != 0)) : 0);
   }
-  Workspace workspace(const RunArgs& args, const Layout& l, int64_t number) const {
-    uint8_t* start = static_cast<uint8_t*>(args.scratch) + work_bytes(l) * static_cast<size_t>(number);
-    uint8_t *a = start + pointer_bytes(l), *packed = a + a_bytes(l);
-    return {start, reinterpret_cast<float*>(a), reinterpret_cast<float*>(packed), packed + b_bytes(l)};
+  size_t a_bytes(const Layout& l) const { return bf16_ ? align_up(static_cast<size_t>(l.a_rows * l.depth) * sizeof(float)) : 0; }
+  size_t operand_bytes(const Layout& l) const {
+    return a_bytes(l) + (is_constant_ ? 0 : align_up(fgemm_packed_floats(*kernels_, l.n, l.depth) * sizeof(float)));
+  }
+  Workspace workspace(const RunArgs& args, const Layout& l, int thread) const {
+    uint8_t* start = static_cast<uint8_t*>(args.scratch) + work_bytes(l) * static_cast<size_t>(thread);
+    return {start, start + pointer_bytes(l)};
+  }
+  Operands operands(const RunArgs& args, const Layout& l, int64_t number) const {
+    uint8_t* start = static_cast<uint8_t*>(args.scratch) + work_bytes(l) * static_cast<size_t>(args.pool.threads());
+    start += operand_bytes(l) * static_cast<size_t>(number);
+    return {reinterpret_cast<float*>(start), reinterpret_cast<float*>(start + a_bytes(l))};
   }
   const float* a_of(const RunArgs& args, const Layout& l, int64_t i) const {
     return args.in[0].as<float>() + (l.merged ? 0 : batch_of(l.batch, args.in[0].shape, i)) * l.m * l.k;
@@ -187,16 +192,18 @@ class MatmulOp final : public Op {
     job.pointers = fgemm_row_pointers;
     return job;
   }
-  void whole(const RunArgs& args, const Layout& l, int64_t i, const Workspace& work) const {
+  void whole(const RunArgs& args, const Layout& l, int64_t i, int thread) const {
+    const Workspace work = workspace(args, l, thread);
+    const Operands made = operands(args, l, thread);
     FgemmJob job = job_of(args, l, i);
     FgemmRows rows = {a_of(args, l, i), l.k};
     uint32_t a_least = 255, b_least = constant_least_;
     if (bf16_) {
-      a_least = kernels_->to_bf16(rows.base, l.a_rows, l.k, reinterpret_cast<uint32_t*>(work.a));
-      rows = {work.a, l.depth};
+      a_least = kernels_->to_bf16(rows.base, l.a_rows, l.k, reinterpret_cast<uint32_t*>(made.a));
+      rows = {made.a, l.depth};
     }
-    if (!is_constant_) b_least = pack(b_of(args, l, i), l.k, l.n, work.packed, 0, fgemm_panels(*kernels_, l.n), work.pairs);
-    job.b = is_constant_ ? constant_of(args, l, i) : work.packed;
+    if (!is_constant_) b_least = pack(b_of(args, l, i), l.k, l.n, made.b, 0, fgemm_panels(*kernels_, l.n), work.pairs);
+    job.b = is_constant_ ? constant_of(args, l, i) : made.b;
     job.context = &rows;
     job.flush = bf16_ && bf16_may_flush(a_least, b_least);
     const int64_t tasks = fgemm_plan(&job, 1);
@@ -210,13 +217,13 @@ class MatmulOp final : public Op {
     std::atomic<uint32_t> a_least{255}, b_least{constant_least_};
     args.pool.parallel_for(parts * l.products(), [&](int64_t task, int thread) {
       const int64_t i = task / parts, part = task % parts;
-      const Workspace operands = workspace(args, l, i);
+      const Operands made = operands(args, l, i);
       if (part < panels) {
-        lower(&b_least, pack(b_of(args, l, i), l.k, l.n, operands.packed, part, part + 1, workspace(args, l, thread).pairs));
+        lower(&b_least, pack(b_of(args, l, i), l.k, l.n, made.b, part, part + 1, workspace(args, l, thread).pairs));
         return;
       }
       const int64_t begin = (part - panels) * chunk, count = l.a_rows - begin < chunk ? l.a_rows - begin : chunk;
-      uint32_t* to = reinterpret_cast<uint32_t*>(operands.a) + begin * l.depth;
+      uint32_t* to = reinterpret_cast<uint32_t*>(made.a) + begin * l.depth;
       lower(&a_least, kernels_->to_bf16(a_of(args, l, i) + begin * l.k, count, l.k, to));
     });
     FgemmJob first = job_of(args, l, 0);
@@ -224,11 +231,11 @@ class MatmulOp final : public Op {
     const int64_t tasks = fgemm_plan(&first, args.pool.threads());
     args.pool.parallel_for(tasks * l.products(), [&](int64_t task, int thread) {
       const int64_t i = task / tasks;
-      const Workspace operands = workspace(args, l, i);
-      const FgemmRows rows = bf16_ ? FgemmRows{operands.a, l.depth} : FgemmRows{a_of(args, l, i), l.k};
+      const Operands made = operands(args, l, i);
+      const FgemmRows rows = bf16_ ? FgemmRows{made.a, l.depth} : FgemmRows{a_of(args, l, i), l.k};
       FgemmJob job = first;
       job.c += i * l.m * l.n;
-      job.b = is_constant_ ? constant_of(args, l, i) : operands.packed;
+      job.b = is_constant_ ? constant_of(args, l, i) : made.b;
       job.context = &rows;
       fgemm_task(job, task % tasks, workspace(args, l, thread).pointers);
     });
