@@ -19,7 +19,6 @@ NK_INLINE vi nearest_bf16(vf v) {
 
 typedef uint64_t vq __attribute__((vector_size(4 * NETSUKE_LANES)));
 typedef uint32_t vh __attribute__((vector_size(2 * NETSUKE_LANES)));
-typedef uint32_t vu __attribute__((vector_size(4 * NETSUKE_LANES)));
 typedef uint16_t vs __attribute__((vector_size(2 * NETSUKE_LANES)));
 
 // Neighbouring elements of v, in the high halves of their lanes, as pairs.

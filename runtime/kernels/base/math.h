@@ -66,7 +66,7 @@ NK_INLINE vf log_tail(vf z) {
 NK_INLINE vf log(vf x) {
   const vi tiny = x < 0x1p-126f;
   const vf scaled = tiny ? x * 0x1p25f : x;
-  const vi shifted = bits(scaled) - 0x3f3504f3;  // exponent relative to sqrt(1/2)
+  const vi shifted = (vi)((vu)scaled - 0x3f3504f3u);  // exponent relative to sqrt(1/2); wraps around for negative x, which give NaN
   const vi e = (shifted >> 23) - (tiny & 25);
   const vf f = from_bits((shifted & 0x007fffff) + 0x3f3504f3) - 1.0f;  // x = 2^e (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
   const vf s = f / (f + 2.0f), z = s * s, half_square = 0.5f * f * f;

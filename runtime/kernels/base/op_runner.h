@@ -2,6 +2,7 @@
 #ifndef NETSUKE_KERNELS_BASE_OP_RUNNER_H_
 #define NETSUKE_KERNELS_BASE_OP_RUNNER_H_
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -30,7 +31,7 @@ struct TestTensor {
 
 inline TestTensor floats(const Shape& shape, const std::vector<float>& values, bool constant = false) {
   TestTensor t(DType::kF32, shape, constant);
-  std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
+  if (!values.empty()) std::memcpy(t.bytes.data(), values.data(), t.bytes.size());
   return t;
 }
 
@@ -69,7 +70,7 @@ class OpRunner {
     outputs->clear();
     for (Tensor& t : outputs_) {
       outputs->emplace_back(t.dtype, t.shape);
-      std::memset(outputs->back().bytes.data(), 0xcd, outputs->back().bytes.size());
+      std::fill(outputs->back().bytes.begin(), outputs->back().bytes.end(), uint8_t{0xcd});
     }
     for (size_t i = 0; i < outputs->size(); ++i) outputs_[i].data = (*outputs)[i].bytes.data();
     scratch_.assign(op_->scratch_bytes(inputs_.data(), n_in(), outputs_.data(), n_outputs_, threads_) + 64, 0xee);

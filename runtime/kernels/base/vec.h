@@ -31,6 +31,7 @@ namespace {
 constexpr int kLanes = NETSUKE_LANES;
 typedef float vf __attribute__((vector_size(4 * NETSUKE_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * NETSUKE_LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * NETSUKE_LANES)));
 typedef uint8_t vb __attribute__((vector_size(NETSUKE_LANES)));
 typedef float vf_any __attribute__((vector_size(4 * NETSUKE_LANES), aligned(4), may_alias));
 typedef uint8_t vb_any __attribute__((vector_size(NETSUKE_LANES), aligned(1), may_alias));

@@ -1,4 +1,5 @@
 // unary, binary, where, prelu, cast: accuracy against the C library in double, special values, and bits equal on every instruction set.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -185,8 +186,8 @@ void check_pow() {
 template <typename T, typename Out, typename F>
 void check_binary(const char* fn, DType dtype, const Shape& sa, const Shape& sb, const std::vector<T>& va, const std::vector<T>& vb, const F& f) {
   TestTensor a(dtype, sa), b(dtype, sb);
-  std::memcpy(a.bytes.data(), va.data(), a.bytes.size());
-  std::memcpy(b.bytes.data(), vb.data(), b.bytes.size());
+  std::copy(va.begin(), va.end(), a.data<T>());
+  std::copy(vb.begin(), vb.end(), b.data<T>());
   const std::vector<TestTensor> in = {a, b};
   Shape y;
   CHECK_OK(broadcast(sa, sb, &y));

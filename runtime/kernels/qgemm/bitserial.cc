@@ -171,7 +171,8 @@ void BitSerial::run_rows(const Image& im, const Extent& e, int64_t m0, int64_t r
     const int64_t m = m0 + i, ox = m % e.ow, oy = m / e.ow % e.oh, n = m / (e.ow * e.oh);
     base[i] = ((n * im.hp + oy * g_.stride_h) * im.wp + ox * g_.stride_w) * im.pixel_bytes;
   }
-  alignas(64) int32_t count[bgemm::kMaxRows * bgemm::kBlock], total[bgemm::kMaxRows * bgemm::kBlock];
+  // Tiles write the columns there are; sums of the others are computed too, from zeros, and left out.
+  alignas(64) int32_t count[bgemm::kMaxRows * bgemm::kBlock] = {}, total[bgemm::kMaxRows * bgemm::kBlock];
   const uint8_t* pointers[bgemm::kMaxRows];
   const int64_t element = f_.out_f32 ? 4 : 1;
   bgemm::Tile tile = {};
