@@ -171,6 +171,18 @@ def test_groups_without_a_kernel_are_computed_in_float_and_said_so(tmp_path):
     assert np.allclose(interpreter.run(program, feeds())["y"], want, rtol=1e-4, atol=1e-4)
 
 
+def test_an_accuracy_level_is_of_packed_weights_only(tmp_path):
+    """Without a kernel for the groups the product is float32, as the report says, not bfloat16."""
+    tensors = [numpy_helper.from_array(np.full((N, K // 16, 8), 0x9B, np.uint8), "q")]
+    tensors += [numpy_helper.from_array(np.full((N, K // 16), 1.01, np.float32), "s")]
+    attrs = {"K": K, "N": N, "bits": 4, "block_size": 16, "accuracy_level": 3}
+    node = helper.make_node("MatMulNBits", ["x", "q", "s"], ["y"], "mm", domain="com.microsoft", **attrs)
+    proto = model([node], tensors, (("", 17), ("com.microsoft", 1)))
+    program = compiled(proto, tmp_path)
+    assert not program.bf16
+    assert all(n.attrs.get("compute", "f32") == "f32" for n in program.nodes)
+
+
 def float_network(tmp_path):
     rng = np.random.default_rng(0)
     hidden = (rng.normal(size=(K, 64)) / 10).astype(np.float32)

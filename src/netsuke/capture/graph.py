@@ -16,6 +16,7 @@ import onnx_ir as ir
 Array = np.ndarray[Any, Any]
 Dims = Sequence[Any]
 NETSUKE = "netsuke"
+PRODUCTS = "netsuke.products"  # metadata of a layer: "bf16" where the plan wants its products on bfloat16
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 

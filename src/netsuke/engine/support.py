@@ -105,7 +105,7 @@ def _probes() -> Iterator[tuple[Support, Program]]:
     yield Support("batched matmul", "uint8", "uint8"), product
     node = Node("matmul", "m", ["x", "x"], ["y"], {"trans_b": 1, "compute": "bf16"})
     product = Program("p", [Port("x", "f32", ("M", 64))], [Port("y", "f32", ("M", "M"))], [node])
-    yield Support("batched matmul", _BF16, _BF16), product
+    yield Support("batched matmul", "bfloat16", _BF16), product
     for bits in (8, 4, 3, 2):
         for compute, word in (("f32", "float32"), ("bf16", _BF16), ("s8", "float32 -> int8")):
             w = _codes(bits, (CHANNELS, CHANNELS))

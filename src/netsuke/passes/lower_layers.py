@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from netsuke.capture.graph import (
+    PRODUCTS,
     array_of,
     attr,
     dims_of,
@@ -23,20 +24,20 @@ from netsuke.passes.rules import Rule, like, refuse, scalar
 from netsuke.passes.tail import as_constant
 
 
-def _compute(node: ir.Node) -> str:
-    """What the plan asks products of this layer to be computed on: f32 or bf16 (docs/numerics.md section 8)."""
-    return node.metadata_props.get("netsuke.compute", "f32")
+def _on_bfloat16(node: ir.Node) -> bool:
+    """Whether the plan asks for products of bfloat16 (docs/numerics.md section 8)."""
+    return node.metadata_props.get(PRODUCTS) == "bf16"
 
 
 def _product(node: ir.Node, *, trans_b: int = 0, **given: float) -> dict[str, Any]:
     """Attributes of matmul."""
-    compute = {"compute": "bf16"} if _compute(node) == "bf16" else {}
+    compute = {"compute": "bf16"} if _on_bfloat16(node) else {}
     return {"trans_b": trans_b, **given, **compute}
 
 
 def _weight(node: ir.Node, array: np.ndarray[Any, Any], name: str) -> ir.Value | None:
     """The weight as a constant: float32, or bfloat16 where the plan asks for it (docs/numerics.md section 8)."""
-    if _compute(node) == "bf16":
+    if _on_bfloat16(node):
         array = f32_to_bf16(array.astype(np.float32)).view(ir.DataType.BFLOAT16.numpy())
     return as_constant(node, array, name)
 

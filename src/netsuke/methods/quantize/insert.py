@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from netsuke.capture.graph import PRODUCTS
 from netsuke.core.plan import Plan, Row
 from netsuke.methods.quantize._codes import weight_codes, weight_scales
 from netsuke.methods.quantize._context import Context
@@ -22,7 +23,6 @@ from netsuke.methods.quantize._layer import Layer
 from netsuke.methods.quantize.placement import is_move
 
 REQUANT_KEY = "netsuke.requant"
-COMPUTE_KEY = "netsuke.compute"  # of a node: "bf16" asks for products of bfloat16, absent for float32
 LIMIT_KEY = "netsuke.limit"  # on the Clip of a width below 8 bits: it is part of the quantizer behind it
 
 
@@ -51,7 +51,7 @@ def insert(context: Context) -> None:
             weight(context, layer, context.plan[layer.name].rows[0])
     halves = {row.name for row in context.plan.rows if row.bfloat16}
     for name in halves & placement.layers.keys():
-        placement.layers[name].node.metadata_props[COMPUTE_KEY] = "bf16"
+        placement.layers[name].node.metadata_props[PRODUCTS] = "bf16"
     context.model.metadata_props[REQUANT_KEY] = context.plan.requant
 
 
